@@ -1,0 +1,46 @@
+"""The road from ResNet to ConvNeXt, one design choice at a time.
+
+Importing this package is instant: torch, timm and the rest are loaded when a name that needs them is used. Once timm
+is imported, every rung is among its models: ``timm.create_model("roadmap_large_kernel")``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from wrapt import register_post_import_hook
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Design": "roadmap.network.design",
+    "RoadmapError": "roadmap.checks",
+    "build": "roadmap.rungs",
+    "ladder": "roadmap.rungs",
+    "load_study": "roadmap.analysis.tables",
+    "load_weights": "roadmap.network.weights",
+    "run": "roadmap.study.runner",
+}
+__all__ = ["Design", "RoadmapError", "build", "ladder", "load_study", "load_weights", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'roadmap' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+def _register_with_timm(_: object) -> None:
+    from roadmap.rungs import ladder, timm_names
+    from roadmap.network.registry import register
+
+    for model, (regime, step) in timm_names().items():
+        register(model, ladder(regime)[step].design)
+
+
+register_post_import_hook(_register_with_timm, "timm")

@@ -1,0 +1,348 @@
+"""The command line: words to calls, and one sentence for every mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from roadmap import __version__
+from roadmap.checks import RoadmapError, nearest
+from roadmap.network.design import STEM_STRIDES
+from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder
+
+regime_option = click.option("--regime", type=click.Choice(list(REGIMES)), default="resnet50", show_default=True,
+                             help="The paper's ladder: from ResNet-50 or from ResNet-200.")  # fmt: skip
+
+
+class OneSentence(click.Group):
+    """Unknown commands are answered with the nearest one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise RoadmapError(f"unknown command '{args[0]}'{nearest(args[0], self.commands)}; see roadmap --help")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """The road from ResNet to ConvNeXt, one design choice at a time: what each changes, costs and brings.
+
+    \b
+    roadmap steps                        the ladder as a table: what each step changes and costs
+    roadmap run --upto large_kernel      train every step up to that one, and draw the trajectory
+    roadmap run experiments/ladder.yaml  train the study in a file
+    """
+
+
+def study_options(command: Any) -> Any:
+    """One option a field of `StudySpec`, which holds names, choices and help."""
+    from roadmap.study.spec import StudySpec, option_name
+
+    for field in reversed(dataclasses.fields(StudySpec)):
+        words = field.metadata
+        options: dict[str, Any] = {"help": words["help"][0].upper() + words["help"][1:] + ".", "default": None}
+        if isinstance(field.default, bool):
+            options["is_flag"] = True
+        elif field.name == "only":
+            options |= {"multiple": True, "metavar": words["metavar"]}
+        elif "choices" in words:
+            kind = type(words["choices"][0])
+            options["type"] = click.Choice([str(choice) for choice in words["choices"]])
+            if kind is int:
+                options["callback"] = lambda context, option, value: None if value is None else int(value)
+        else:
+            annotation = str(field.type)
+            options["metavar"] = words["metavar"]
+            options["type"] = float if "float" in annotation else int if annotation.startswith("int") else str
+        if field.name == "seeds":
+            options["callback"] = _parse_seeds
+        if field.default not in (None, (), False):
+            options["help"] += f" [default: {'0,1,2' if field.name == 'seeds' else field.default}]"
+        command = click.option(f"--{option_name(field.name).replace('_', '-')}", field.name, **options)(command)
+    return command
+
+
+def _parse_seeds(context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        numbers = [int(word) for word in value.split(",") if word.strip()]
+    except ValueError:
+        raise RoadmapError(f"--seeds is '{value}', but must be a number of seeds or a list such as 0,1,2") from None
+    return numbers[0] if len(numbers) == 1 and "," not in value else numbers
+
+
+@cli.command()
+@click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.yaml]")
+@study_options
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the results [default: results/NAME]."
+)
+@click.option("--resume", is_flag=True, help="Go on with the study in the output folder; finished runs are kept.")
+@click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
+@click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; start and write nothing.")
+def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run: bool, **settings: Any) -> None:
+    """Train the rungs of the ladder and draw the trajectory.
+
+    Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
+    settings, one a line; options given here replace them.
+
+    Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg, and for each run its record and
+    its trained weights.
+    """
+    from roadmap.study.display import make_display
+    from roadmap.study.runner import default_folder, prepare, run_study
+    from roadmap.study.spec import load_spec
+
+    given = {name: value for name, value in settings.items() if value not in (None, (), False)}
+    if "only" in given:
+        given["only"] = tuple(name.strip() for words in given["only"] for name in words.split(",") if name.strip())
+    spec = load_spec(study, **given)
+    folder = out or default_folder(spec)
+    prepared = prepare(spec)
+    if dry_run:
+        _print_plan(prepared, folder)
+        return
+    try:
+        diverged = run_study(prepared, folder, resume, make_display(), paper=paper)
+    except KeyboardInterrupt:
+        words = [word for word in sys.argv[1:] if word != "--resume"]
+        click.echo(
+            f"\nstopped; finished runs are kept. To go on: {shlex.join(['roadmap', *words, '--resume'])}", err=True
+        )
+        sys.exit(130)
+    click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg")
+    if diverged:
+        click.echo(f"{diverged} of {len(prepared.runs)} runs diverged; trajectory.csv says which", err=True)
+        sys.exit(1)
+
+
+def _print_plan(prepared: Any, folder: Path) -> None:
+    from roadmap.cost.counting import CONVENTION
+    from roadmap.study.runner import steps_of
+
+    data = prepared.data
+    click.echo(
+        f"data: {data.name}, {len(data.train)} training and {len(data.test)} test images of {data.image_size} px, "
+        f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
+    )
+    rows = []
+    for step in steps_of(prepared.runs):
+        runs = [run for run in prepared.runs if run.step == step]
+        cost, recipe = prepared.cost(runs[0]), runs[0].recipe
+        rows.append(
+            {
+                "step": step,
+                "GMACs": f"{cost.gmacs:.4f}",
+                "params M": f"{cost.params / 1e6:.3f}",
+                "recipe": recipe.name,
+                "optimizer": recipe.optimizer,
+                "lr": f"{recipe.peak_lr:.3g}",
+                "batch": recipe.batch_size,
+                "epochs": recipe.epochs,
+                "seeds": ",".join(str(run.seed) for run in runs),
+                "PFLOPs": f"{sum(prepared.petaflops(run) for run in runs):.3g}",
+            }
+        )
+    _print_table(rows)
+    total = sum(prepared.petaflops(run) for run in prepared.runs)
+    click.echo(f"{len(prepared.runs)} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
+    click.echo(CONVENTION)
+
+
+@cli.command()
+@regime_option
+@click.option("--image-size", type=int, default=224, show_default=True, help="Side of the image in pixels.")
+@click.option("--width", type=int, default=FULL_WIDTH, show_default=True, help="Base width of the start in channels.")
+@click.option("--depth", type=float, default=1.0, show_default=True, help="Factor on the blocks of every stage.")
+@click.option("--stem-stride", type=click.Choice([str(s) for s in STEM_STRIDES]), default="4", show_default=True,
+              help="What the stem divides the image by.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs by operator.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+def steps(
+    regime: str, image_size: int, width: int, depth: float, stem_stride: str, as_json: bool, as_csv: bool
+) -> None:
+    """The ladder as a table: what each step changes and costs, beside the figures that the paper printed.
+
+    Printed figures are for 224 px, width 64, depth 1 and ImageNet-1K, whatever is counted here. In the two cells marked
+    * the printed GFLOPs contradict the network.
+    """
+    if as_json and as_csv:
+        raise RoadmapError("--json and --csv exclude each other")
+    from roadmap.checks import check_int
+    from roadmap.cost.counting import CONVENTION, count
+
+    check_int("image size", image_size, 1, 4096)
+    rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
+    full = [(rung, count(rung.design, image_size)) for rung in rungs]
+    if not as_json and not as_csv:
+        _print_table([_step_row(rungs, rung, cost) for rung, cost in full])
+        click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px. (-): road not taken.")
+        click.echo("paper: top-1 % on ImageNet-1K and GFLOPs as printed; * contradicts the network.")
+        return
+    records = [
+        {
+            "regime": regime, "step": rung.name, "adopted": rung.adopted, "section": rung.section,
+            "changes": dict(rung.changes), "classic_recipe": rung.classic_recipe, "why": rung.why,
+            "image_size": image_size, "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
+            "macs_by_operator": cost.macs_by_operator, "printed_gflops": rung.printed.gflops,
+            "network_gmacs": rung.printed.gmacs, "printed_top1": rung.printed.top1,
+            "printed_top1_std": rung.printed.top1_std,
+        }
+        for rung, cost in full
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+        return
+    import csv
+
+    writer = csv.DictWriter(sys.stdout, [name for name in records[0] if not isinstance(records[0][name], dict)],
+                            extrasaction="ignore", lineterminator="\n")  # fmt: skip
+    writer.writeheader()
+    writer.writerows(records)
+
+
+def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
+    printed = rung.printed
+    return {
+        "step": rung.name if rung.adopted else f"({rung.name})",
+        "changes": rung.change,
+        "GMACs": f"{cost.gmacs:.2f}" if cost.gmacs >= 0.1 else f"{cost.gmacs:.4f}",
+        "params M": f"{cost.params / 1e6:.2f}",
+        "activations M": f"{cost.activations / 1e6:.2f}",
+        "paper GFLOPs": f"{printed.gflops:.2f}" + ("*" if printed.gflops != printed.gmacs else ""),
+        "paper top-1": f"{printed.top1:.2f}" + (f" ±{printed.top1_std:.2f}" if printed.top1_std else ""),
+    }
+
+
+@cli.command()
+@regime_option
+@click.option("--from", "first", metavar="STEP", help="First rung [default: the start].")
+@click.option("--upto", metavar="STEP", help="Last rung [default: the end].")
+@click.option("--roads", is_flag=True, help="The roads not taken, too.")
+@click.option("--image-size", type=int, default=224, show_default=True, help="Side of the images in pixels.")
+@click.option("--batch-size", type=int, default=8, show_default=True, help="Images a step.")
+@click.option("--width", type=int, default=FULL_WIDTH, show_default=True, help="Base width of the start in channels.")
+@click.option("--depth", type=float, default=1.0, show_default=True, help="Factor on the blocks of every stage.")
+@click.option("--stem-stride", type=click.Choice([str(s) for s in STEM_STRIDES]), default="4", show_default=True,
+              help="What the stem divides the image by.")  # fmt: skip
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--threads", type=int, help="CPU threads [default: torch's choice].")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="How long each measurement lasts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(
+    regime: str, first: str | None, upto: str | None, roads: bool, image_size: int, batch_size: int, width: int,
+    depth: float, stem_stride: str, device: str, threads: int | None, seconds: float, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure inference and training of each rung on this machine: images per second and peak memory.
+
+    The figure after the x is the ratio to the ladder's start, which is always measured too.
+    """
+    from roadmap.checks import check_int, check_number
+
+    check_int("image size", image_size, 1, 4096)
+    check_int("batch size", batch_size, 2, 100_000)
+    check_number("seconds", seconds, 0.01, 3600)
+    rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
+    chosen = rungs.between(first, upto, roads)
+    for rung in chosen:
+        rung.design.feature_sizes(image_size)
+    from roadmap.cost.measuring import measure
+    from roadmap.training.device import device_name, resolve_device
+    from roadmap.training.spec import Execution
+
+    where = resolve_device(Execution(device=device, threads=threads))
+    records: list[dict[str, Any]] = []
+    for rung in [rungs.start, *(rung for rung in chosen if rung is not rungs.start)]:
+        speed = dataclasses.asdict(measure(rung.design, image_size, batch_size, str(where), seconds, threads))
+        ratios = {f"{name}_ratio": value / (records[0] if records else speed)[name] for name, value in speed.items()}
+        records.append({"step": rung.name, **speed, **ratios})
+        if not as_json and sys.stderr.isatty():
+            click.echo(f"measured {rung.name}", err=True)
+    if as_json:
+        click.echo(json.dumps({"device": device_name(where), "image_size": image_size, "batch_size": batch_size,
+                               "measurements": records}, indent=1))  # fmt: skip
+        return
+    words = {
+        "inference_images_per_second": "inference img/s", "inference_memory_mib": "inference MiB",
+        "training_images_per_second": "training img/s", "training_memory_mib": "training MiB",
+    }  # fmt: skip
+    _print_table(
+        [
+            {"step": r["step"], **{word: f"{r[key]:.1f} x{r[f'{key}_ratio']:.2f}" for key, word in words.items()}}
+            for r in records
+        ]
+    )
+    click.echo(f"{device_name(where)}; {image_size} px, batches of {batch_size}; xN: ratio to {rungs.start.name}")
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
+def plot(folder: Path, paper: bool) -> None:
+    """Draw the trajectory of a study again, from the results in FOLDER."""
+    from roadmap.analysis.figure import save_trajectory
+    from roadmap.analysis.tables import load_study
+
+    for path in save_trajectory(load_study(folder).runs, folder, paper=paper):
+        click.echo(path)
+
+
+@cli.command()
+def recipes() -> None:
+    """The training recipes that come with roadmap."""
+    from roadmap.recipes.recipe import load_recipe, recipe_names
+
+    _print_table(
+        [
+            {
+                "recipe": recipe.name, "optimizer": recipe.optimizer, "lr": f"{recipe.peak_lr:g}",
+                "batch": recipe.batch_size, "epochs": recipe.epochs, "start trains with": recipe.classic or "",
+                "why": " ".join(recipe.why.split())[:70],
+            }
+            for recipe in map(load_recipe, recipe_names())
+        ]
+    )  # fmt: skip
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Columns aligned with spaces: words to the left, numbers to the right."""
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in names}
+    words = {name for name in names if not all(str(row[name])[:1].isdigit() or not str(row[name]) for row in rows)}
+    for row in ({name: name for name in names}, *rows):
+        cells = [
+            str(row[name]).ljust(widths[name]) if name in words else str(row[name]).rjust(widths[name])
+            for name in names
+        ]
+        click.echo("  ".join(cells).rstrip())
+
+
+def main() -> None:
+    """Entry point: whatever a user can get wrong ends in one sentence on stderr and exit code 2."""
+    # timm's own use of a function that torch has deprecated
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+    try:
+        cli.main(prog_name="roadmap", standalone_mode=False)
+    except RoadmapError as error:
+        _fail(str(error))
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def _fail(message: str) -> None:
+    click.echo(f"roadmap: {message[0].lower()}{message[1:].rstrip('.')}", err=True)
+    sys.exit(2)

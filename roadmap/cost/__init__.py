@@ -1,0 +1,1 @@
+"""What a network costs: `counting` by arithmetic, `measuring` on this machine."""

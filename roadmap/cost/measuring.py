@@ -1,0 +1,137 @@
+"""Throughput and peak memory of a network, measured on this machine, each in a fresh process."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+from roadmap.checks import RoadmapError
+from roadmap.network.design import Design
+
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images per second and peak memory in MiB, of inference and of training steps (forward, backward, SGD update).
+
+    Memory on a GPU is what torch had allocated at most; on the CPU the growth of the process's peak resident set from
+    before the network was built.
+    """
+
+    inference_images_per_second: float
+    inference_memory_mib: float
+    training_images_per_second: float
+    training_memory_mib: float
+
+
+def measure(
+    design: Design, image_size: int, batch_size: int, device: str, seconds: float = 2.0, threads: int | None = None
+) -> Speed:
+    """Measure one design on random images. Each of the two measurements lasts about ``seconds``, after a warm-up.
+
+    Raises `RoadmapError` where the strides leave nothing of the image, or the machine runs out of memory.
+    """
+    design.feature_sizes(image_size)
+    results = []
+    for training in (False, True):
+        # A process's peak memory never falls: every measurement has a process of its own.
+        context = _processes()
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            task = pool.submit(_measure, design, image_size, batch_size, device, seconds, threads, training)
+            try:
+                results.append(task.result())
+            except (BrokenProcessPool, MemoryError):
+                raise RoadmapError(
+                    f"a batch of {batch_size} images of {image_size} pixels does not fit into memory"
+                ) from None
+    return Speed(*results[0], *results[1])
+
+
+def _processes() -> multiprocessing.context.BaseContext:
+    """Clean processes; where the system can, forked from one that has imported torch and done nothing else."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["roadmap.network.model"])
+    return context
+
+
+def _measure(
+    design: Design,
+    image_size: int,
+    batch_size: int,
+    device_name: str,
+    seconds: float,
+    threads: int | None,
+    training: bool,
+) -> tuple[float, float]:
+    import torch
+
+    from roadmap.network.model import RoadmapNet
+
+    device = torch.device(device_name)
+    if threads:
+        torch.set_num_threads(threads)
+    before = _peak_resident()
+    network = RoadmapNet(design).to(device).to(memory_format=torch.channels_last).train(training)
+    images = torch.randn(batch_size, design.in_channels, image_size, image_size, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    labels = torch.randint(0, max(design.num_classes, 1), (batch_size,), device=device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+
+    def infer() -> None:
+        with torch.inference_mode():
+            network(images)
+
+    def train() -> None:
+        loss = torch.nn.functional.cross_entropy(network(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    try:
+        rate = batch_size * _rate(train if training else infer, device, seconds)
+    except torch.OutOfMemoryError:
+        raise MemoryError from None
+    if device.type == "cuda":
+        return rate, torch.cuda.max_memory_allocated(device) / MIB
+    return rate, (_peak_resident() - before) / MIB
+
+
+def _rate(step: Callable[[], None], device, seconds: float) -> float:
+    """Steps per second: the median of repeated calls, after two that warm up."""
+    import torch
+
+    durations: list[float] = []
+    deadline = math.inf
+    for index in range(10_000):
+        begin = time.perf_counter()
+        step()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type == "mps":
+            torch.mps.synchronize()
+        if index < 2:
+            deadline = time.perf_counter() + seconds
+            continue
+        durations.append(time.perf_counter() - begin)
+        if len(durations) >= 3 and time.perf_counter() > deadline:
+            break
+    return 1 / sorted(durations)[len(durations) // 2]
+
+
+def _peak_resident() -> int:
+    """Peak resident set of this process in bytes; 0 where the system does not tell (Windows)."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,259 @@
+"""Augmented batches: batched tensor code for images in memory, per-image transforms and workers for the rest."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data import Mixup, create_transform
+from timm.data.auto_augment import rand_augment_transform
+from timm.data.random_erasing import RandomErasing
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from roadmap.data.sources import ImageData, Split, fit
+from roadmap.recipes.recipe import Recipe
+
+Batch = tuple[Tensor, Tensor]
+#: Test batches hold at least this many images; without gradients they need little memory.
+TEST_BATCH = 256
+
+
+def seed_everything(*keys: int) -> None:
+    """Seed the global generators of Python, NumPy and torch from a tuple of numbers, such as (seed, epoch)."""
+    state = np.random.SeedSequence(keys).generate_state(3)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    torch.manual_seed(int(state[2]))
+
+
+class Batcher:
+    """Makes the batches of one run: (images float (N, 3, S, S) normalised, targets (N,) or, mixed, (N, classes)).
+
+    Everything random in epoch e follows from (seed, e) alone, whatever was drawn before and whatever the number of
+    workers, so that a run continued from the end of an epoch is the run that was never stopped: whoever trains calls
+    ``seed_everything(seed, e)`` when the epoch starts. Images that are in memory are augmented in batches on
+    ``device``, each image by its own draw; others, and all images of a recipe with RandAugment, go one by one through
+    transforms in ``workers`` processes.
+    """
+
+    def __init__(
+        self,
+        data: ImageData,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device | str = "cpu",
+        channels_last: bool = False,
+        workers: int = 0,
+    ) -> None:
+        self.data, self.recipe, self.seed, self.channels_last, self.workers = data, recipe, seed, channels_last, workers
+        self._device = torch.device(device)
+        self._flips = recipe.flip and data.flip
+        self._stores: dict[int, Batch] = {}
+
+    @property
+    def batch_size(self) -> int:
+        """Images a training step: the recipe's, or all there are."""
+        return min(self.recipe.batch_size, len(self.data.train) // 2 * 2 if self.recipe.mixes else len(self.data.train))
+
+    @property
+    def steps(self) -> int:
+        """Training steps an epoch. Images that do not fill a last batch are left out; another epoch has others."""
+        return len(self.data.train) // self.batch_size
+
+    def training(self, epoch: int) -> _Batches:
+        """The training batches of this epoch, in its order."""
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.data.train))
+        order = order[: self.steps * self.batch_size]
+        mix = None
+        if self.recipe.mixes:
+            mix = Mixup(
+                self.recipe.mixup,
+                self.recipe.cutmix,
+                label_smoothing=self.recipe.label_smoothing,
+                num_classes=len(self.data.class_names),
+            )
+        if self.data.in_memory and self.recipe.randaugment is None:
+            erase = self._erase(self._device.type)
+            batches = _TensorBatches(self, self.data.train, order, self.batch_size, self._augment(epoch), erase)
+            return _Batches(batches, mix)
+        transform = transforms.Compose(self._image_transforms())
+        images = _Images(self.data.train, order, transform, (self.seed, epoch))
+        return _Batches(self._loader(images, self.batch_size), mix)
+
+    def testing(self) -> _Batches:
+        """The test batches, in order, without augmentation."""
+        size = min(max(self.recipe.batch_size, TEST_BATCH), len(self.data.test))
+        order = np.arange(len(self.data.test))
+        if self.data.in_memory:
+            return _Batches(_TensorBatches(self, self.data.test, order, size))
+        cut = transforms.Lambda(_Fit(self.data.image_size, self.data.crop_share))
+        images = _Images(self.data.test, order, transforms.Compose([cut, *self._to_tensor()]), (0, 0))
+        return _Batches(self._loader(images, size))
+
+    def store(self, split: Split) -> Batch:
+        """A split on the device: images uint8 (M, S, S, 3) and labels (M,)."""
+        if id(split) not in self._stores:
+            images, labels = (torch.from_numpy(array).to(self._device) for array in (split.images, split.labels))
+            self._stores[id(split)] = images, labels
+        return self._stores[id(split)]
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """(N, S, S, 3) in 0..255 -> (N, 3, S, S) with the data's mean and deviation."""
+        mean, std = (torch.tensor(values, device=pixels.device) for values in (self.data.mean, self.data.std))
+        images = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std)).permute(0, 3, 1, 2)
+        # The permuted view is in torch's channels_last layout already.
+        return images if self.channels_last else images.contiguous()
+
+    def _augment(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
+        """A function (store (M, S, S, 3), indices (N,)) -> pixels (N, S, S, 3): gathers, cuts, shifts and flips."""
+        recipe = self.recipe
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]))
+
+        def augment(store: Tensor, indices: Tensor) -> Tensor:
+            if recipe.crop == "resized":
+                return _resized_crop(store[indices], recipe.crop_scale, self._flips, generator)
+            count, size = len(indices), store.shape[1]
+            most = min(recipe.crop_pixels, size - 1) if recipe.crop == "shift" else 0
+            if not most and not self._flips:
+                return store[indices]
+            places = torch.arange(size)
+            shifts = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
+            rows, columns = (_reflect(places + shift, size) for shift in shifts)
+            if self._flips:
+                mirrored = torch.rand(count, 1, generator=generator) < 0.5
+                columns = torch.where(mirrored, columns.flip(1), columns)
+            rows, columns = rows.to(store.device), columns.to(store.device)
+            return store[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+        return augment
+
+    def _image_transforms(self) -> list[Callable]:
+        recipe, size = self.recipe, self.data.image_size
+        steps: list[Callable] = []
+        if recipe.crop == "resized":
+            # timm's own list of (crop, flip): the crop alone is wanted
+            pipeline = create_transform(size, is_training=True, scale=recipe.crop_scale, interpolation="bicubic")
+            steps.append(pipeline.transforms[0])
+        else:
+            steps.append(transforms.Lambda(_Fit(size, 1.0)))
+            if recipe.crop == "shift":
+                steps.append(transforms.RandomCrop(size, min(recipe.crop_pixels, size - 1), padding_mode="reflect"))
+        if self._flips:
+            steps.append(transforms.RandomHorizontalFlip())
+        if recipe.randaugment:
+            fill = tuple(round(255 * value) for value in self.data.mean)
+            steps.append(
+                rand_augment_transform(recipe.randaugment, {"translate_const": int(size * 0.45), "img_mean": fill})
+            )
+        erase = self._erase("cpu")
+        return [*steps, *self._to_tensor(), *([erase] if erase else [])]
+
+    def _to_tensor(self) -> list[Callable]:
+        return [transforms.ToTensor(), transforms.Normalize(self.data.mean, self.data.std)]
+
+    def _erase(self, device: str) -> RandomErasing | None:
+        probability = self.recipe.random_erasing
+        return RandomErasing(probability, mode="pixel", device=device) if probability else None
+
+    def _loader(self, images: Dataset, size: int) -> DataLoader:
+        # Its own generator, for the loader draws a number that would come from the network's.
+        return DataLoader(
+            images, size, num_workers=self.workers, pin_memory=self._device.type == "cuda", generator=torch.Generator()
+        )
+
+
+def _reflect(positions: Tensor, size: int) -> Tensor:
+    """Positions outside 0..size-1 mirrored at the border."""
+    return (size - 1) - ((size - 1) - positions.abs()).abs()
+
+
+def _resized_crop(images: Tensor, scale: tuple[float, ...], flips: bool, generator: torch.Generator) -> Tensor:
+    """Inception's random resized crop (area within ``scale``, aspect 3/4 to 4/3), a draw an image, bilinear."""
+    count, device = len(images), images.device
+    area, aspect, x, y, mirror = torch.rand(5, count, generator=generator).to(device)
+    area = scale[0] + (scale[1] - scale[0]) * area
+    aspect = torch.exp((2 * aspect - 1) * float(np.log(4 / 3)))
+    width, height = (area * aspect).sqrt().clamp(max=1), (area / aspect).sqrt().clamp(max=1)
+    affine = torch.zeros(count, 2, 3, device=device)
+    affine[:, 0, 0] = torch.where(mirror < 0.5, -width, width) if flips else width
+    affine[:, 1, 1] = height
+    affine[:, 0, 2] = (2 * x - 1) * (1 - width)
+    affine[:, 1, 2] = (2 * y - 1) * (1 - height)
+    pixels = images.permute(0, 3, 1, 2).float()
+    grid = torch.nn.functional.affine_grid(affine, list(pixels.shape), align_corners=False)
+    cut = torch.nn.functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    return cut.permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class _TensorBatches:
+    """Batches of a split that lies decoded on the device."""
+
+    batcher: Batcher
+    split: Split
+    order: np.ndarray
+    size: int
+    augment: Callable[[Tensor, Tensor], Tensor] | None = None
+    erase: RandomErasing | None = None
+
+    def __len__(self) -> int:
+        return -(-len(self.order) // self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        store, labels = self.batcher.store(self.split)
+        for indices in torch.from_numpy(self.order).to(store.device).split(self.size):
+            images = self.batcher.normalize(self.augment(store, indices) if self.augment else store[indices])
+            yield (self.erase(images) if self.erase else images), labels[indices]
+
+
+class _Images(Dataset):
+    """Images one by one, each transformed with the generators seeded by (seed, epoch, place in the epoch)."""
+
+    def __init__(self, split: Split, order: np.ndarray, transform: Callable, keys: tuple[int, int]) -> None:
+        self._split, self._order, self._transform, self._keys = split, order, transform, keys
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+        index = int(self._order[place])
+        before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        try:
+            seed_everything(*self._keys, place)
+            return self._transform(self._split.picture(index)), int(self._split.labels[index])
+        finally:  # in the main process the generators belong to the network
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+            torch.set_rng_state(before[2])
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """`fit` as a transform that worker processes can receive."""
+
+    size: int
+    share: float
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        return fit(picture, self.size, self.share)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """Batches, mixed where the recipe mixes."""
+
+    source: Iterable[Batch]
+    mix: Callable[[Tensor, Tensor], Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.source) if self.mix is None else (self.mix(*batch) for batch in self.source)

@@ -1,0 +1,106 @@
+"""The embedded data set: ten classes of 32 x 32 colour images composed on the spot, with no download.
+
+Each image is one handwritten digit, the class, glowing over a darkened piece of a photograph, among fainter pieces of
+other digits and noise. Digits and photographs are those that scikit-learn ships (``load_digits``,
+``load_sample_images``). All arithmetic is on whole numbers, so that every machine composes the same images.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Chosen by training the nine adopted rungs of the quick ladder (width 8, depth 1/3, stem stride 2; 2000 images, 5
+# epochs, 3 seeds, He initialisation): test top-1 76.8 % at the start, 68.8 to 80.8 % over the rungs, a range 6.7 times
+# the standard deviation between seeds. Digits lighter or darker than an undimmed photograph, anywhere in the image,
+# left every rung at 10 %.
+
+#: Height and width of the images in pixels.
+SIZE = 32
+#: Seed of the generator; the images are always the same.
+SEED = 2022
+#: Images of each part. 2400 over 6 epochs took more than the time that the default command has.
+TRAIN_IMAGES, TEST_IMAGES = 2000, 3000
+#: The first so many of the 1797 source digits are for training, the others for testing, distractors included.
+TRAIN_DIGITS = 1197
+#: Of the 640 columns of a photograph those left of this one are for training, the others for testing.
+TRAIN_COLUMNS = 400
+#: Height of the digit's 8 x 8 source in pixels, and how far its centre may lie from the image's. (18, 26) and 4 took
+#: depthwise_conv down to 60 % and the start's seeds 5 % apart: too much to learn in these few steps.
+DIGIT_PIXELS, WANDER = (19, 25), 2
+#: Largest rotation or shear, in 256ths of a template pixel for each pixel off the centre.
+SLANT = 50
+#: How much of the photograph's brightness remains, in 256ths, and the noise's largest value.
+BACKDROP, NOISE = 128, 12
+#: What digit and distractors add to each colour channel at full ink, and the number of distractors. A digit of
+#: (32, 144) takes the start to 71.7 %.
+CONTRAST, DISTRACTOR_CONTRAST, DISTRACTORS = (40, 160), (10, 60), 2
+
+_ENLARGED = 4  # template pixels a source pixel
+
+
+def compose() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Training images uint8 (N, 32, 32, 3) and labels int64 (N,), then test images and labels; takes 1 to 2 s.
+
+    No source digit and no piece of a photograph is in both parts.
+    """
+    from sklearn.datasets import load_digits, load_sample_images
+
+    digits = load_digits()
+    templates, labels = _enlarge(digits.images.astype(np.int64)), digits.target.astype(np.int64)
+    photographs = load_sample_images().images
+    rng = np.random.default_rng(SEED)
+    train = _compose(
+        rng, TRAIN_IMAGES, templates[:TRAIN_DIGITS], labels[:TRAIN_DIGITS], [p[:, :TRAIN_COLUMNS] for p in photographs]
+    )
+    test = _compose(
+        rng, TEST_IMAGES, templates[TRAIN_DIGITS:], labels[TRAIN_DIGITS:], [p[:, TRAIN_COLUMNS:] for p in photographs]
+    )
+    return *train, *test
+
+
+def _enlarge(digits: np.ndarray) -> np.ndarray:
+    """Digits (M, 8, 8) of 0..16 as smooth templates (M, 40, 40) of 0..255, linearly interpolated, with a margin."""
+    enlarged = np.pad(digits, ((0, 0), (1, 1), (1, 1)))
+    for axis in (1, 2):
+        enlarged = np.repeat(enlarged, _ENLARGED, axis=axis)
+        enlarged = sum(np.roll(enlarged, shift, axis=axis) for shift in range(_ENLARGED))
+    return np.minimum(enlarged, 255)
+
+
+def _draw(rng: np.random.Generator, templates: np.ndarray, chosen: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    """Ink (N, 32, 32, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant."""
+    count, side = len(chosen), templates.shape[-1]
+    along = 8 * _ENLARGED * 256 // rng.integers(*DIGIT_PIXELS, size=count, endpoint=True)
+    across = rng.integers(-SLANT, SLANT, size=(2, count), endpoint=True)
+    offsets = np.arange(SIZE) - centres[..., None]
+    down, right = offsets[:, 0, :, None], offsets[:, 1, None, :]
+    along, (first, second) = along[:, None, None], across[..., None, None]
+    rows = (along * down + first * right) // 256 + side // 2
+    columns = (second * down + along * right) // 256 + side // 2
+    inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
+    return np.where(inside, templates[chosen[:, None, None], rows * inside, columns * inside], 0)[..., None]
+
+
+def _compose(
+    rng: np.random.Generator, count: int, templates: np.ndarray, labels: np.ndarray, photographs: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` images and their labels, every template used equally often, to within one."""
+
+    def glow(ink: np.ndarray, contrast: tuple[int, int]) -> np.ndarray:
+        return ink * rng.integers(*contrast, size=(count, 1, 1, 3), endpoint=True) // 256
+
+    chosen = rng.permutation(np.resize(np.arange(len(labels)), count))
+    images = np.empty((count, SIZE, SIZE, 3), dtype=np.int64)
+    for image in images:
+        photograph = photographs[rng.integers(len(photographs))]
+        top, left = (rng.integers(length - SIZE, endpoint=True) for length in photograph.shape[:2])
+        image[:] = photograph[top : top + SIZE, left : left + SIZE]
+    images = images * BACKDROP // 256
+    for _ in range(DISTRACTORS):
+        others = rng.integers(len(labels), size=count)
+        centres = rng.integers(-6, SIZE + 6, size=(count, 2))
+        images += glow(_draw(rng, templates, others, centres), DISTRACTOR_CONTRAST)
+    centres = rng.integers(SIZE // 2 - WANDER, SIZE // 2 + WANDER, size=(count, 2), endpoint=True)
+    images += glow(_draw(rng, templates, chosen, centres), CONTRAST)
+    images += rng.integers(-NOISE, NOISE, size=images.shape, endpoint=True)
+    return np.clip(images, 0, 255).astype(np.uint8), labels[chosen]

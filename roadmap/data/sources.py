@@ -1,0 +1,369 @@
+"""Where images come from: the embedded set, a folder of images, or a standard layout on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from roadmap.checks import RoadmapError, check_choice, check_int
+from roadmap.data import DATA_SETS, LOADINGS
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: Decoded sets up to this many bytes are held in memory; larger ones are decoded while training.
+MEMORY_LIMIT = 2 * 2**30
+#: A shown list of files is cut behind so many.
+NAMED_FILES = 3
+#: Of a set that is too large to decode before training, this many images are tried.
+PROBED_FILES = 500
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images: decoded, ``images`` uint8 (N, H, W, 3), or as ``paths`` to files. ``labels``: int64 (N,)."""
+
+    labels: np.ndarray
+    images: np.ndarray | None = None
+    paths: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def picture(self, index: int) -> Image.Image:
+        """One image as RGB, in its own size if it comes from a file."""
+        return Image.fromarray(self.images[index]) if self.images is not None else read_image(self.paths[index])
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """An opened data set.
+
+    ``mean`` and ``std`` are per channel of RGB in 0..1: measured on the training images where they are in memory,
+    ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip`` says whether a mirrored image keeps its class. ``fingerprint`` is a
+    hash of the images (of the file names and sizes, for files) and so names the data, wherever it lies.
+    """
+
+    name: str
+    image_size: int
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    flip: bool
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    crop_share: float = 1.0
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all images are decoded."""
+        return self.train.images is not None
+
+
+def open_data(
+    name: str = "embedded",
+    directory: str | os.PathLike | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    loading: str = "auto",
+) -> ImageData:
+    """Open a data set and look whether it can be trained on, before anything starts.
+
+    ``image_size`` is the side in pixels that images are resized and cropped to; by default 32 for the embedded set and
+    CIFAR, 224 for ImageNet, and for a folder the usual size of its images, 224 at most. ``loading`` keeps the decoded
+    images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB.
+
+    Raises `RoadmapError` with one sentence for a folder that is missing, empty, of one class, of different classes in
+    train and test, or that holds files which are no images (named).
+    """
+    check_choice("data", name, DATA_SETS)
+    check_choice("loading", loading, LOADINGS)
+    if image_size is not None:
+        check_int("image size", image_size, 1, 4096)
+    if name == "embedded":
+        if directory is not None:
+            raise RoadmapError("the embedded data set needs no data directory; for your own images say --data folder")
+        return _embedded(image_size or 32)
+    if directory is None:
+        raise RoadmapError(f"data set '{name}' needs --data-dir, the folder where it lies")
+    root = Path(directory).expanduser()
+    if download:
+        _download(name, root)
+    if not root.is_dir():
+        raise RoadmapError(f"there is no folder {root}")
+    batches = _CIFAR_LAYOUTS.get(name)
+    if batches and (root / batches["folder"]).is_dir():
+        return _cifar(name, root / batches["folder"], image_size or 32)
+    return _folder(name, root, image_size or {"folder": None, "imagenet": 224}.get(name, 32), loading)
+
+
+def _embedded(image_size: int) -> ImageData:
+    from roadmap.data.embedded import compose
+
+    train_images, train_labels, test_images, test_labels = compose()
+    names = tuple(str(digit) for digit in range(10))
+    return _decoded(
+        "embedded", image_size, names, train_images, train_labels, test_images, test_labels, flip=False
+    )  # digits are not symmetric
+
+
+def _decoded(
+    name: str,
+    image_size: int,
+    class_names: tuple[str, ...],
+    train_images: np.ndarray,
+    train_labels: np.ndarray,
+    test_images: np.ndarray,
+    test_labels: np.ndarray,
+    flip: bool = True,
+    fingerprint: str | None = None,
+    crop_share: float = 1.0,
+) -> ImageData:
+    if fingerprint is None:
+        arrays = (train_images, train_labels, test_images, test_labels)
+        fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
+    splits = []
+    for images, labels in ((train_images, train_labels), (test_images, test_labels)):
+        if images.shape[1:3] != (image_size, image_size):
+            images = np.stack([np.asarray(fit(Image.fromarray(image), image_size)) for image in images])
+        splits.append(Split(np.asarray(labels, dtype=np.int64), np.ascontiguousarray(images)))
+    # In slices: a float copy of a whole data set would need eight times its memory.
+    totals = np.zeros((2, 3))
+    for start in range(0, len(splits[0]), 1024):
+        values = splits[0].images[start : start + 1024].reshape(-1, 3) / 255.0
+        totals += np.stack([values.sum(0), (values**2).sum(0)])
+    pixels = splits[0].images.size / 3
+    mean = totals[0] / pixels
+    std = np.sqrt(np.maximum(totals[1] / pixels - mean**2, 1e-6))  # a constant channel must not divide by zero
+    return ImageData(
+        name, image_size, class_names, *splits, flip, tuple(mean.tolist()), tuple(std.tolist()), fingerprint,
+        crop_share,
+    )  # fmt: skip
+
+
+# --- folders ---------------------------------------------------------------------------------------------------------
+
+
+def _folder(name: str, root: Path, image_size: int | None, loading: str) -> ImageData:
+    train_root = root / "train"
+    test_root = next((root / part for part in ("val", "test") if (root / part).is_dir()), None)
+    if not train_root.is_dir() or test_root is None:
+        expected = "train/CLASS/IMAGE and val/CLASS/IMAGE (or test/CLASS/IMAGE)"
+        if name in _CIFAR_LAYOUTS:
+            expected = f"{_CIFAR_LAYOUTS[name]['folder']}/ (--download fetches it) or {expected}"
+        raise RoadmapError(f"{root} must hold {expected}, but holds {_listing(root)}")
+    class_names, train_paths, train_labels = _scan(train_root)
+    test_names, test_paths, test_labels = _scan(test_root)
+    if len(class_names) < 2:
+        raise RoadmapError(f"{train_root} has one class only ('{class_names[0]}'): there is nothing to tell apart")
+    for only, other, names in ((train_root, test_root, class_names), (test_root, train_root, test_names)):
+        missing = sorted(set(names) - set(test_names if names is class_names else class_names))
+        if missing:
+            raise RoadmapError(f"class '{missing[0]}' is in {only}, but not in {other}")
+
+    # The usual test crop on ImageNet: 224 of 256.
+    share = 0.875 if name == "imagenet" else 1.0
+    paths = train_paths + test_paths
+    fingerprint = _hash(f"{os.path.relpath(path, root)}:{os.stat(path).st_size}\n".encode() for path in paths)
+    if image_size is None:
+        image_size = _usual_size(paths)
+    needed = len(paths) * image_size**2 * 3
+    if loading == "stream" or (loading == "auto" and needed > MEMORY_LIMIT):
+        _read_all(paths[:: max(1, len(paths) // PROBED_FILES)], lambda picture, path: None)
+        return ImageData(
+            name, image_size, class_names, Split(train_labels, paths=tuple(train_paths)),
+            Split(test_labels, paths=tuple(test_paths)), True, IMAGENET_MEAN, IMAGENET_STD, fingerprint, share,
+        )  # fmt: skip
+    count = len(train_paths)
+    shares = dict.fromkeys(train_paths, 1.0) | dict.fromkeys(test_paths, share)
+    images = np.stack(_read_all(paths, lambda picture, path: np.asarray(fit(picture, image_size, shares[path]))))
+    return _decoded(
+        name, image_size, class_names, images[:count], train_labels, images[count:], test_labels,
+        fingerprint=fingerprint, crop_share=share,
+    )  # fmt: skip
+
+
+def _scan(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+    """Class names, image paths and labels below ``root``, in one fixed order."""
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    if not classes:
+        raise RoadmapError(f"{root} has no class folders: expected {root.name}/CLASS/IMAGE, found {_listing(root)}")
+    paths: list[str] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = sorted(
+            os.path.join(folder, file)
+            for folder, _, files in os.walk(root / name)
+            for file in files
+            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
+        )
+        if not found:
+            raise RoadmapError(f"the class folder {root / name} has no images ({', '.join(EXTENSIONS)})")
+        paths += found
+        labels += [label] * len(found)
+    return tuple(classes), paths, np.array(labels, dtype=np.int64)
+
+
+def _usual_size(paths: list[str]) -> int:
+    """The commonest shorter side among up to 200 images, a multiple of 32 between 32 and 224."""
+    sizes: Counter[int] = Counter()
+    for path in paths[:: max(1, len(paths) // 200)]:
+        try:
+            with Image.open(path) as picture:
+                sizes[min(picture.size)] += 1
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+            _unreadable([path])
+    return min(224, max(32, sizes.most_common(1)[0][0] // 32 * 32))
+
+
+def read_image(path: str) -> Image.Image:
+    """An image file as RGB, transparency shown on black. Raises `RoadmapError` naming the file if it cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
+        _unreadable([path])
+
+
+def fit(picture: Image.Image, size: int, share: float = 1.0) -> Image.Image:
+    """Cut the middle square, ``share`` of the shorter side, and resize it to ``size`` pixels (bicubic)."""
+    width, height = picture.size
+    if (width, height) == (size, size) and share == 1.0:
+        return picture
+    scale = size / share / min(width, height)
+    resized = picture.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.BICUBIC)
+    left, top = (resized.width - size) // 2, (resized.height - size) // 2
+    return resized.crop((left, top, left + size, top + size))
+
+
+def _read_all(paths: list[str], use: Callable[[Image.Image, str], Any]) -> list[Any]:
+    """``use`` of every image and its path, in order. Raises `RoadmapError` that counts and names those that cannot be read."""
+    bad: list[str] = []
+
+    def read(path: str) -> Any:
+        try:
+            return use(read_image(path), path)
+        except RoadmapError:
+            bad.append(path)
+            return None
+
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        results = list(pool.map(read, paths))
+    if bad:
+        _unreadable(sorted(bad))
+    return results
+
+
+def _unreadable(paths: list[str]) -> NoReturn:
+    more = f" and {len(paths) - NAMED_FILES} more" if len(paths) > NAMED_FILES else ""
+    what = "is not a readable image" if len(paths) == 1 else "are not readable images"
+    raise RoadmapError(f"{', '.join(paths[:NAMED_FILES])}{more} {what}")
+
+
+def _listing(root: Path) -> str:
+    names = sorted(entry.name for entry in root.iterdir())
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
+
+
+def _hash(parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+# --- CIFAR's own layout ----------------------------------------------------------------------------------------------
+
+_CIFAR_LAYOUTS: dict[str, dict[str, Any]] = {
+    "cifar10": {
+        "folder": "cifar-10-batches-py",
+        "train": [f"data_batch_{n}" for n in range(1, 6)],
+        "test": ["test_batch"],
+        "names": ("batches.meta", "label_names"),
+        "labels": "labels",
+    },
+    "cifar100": {
+        "folder": "cifar-100-python",
+        "train": ["train"],
+        "test": ["test"],
+        "names": ("meta", "fine_label_names"),
+        "labels": "fine_labels",
+    },
+}
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Reads CIFAR's pickled batches and builds arrays from them, but looks up and calls nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return _empty_array
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if (module, name) == ("_codecs", "encode"):
+            return lambda text, encoding: text.encode("latin1")
+        raise pickle.UnpicklingError(f"{module}.{name} is not data")
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
+
+
+def _cifar(name: str, folder: Path, image_size: int) -> ImageData:
+    layout = _CIFAR_LAYOUTS[name]
+
+    def read(file: str) -> dict[str, Any]:
+        path = folder / file
+        try:
+            content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
+        except FileNotFoundError:
+            raise RoadmapError(f"{folder} has no file {file}: the data set is not complete") from None
+        except Exception as error:  # a damaged pickle raises almost anything
+            raise RoadmapError(f"{path} is not a batch of {name}: {error}") from None
+        if not isinstance(content, dict):
+            raise RoadmapError(f"{path} is not a batch of {name}")
+        return content
+
+    def split(files: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = [], []
+        for file in files:
+            batch = read(file)
+            try:
+                images.append(np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+                labels.append(np.asarray(batch[layout["labels"]], dtype=np.int64))
+            except (KeyError, ValueError):
+                raise RoadmapError(f"{folder / file} is not a batch of {name}") from None
+        return np.concatenate(images), np.concatenate(labels)
+
+    file, key = layout["names"]
+    class_names = tuple(read(file).get(key, ()))
+    train, test = split(layout["train"]), split(layout["test"])
+    if len(class_names) < 2 or max(train[1].max(), test[1].max()) >= len(class_names):
+        raise RoadmapError(f"{folder / file} does not name the classes of {name}")
+    return _decoded(name, image_size, class_names, *train, *test)
+
+
+def _download(name: str, root: Path) -> None:
+    if name not in _CIFAR_LAYOUTS:
+        raise RoadmapError(f"--download can fetch {' and '.join(_CIFAR_LAYOUTS)}, not {name}")
+    from torchvision.datasets import CIFAR10, CIFAR100
+    from torchvision.datasets.utils import download_and_extract_archive
+
+    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
+    if (root / kind.base_folder).is_dir():
+        return
+    try:
+        download_and_extract_archive(kind.url, str(root), filename=kind.filename, md5=kind.tgz_md5)
+    except (OSError, RuntimeError) as error:
+        raise RoadmapError(f"{name} could not be downloaded to {root}: {error}") from None

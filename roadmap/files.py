@@ -1,0 +1,39 @@
+"""Files that are written whole or not at all, and settings read from YAML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from roadmap.checks import RoadmapError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path that takes the place of ``path`` when the block ends well, and is removed when it does not."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `RoadmapError` where the file is missing or holds something else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RoadmapError(f"there is no file {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RoadmapError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise RoadmapError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise RoadmapError(f"{path} must hold settings, one 'name: value' a line")
+    return content

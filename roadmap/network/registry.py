@@ -1,0 +1,60 @@
+"""Makes designs known to ``timm.create_model``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from roadmap.checks import RoadmapError
+from roadmap.network.design import Design
+
+#: timm's words for flags of the design.
+TIMM_WORDS = {"in_chans": "in_channels", "drop_path_rate": "stochastic_depth", "ls_init_value": "layer_scale"}
+
+#: Where timm looks for the configurations of this module's models.
+default_cfgs: dict[str, Any] = {}
+
+
+def register(name: str, design: Design) -> None:
+    """Register ``design`` as the timm model ``name``. Importing this needs no timm; calling it does.
+
+    ``timm.create_model(name, num_classes=..., in_chans=..., features_only=..., out_indices=..., drop_rate=...,
+    drop_path_rate=..., global_pool=..., **flags of the design)`` then works. There are no pretrained weights.
+    """
+    from timm.models import generate_default_cfgs, register_model
+
+    configuration = {
+        "url": "",
+        "num_classes": design.num_classes,
+        "input_size": (design.in_channels, 224, 224),
+        "pool_size": (7, 7),
+        "crop_pct": 0.875,
+        "interpolation": "bicubic",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "first_conv": "stem.conv",
+        "classifier": "head.fc",
+    }
+    default_cfgs.update(generate_default_cfgs({name: configuration}))
+
+    def entrypoint(pretrained: bool = False, **options: Any):
+        return _create(name, design, pretrained, **options)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = f"The network {name} of the modernization roadmap."
+    register_model(entrypoint)
+
+
+def _create(name: str, design: Design, pretrained: bool, **options: Any):
+    from timm.models import build_model_with_cfg
+
+    from roadmap.network.model import RoadmapNet
+
+    if pretrained:
+        raise RoadmapError(f"there are no pretrained weights for {name}: say pretrained=False")
+
+    def model(global_pool: str = "avg", drop_rate: float = 0.0, **flags: Any) -> RoadmapNet:
+        changes = {TIMM_WORDS.get(word, word): value for word, value in flags.items()}
+        return RoadmapNet(design.replace(**changes), global_pool=global_pool, drop_rate=drop_rate)
+
+    feature_options = {"out_indices": tuple(range(len(design.blocks))), "flatten_sequential": True}
+    return build_model_with_cfg(model, name, False, feature_cfg=feature_options, **options)

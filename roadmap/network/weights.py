@@ -1,0 +1,206 @@
+"""Weights in and out: our own files, timm's ResNet and ConvNeXt, and the official ConvNeXt checkpoints."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from roadmap.checks import RoadmapError
+from roadmap.files import whole_file
+from roadmap.network.design import Design
+
+if TYPE_CHECKING:
+    from roadmap.network.model import RoadmapNet
+
+#: Layout -> what to replace, in this order, in our names to get its names. Loading reads the same table backwards.
+LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "roadmap": (),
+    "timm ResNet": (
+        (r"^stem\.conv\b", "conv1"),
+        (r"^stem\.norm\b", "bn1"),
+        *((rf"^stages\.{stage}\.blocks", f"layer{stage + 1}") for stage in range(4)),
+        (r"\.norm", ".bn"),
+        (r"\.shortcut", ".downsample"),
+        (r"^head\.fc", "fc"),
+    ),
+    "timm ConvNeXt": (
+        (r"^stem\.conv\b", "stem.0"),
+        (r"^stem\.norm_out", "stem.1"),
+        (r"\.conv1", ".conv_dw"),
+        (r"\.norm1", ".norm"),
+        (r"\.conv2", ".mlp.fc1"),
+        (r"\.conv3", ".mlp.fc2"),
+        (r"\.layer_scale", ""),
+    ),
+    "official ConvNeXt": (
+        (r"^stem\.conv\b", "downsample_layers.0.0"),
+        (r"^stem\.norm_out", "downsample_layers.0.1"),
+        (r"^stages\.(\d+)\.downsample", r"downsample_layers.\1"),
+        (r"\.blocks", ""),
+        (r"\.conv1", ".dwconv"),
+        (r"\.norm1", ".norm"),
+        (r"\.conv2", ".pwconv1"),
+        (r"\.conv3", ".pwconv2"),
+        (r"\.layer_scale", ""),
+        (r"^head\.norm", "norm"),
+        (r"^head\.fc", "head"),
+    ),
+}
+
+#: What timm's two families have fixed, as one design each, and the flags that they leave free.
+TIMM_DESIGNS = {
+    "timm ResNet": (
+        Design(),
+        ("activation",),
+    ),
+    "timm ConvNeXt": (
+        Design(stem="patchify", groups="depthwise", block="inverted", spatial_position="first",
+               fewer_activations=True, fewer_norms=True, norm="layer", separate_downsample=True),
+        ("activation", "kernel_size", "layer_scale"),
+    ),
+}  # fmt: skip
+FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "in_channels", "num_classes")
+TIMM_STAGES = 4
+TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are
+
+#: Under which keys checkpoints hold their weights, and what wrappers put before each name.
+CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
+PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
+NAMED_IN_ERRORS = 3
+
+
+def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> None:
+    """Load weights into ``network``, in place, from a file or a state dict in any known layout.
+
+    ``source`` is a path to a ``.safetensors`` file or to a torch checkpoint (read without ever running code in it),
+    or a state dict. Its layout is recognised by its names: ours, timm's ResNet, timm's ConvNeXt or the official
+    ConvNeXt's; containers such as ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are
+    taken off. Every tensor of the network must be there with its shape, and none besides; linear (out, in) weights
+    fill 1x1 convolutions (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
+
+    Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
+    """
+    where = "the state dict" if isinstance(source, Mapping) else f"'{os.fspath(source)}'"
+    weights = _without_prefixes(_without_containers(source if isinstance(source, Mapping) else _read(Path(source))))
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise RoadmapError(f"{where} holds no network weights, or other things among them")
+
+    for layout in LAYOUTS:
+        if _renamed("stem.conv.weight", layout) in weights:
+            break
+    else:
+        raise RoadmapError(
+            f"{where} has the layout of no known network ({', '.join(LAYOUTS)}): it holds {_listed(sorted(weights))}"
+        )
+
+    own = network.state_dict()
+    names = {_renamed(name, layout): name for name in own}
+    counters = {theirs for theirs, name in names.items() if name.endswith("num_batches_tracked")}
+    fitting = {theirs: _as_convolution(weights[theirs], own[names[theirs]]) for theirs in names if theirs in weights}
+    misshapen = [
+        f"{theirs} of shape {tuple(tensor.shape)} instead of {tuple(own[names[theirs]].shape)}"
+        for theirs, tensor in fitting.items()
+        if tensor.shape != own[names[theirs]].shape
+    ]
+    problems = {
+        "without": [theirs for theirs in names if theirs not in weights and theirs not in counters],
+        "with the unknown": [theirs for theirs in weights if theirs not in names],
+        "with": misshapen,
+    }
+    if any(problems.values()):
+        told = ", ".join(f"{word} {_listed(found)}" for word, found in problems.items() if found)
+        raise RoadmapError(f"{where} ({layout} layout) does not fit this network: it comes {told}")
+    network.load_state_dict({**own, **{names[theirs]: tensor for theirs, tensor in fitting.items()}})
+
+
+def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
+    """The network's state dict with the names and shapes of timm's ResNet or timm's ConvNeXt.
+
+    The tensors share memory with the network's. Raises `RoadmapError` where its design is neither of the two.
+    """
+    design = network.design
+    differing = {
+        layout: [
+            field.name
+            for field in fields(Design)
+            if field.name not in (*FREE_IN_BOTH, *free) and getattr(design, field.name) != getattr(fixed, field.name)
+        ]
+        for layout, (fixed, free) in TIMM_DESIGNS.items()
+    }
+    if len(design.blocks) != TIMM_STAGES:
+        for flags in differing.values():
+            flags.append("blocks")
+    if design.widths[0] != TIMM_RESNET_STEM:
+        differing["timm ResNet"].append("widths")
+    for layout, flags in differing.items():
+        if not flags:
+            tensors = {_renamed(name, layout): tensor for name, tensor in network.state_dict().items()}
+            linear = [name for name in tensors if re.search(r"\.mlp\.fc\d\.weight$", name)]
+            return {**tensors, **{name: tensors[name].flatten(1) for name in linear}}
+    told = " and from ".join(f"{layout} in {_listed(flags)}" for layout, flags in differing.items())
+    raise RoadmapError(f"timm has no such network: it differs from {told}")
+
+
+def save_weights(network: nn.Module, path: str | os.PathLike) -> None:
+    """Write the network's state dict as a safetensors file, in our own layout; ``path`` is never left half-written."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    with whole_file(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+def _read(path: Path) -> Mapping:
+    if not path.is_file():
+        raise RoadmapError(f"there is no file '{path}' to load weights from")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise RoadmapError(
+            f"'{path}' is not loaded: it is no checkpoint, or holds code or other objects beside weights, which is "
+            "never run"
+        ) from error
+    except Exception as error:  # torch and safetensors raise a dozen kinds for a broken file
+        raise RoadmapError(f"'{path}' cannot be read: it is damaged, cut off, or no checkpoint at all") from error
+    if not isinstance(found, Mapping):
+        raise RoadmapError(f"'{path}' holds a {type(found).__name__}, but must hold a state dict")
+    return found
+
+
+def _without_containers(weights: Mapping) -> Mapping:
+    for key in CONTAINERS:
+        if isinstance(weights.get(key), Mapping):
+            return _without_containers(weights[key])
+    return weights
+
+
+def _without_prefixes(weights: Mapping) -> Mapping:
+    for prefix in PREFIXES:
+        inner = {str(name)[len(prefix) :]: value for name, value in weights.items() if str(name).startswith(prefix)}
+        if inner:
+            return _without_prefixes(inner)
+    return weights
+
+
+def _renamed(name: str, layout: str) -> str:
+    for ours, theirs in LAYOUTS[layout]:
+        name = re.sub(ours, theirs, name)
+    return name
+
+
+def _as_convolution(tensor: Tensor, target: Tensor) -> Tensor:
+    return tensor[:, :, None, None] if tensor.ndim == 2 and target.shape[2:] == (1, 1) else tensor
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - NAMED_IN_ERRORS
+    return ", ".join(names[:NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")

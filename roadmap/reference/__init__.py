@@ -1,0 +1,46 @@
+"""What the paper printed, as data: Tables 10 and 11 of "A ConvNet for the 2020s" (arXiv 2201.03545)."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+TABLES = {"resnet50": "table10-resnet50.csv", "resnet200": "table11-resnet200.csv"}
+
+#: Printed GFLOPs that do not follow from the network the paper describes: (regime, step) -> what the network has.
+#: Table 11 shows no cost for the same `layer_norm` step, and ConvNeXt-T is printed as 4.46 (4.5) elsewhere.
+CONTRADICTED = {("resnet50", "layer_norm"): 4.15, ("resnet50", "separate_downsample"): 4.46}
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """One row of Table 10 or 11. top1 in per cent on ImageNet-1K; gflops are multiply-accumulates in 1e9, 224 px."""
+
+    step: str
+    adopted: str
+    top1: float
+    top1_std: float | None
+    gflops: float
+    #: What the network itself counts, where the printed cell contradicts it; else the printed figure.
+    gmacs: float
+
+
+@cache
+def printed_table(regime: str) -> dict[str, PrintedRow]:
+    """Step name -> printed row, in the paper's order. The start's classic row stands under the start's own name."""
+    rows = {}
+    with files(__package__).joinpath(TABLES[regime]).open(encoding="utf-8") as file:
+        for cells in csv.DictReader(file):
+            step = cells["step"].removesuffix("_classic_recipe")
+            gflops = float(cells["gflops"])
+            rows[step] = PrintedRow(
+                step=step,
+                adopted=cells["adopted"],
+                top1=float(cells["top1"]),
+                top1_std=float(cells["top1_std"]) if cells["top1_std"] else None,
+                gflops=gflops,
+                gmacs=CONTRADICTED.get((regime, step), gflops),
+            )
+    return rows

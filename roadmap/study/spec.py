@@ -1,0 +1,213 @@
+"""`StudySpec`: what is asked for; `plan` turns it into the runs that answer it. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number
+from roadmap.data import DATA_SETS, LOADINGS
+from roadmap.files import read_yaml
+from roadmap.network.design import STEM_STRIDES
+from roadmap.recipes.recipe import Recipe, load_recipe
+from roadmap.rungs import REGIMES, Rung, ladder
+from roadmap.training.spec import PRECISIONS, Execution, RunSpec
+
+if TYPE_CHECKING:
+    from roadmap.data.sources import ImageData
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the networks of a study are where it does not say: for images below ``SMALL_IMAGE`` pixels small ones
+    that a laptop trains, above the paper's."""
+
+    width: int
+    depth: float
+    stem_stride: int
+    recipe: str
+
+
+SMALL_IMAGE = 128
+SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
+PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
+EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
+
+
+def setting(help: str, default: Any = None, **metadata: Any) -> Any:
+    """A field that is at once a key of the study's YAML file, an option of the command line, and its help."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """Which rungs are trained, on what, how. Every field is a key of a study's YAML file and an option of
+    ``roadmap run``; a name that ends in an underscore is written without it there.
+
+    Raises `RoadmapError` with one sentence for a value that cannot be.
+    """
+
+    regime: str = setting("the paper's ladder: from ResNet-50 to ConvNeXt-T, or from ResNet-200", "resnet50",
+                          choices=tuple(REGIMES))  # fmt: skip
+    from_: str | None = setting("first rung to train [default: the start]", metavar="STEP")
+    upto: str | None = setting("last rung to train [default: the end]", metavar="STEP")
+    only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP")
+    roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
+    data: str = setting("data set", "embedded", choices=DATA_SETS)
+    data_dir: str | None = setting("folder where the data set lies", metavar="PATH")
+    download: bool = setting("fetch the data set into --data-dir if it is not there", False)
+    loading: str = setting("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
+    image_size: int | None = setting("side of the images in pixels [default: the data set's]", metavar="PIXELS")
+    recipe: str | None = setting("training recipe, by name or .yaml file [default: by image size]", metavar="RECIPE")
+    seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
+    epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
+    batch_size: int | None = setting("images a step [default: the recipe's]; the learning rate follows", metavar="N")
+    lr: float | None = setting("peak learning rate of every run [default: the recipe's]", metavar="RATE")
+    width: int | None = setting("base width of the start in channels (paper: 64) [default: 8 embedded, 16 below 128 px, else 64]",
+                                metavar="CHANNELS")  # fmt: skip
+    depth: float | None = setting("factor on the blocks of every stage [default: 1/3 below 128 px, else 1]",
+                                  metavar="FACTOR")  # fmt: skip
+    stem_stride: int | None = setting("what every stem divides the image by [default: 2 below 128 px, else 4]",
+                                      choices=STEM_STRIDES)  # fmt: skip
+    precision: str = setting("arithmetic of the training", "32", choices=PRECISIONS)
+    device: str = setting("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
+    compile: bool = setting("compile the networks with torch.compile", False)
+    workers: int | None = setting("processes that load streamed images [default: one a core, 4 at most]", metavar="N")
+    threads: int | None = setting("CPU threads [default: torch's choice]", metavar="N")
+
+    def __post_init__(self) -> None:
+        for name in ("only", "seeds"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else value)
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        check_choice("regime", self.regime, REGIMES)
+        check_choice("data", self.data, DATA_SETS)
+        check_choice("loading", self.loading, LOADINGS)
+        check_choice("precision", self.precision, PRECISIONS)
+        if not isinstance(self.only, (list, tuple)) or not all(isinstance(name, str) for name in self.only):
+            raise RoadmapError(f"only is {self.only!r}, but must be a list of steps")
+        object.__setattr__(self, "only", tuple(self.only))
+        if self.only and (self.from_ or self.upto):
+            raise RoadmapError("--only names the rungs one by one, --from and --upto a range: use one or the other")
+        for name in ("roads", "download", "compile"):
+            check_bool(name, getattr(self, name))
+        for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
+            if getattr(self, name) is not None:
+                check_int(name.replace("_", " "), getattr(self, name), 4 if name == "width" else 1, high)
+        if self.depth is not None:
+            check_number("depth", self.depth, 0.01, 16)
+        if self.lr is not None:
+            check_number("lr", self.lr, 1e-12, 1000)
+        if self.stem_stride is not None:
+            check_choice("stem_stride", self.stem_stride, STEM_STRIDES)
+        for name in ("from_", "upto", "data_dir", "recipe"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise RoadmapError(f"{name.rstrip('_')} is {value!r}, but must be text")
+        self.execution  # noqa: B018  (checks device, workers and threads)
+        self.rungs  # noqa: B018  (checks the steps)
+
+    @property
+    def execution(self) -> Execution:
+        """Where and how the runs are executed."""
+        return Execution(self.device, self.compile, self.workers, self.threads)
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """The rungs asked for, in the ladder's order, at the paper's size."""
+        rungs = ladder(self.regime)
+        if self.only:
+            for name in self.only:
+                rungs[name]
+            return [rung for rung in rungs if rung.name in self.only]
+        return rungs.between(self.from_, self.upto, self.roads)
+
+    @property
+    def name(self) -> str:
+        """Name of the default results folder: what is trained, on what."""
+        steps = "+".join(self.only) if self.only else f"{self.rungs[0].name}-to-{self.rungs[-1].name}"
+        prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
+        return steps if self.data == "embedded" and not prefix else f"{prefix}{self.data}-{steps}"
+
+
+def _seeds(value: Any) -> tuple[int, ...]:
+    if isinstance(value, int) and not isinstance(value, bool):
+        check_int("the number of seeds", value, 1, 10_000)
+        return tuple(range(value))
+    if not isinstance(value, (list, tuple)) or not value:
+        raise RoadmapError(f"seeds is {value!r}, but must be a number of seeds or a list of them")
+    for seed in value:
+        check_int("seed", seed, 0, 2**32 - 1)
+    if len(set(value)) != len(value):
+        raise RoadmapError(f"seeds {', '.join(map(str, value))} name one seed twice")
+    return tuple(value)
+
+
+def option_name(name: str) -> str:
+    """A field's name as a key of the YAML file."""
+    return name.rstrip("_")
+
+
+def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
+    """The study in a YAML file, or the default one, with some settings replaced.
+
+    Raises `RoadmapError` for a file that cannot be read and for a setting that does not exist.
+    """
+    names = {option_name(field.name): field.name for field in dataclasses.fields(StudySpec)}
+    settings = read_yaml(path) if path else {}
+    check_known("setting of a study", settings, names)
+    settings |= {option_name(name): value for name, value in overrides.items()}
+    check_known("setting of a study", settings, names)
+    return StudySpec(**{names[name]: value for name, value in settings.items()})
+
+
+def scale_of(spec: StudySpec, data: ImageData) -> Scale:
+    """The size of the networks and the recipe: what the study says, else what suits its images."""
+    default = EMBEDDED if spec.data == "embedded" else SMALL if data.image_size < SMALL_IMAGE else PAPER
+    given = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride", "recipe")}
+    return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
+def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
+    """The runs that answer a study on opened data: rungs in order, seeds within.
+
+    Raises `RoadmapError` where the strides leave nothing of the images, and where two rungs would be the same training.
+    """
+    scale = scale_of(spec, data)
+    rungs = ladder(spec.regime).scaled(
+        scale.width, scale.depth, stem_stride=scale.stem_stride, num_classes=len(data.class_names)
+    )
+    modern = load_recipe(scale.recipe)
+    classic = load_recipe(modern.classic) if modern.classic else modern
+    runs: list[RunSpec] = []
+    made: dict[str, str] = {}
+    for asked in spec.rungs:
+        rung = rungs[asked.name]
+        rung.design.feature_sizes(data.image_size)
+        recipe = _recipe(classic if rung.classic_recipe else modern, spec)
+        rate = REGIMES[spec.regime].stochastic_depth if recipe.stochastic_depth is None else recipe.stochastic_depth
+        common: dict[str, Any] = {
+            "regime": spec.regime, "step": rung.name, "adopted": rung.adopted, "width": scale.width,
+            "depth": scale.depth, "design": rung.design.replace(stochastic_depth=rate), "recipe": recipe,
+            "data": data.name, "data_fingerprint": data.fingerprint, "image_size": data.image_size,
+            "precision": spec.precision,
+        }  # fmt: skip
+        candidates = [RunSpec(seed=seed, **common) for seed in spec.seeds]
+        twin = made.setdefault(candidates[0].signature, rung.name)
+        if twin != rung.name:
+            why = (
+                f"recipe '{modern.name}' has no classic twin"
+                if rung.name == "modern_recipe"
+                else f"width {scale.width} and depth {scale.depth:.3g} are too small for it"
+            )
+            raise RoadmapError(
+                f"'{rung.name}' would be the same training as '{twin}': {why}; leave it out or change that"
+            )
+        runs += candidates
+    return runs
+
+
+def _recipe(recipe: Recipe, spec: StudySpec) -> Recipe:
+    return recipe.with_training(spec.epochs, spec.batch_size, spec.lr)

@@ -1,0 +1,62 @@
+"""Which device there is, and what made a result: versions and hardware."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import roadmap
+from roadmap.checks import RoadmapError
+from roadmap.training.spec import Execution
+
+
+def resolve_device(execution: Execution, precision: str = "32") -> torch.device:
+    """The device to run on. Raises `RoadmapError` where it is not there, or cannot work at this precision."""
+    wanted = execution.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            there = f"there are {count} of them" if count else "torch sees no CUDA device on this machine"
+            raise RoadmapError(f"device '{wanted}' is not there: {there}")
+        device = torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RoadmapError("device 'mps' is not there: this machine has no Apple GPU that torch can use")
+    if precision == "16-mixed" and device.type == "cpu":
+        raise RoadmapError("precision 16-mixed needs a GPU; on the CPU use 32 or bf16-mixed")
+    return device
+
+
+def device_name(device: torch.device) -> str:
+    """The name of the processor or graphics card, such as ``NVIDIA H100``."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
+    except OSError:
+        pass
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Versions and hardware, one flat mapping of plain values."""
+    return {
+        "device": device.type,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": version("timm"),
+        "pytorch_lightning": version("pytorch-lightning"),
+        "roadmap": roadmap.__version__,
+        "platform": platform.platform(),
+    }

@@ -1,0 +1,129 @@
+"""`fit_run`: one run, from its spec to its result, with PyTorch Lightning."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from roadmap.data.batches import Batcher, seed_everything
+from roadmap.data.sources import ImageData
+from roadmap.network.model import RoadmapNet
+from roadmap.training.device import resolve_device
+from roadmap.training.module import Classifier, DivergedError
+from roadmap.training.spec import Execution, RunSpec
+
+#: A checkpoint is written at the first end of an epoch after so many seconds.
+CHECKPOINT_INTERVAL = 10.0
+CHECKPOINT = "epoch.ckpt"
+
+Report = Callable[[int, float, float], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came out of a run: ``metrics`` as plain values, the ``history`` of its epochs, and the trained network."""
+
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]]
+    network: RoadmapNet
+
+
+class _EpochCheckpoint(ModelCheckpoint):
+    """Saves at ends of epochs, not more often than every `CHECKPOINT_INTERVAL`."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder, filename=Path(CHECKPOINT).stem, save_top_k=1, every_n_epochs=1,
+            save_on_train_epoch_end=True, enable_version_counter=False,
+        )  # fmt: skip
+        self._saved = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if time.monotonic() - self._saved >= CHECKPOINT_INTERVAL:
+            super().on_train_epoch_end(trainer, pl_module)
+            self._saved = time.monotonic()
+
+
+def fit_run(
+    run: RunSpec,
+    data: ImageData,
+    folder: Path,
+    execution: Execution | None = None,
+    report: Report = lambda epoch, fraction, loss: None,
+) -> RunResult:
+    """Train one network and test it once, after the last epoch.
+
+    ``folder`` takes the checkpoint of the running epoch; a run that finds one there continues from it and ends with
+    the same weights as a run that was never stopped. A loss that is no number ends the run with status ``diverged``.
+    ``report`` hears (epochs done, fraction of this one, mean training loss).
+    """
+    execution = execution or Execution()
+    device = resolve_device(execution, run.precision)
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    _be_quiet()
+    seed_everything(run.seed)
+    network = RoadmapNet(run.design)
+    channels_last = True
+    network.to(memory_format=torch.channels_last)
+    workers = min(4, os.cpu_count() or 1) if execution.workers is None else execution.workers
+    batcher = Batcher(data, run.recipe, run.seed, device, channels_last, workers)
+    # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
+    module = Classifier(network, run.recipe, batcher, fused=run.precision != "16-mixed", report=report)
+    if execution.compile:
+        network.compile()  # the inner network alone, in place: names of parameters stay as they are
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        devices=[device.index] if device.type == "cuda" else 1,
+        precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]
+        max_epochs=run.recipe.epochs,
+        gradient_clip_val=run.recipe.clip_gradient,
+        callbacks=[_EpochCheckpoint(folder)],
+        check_val_every_n_epoch=run.recipe.epochs,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+    )
+    checkpoint = folder / CHECKPOINT
+    started = time.perf_counter()
+    metrics: dict[str, Any] = {"status": "done", "reason": None}
+    try:
+        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        metrics |= {"top1": module.top1, "top5": module.top5, "loss": module.test_loss}
+    except DivergedError as error:
+        metrics = {"status": "diverged", "reason": str(error), "top1": None, "top5": None, "loss": None}
+    except SystemExit:  # Lightning's answer to Ctrl-C, which it then leaves ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
+    history = module.history
+    metrics |= {
+        "train_loss": history[-1]["train_loss"] if history else None,
+        "epochs": len(history),
+        "seconds": module.train_seconds or time.perf_counter() - started,
+        "images_per_second": module.train_images / module.train_seconds if module.train_seconds else None,
+    }
+    return RunResult(metrics, history, network)
+
+
+def _be_quiet() -> None:
+    """Lightning's and torch's remarks on settings that are chosen here on purpose."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")

@@ -1,0 +1,82 @@
+"""`RunSpec`: one training, complete in itself; and `Execution`: where and how it runs, which is no part of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from roadmap.checks import RoadmapError, check_choice, check_int
+from roadmap.network.design import Design
+from roadmap.recipes.recipe import Recipe
+
+PRECISIONS = ("32", "16-mixed", "bf16-mixed")
+#: Part of every signature: raised when the same settings come to mean another training.
+SIGNATURE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What has to be trained: a design and a recipe on a data set with a seed.
+
+    ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
+    ``depth`` (factor on the blocks) how the ladder was scaled; they are labels. ``data_fingerprint`` names the images.
+    """
+
+    regime: str
+    step: str
+    adopted: bool
+    width: int
+    depth: float
+    design: Design
+    recipe: Recipe
+    data: str
+    data_fingerprint: str
+    image_size: int
+    seed: int
+    precision: str = "32"
+
+    @property
+    def signature(self) -> str:
+        """16 hexadecimal digits that name everything the result depends on, defaults included, and nothing else."""
+        recipe = dataclasses.asdict(self.recipe)
+        for label in ("name", "why", "classic"):
+            del recipe[label]
+        content = {
+            "format": SIGNATURE_FORMAT,
+            "design": dataclasses.asdict(self.design),
+            "recipe": recipe,
+            "data": self.data_fingerprint,
+            "image_size": self.image_size,
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return dataclasses.asdict(self) | {"signature": self.signature}
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how runs are executed: ``device`` such as ``cpu`` or ``cuda:1`` (``auto`` takes a GPU if there is one),
+    ``compile`` the network with torch.compile, loader ``workers`` (None: one a core, four at most, where images are
+    streamed), CPU ``threads`` (None: torch's own choice)."""
+
+    device: str = "auto"
+    compile: bool = False
+    workers: int | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        kind, _, index = self.device.partition(":")
+        check_choice("device", kind, ("auto", "cpu", "cuda", "mps"))
+        if index and (kind != "cuda" or not index.isdecimal()):
+            raise RoadmapError(f"device is '{self.device}', but must be auto, cpu, cuda, cuda:N or mps")
+        if self.workers is not None:
+            check_int("workers", self.workers, 0, 1024)
+        if self.threads is not None:
+            check_int("threads", self.threads, 1, 1024)
