@@ -102,7 +102,9 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
     from roadmap.study.runner import default_folder, prepare, run_study
     from roadmap.study.spec import load_spec
 
-    given = {name: value for name, value in settings.items() if value not in (None, (), False)}
+    given = {
+        name: value for name, value in settings.items() if value is not None and value is not False and value != ()
+    }
     if "only" in given:
         given["only"] = tuple(name.strip() for words in given["only"] for name in words.split(",") if name.strip())
     spec = load_spec(study, **given)

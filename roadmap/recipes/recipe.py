@@ -108,6 +108,8 @@ class Recipe:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for epoch in self.milestones:
             check_number("milestones", epoch, 0.0, self.epochs)
+        if list(self.milestones) != sorted(self.milestones):
+            raise RoadmapError(f"milestones {self.milestones} must rise")
         if bool(self.milestones) != (self.schedule == "step"):
             raise RoadmapError(
                 f"schedule is '{self.schedule}' with milestones {self.milestones}: 'step' alone has them"

@@ -99,10 +99,11 @@ def fit_run(
         default_root_dir=folder,
     )
     checkpoint = folder / CHECKPOINT
+    resumed = checkpoint if _is_whole(checkpoint) else None
     started = time.perf_counter()
     metrics: dict[str, Any] = {"status": "done", "reason": None}
     try:
-        trainer.fit(module, ckpt_path=checkpoint if checkpoint.exists() else None, weights_only=True)
+        trainer.fit(module, ckpt_path=resumed, weights_only=True)
         metrics |= {"top1": module.top1, "top5": module.top5, "loss": module.test_loss}
     except DivergedError as error:
         metrics = {"status": "diverged", "reason": str(error), "top1": None, "top5": None, "loss": None}
@@ -117,6 +118,14 @@ def fit_run(
         "images_per_second": module.train_images / module.train_seconds if module.train_seconds else None,
     }
     return RunResult(metrics, history, network)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether there is a checkpoint that can be read; one that was cut off is not gone on with."""
+    try:
+        return "state_dict" in torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises a dozen kinds for a broken file
+        return False
 
 
 def _be_quiet() -> None:

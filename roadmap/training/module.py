@@ -79,7 +79,8 @@ class Classifier(pl.LightningModule):
             sched="multistep" if recipe.schedule == "step" else recipe.schedule,
             # epochs may be fractions, though timm declares whole ones
             num_epochs=recipe.epochs - recipe.warmup_epochs if prefix else recipe.epochs,  # type: ignore[arg-type]
-            decay_milestones=recipe.milestones,
+            # timm counts steps from 1 here, and would decay one early: half a step more is between the two
+            decay_milestones=[epoch + 0.5 / steps for epoch in recipe.milestones],  # type: ignore[misc]
             decay_rate=recipe.step_factor,
             warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]
             warmup_lr=0.0,
@@ -107,21 +108,28 @@ class Classifier(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+        if self._steps == self.batcher.steps:  # the test after the last epoch comes before its end, and is no training
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self._seconds = time.perf_counter() - self._started
         if time.perf_counter() - self._reported > REPORT_INTERVAL:
             self._reported = time.perf_counter()
             self.report(self.current_epoch, self._steps / self.batcher.steps, self._mean_loss())
 
     def on_train_epoch_end(self) -> None:
         loss = self._mean_loss()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        seconds = time.perf_counter() - self._started
         images = self._steps * self.batcher.batch_size
-        self.train_seconds += seconds
+        self.train_seconds += self._seconds
         self.train_images += images
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.history.append(
-            {"epoch": self.current_epoch + 1, "train_loss": loss, "lr_end": lr, "seconds": seconds, "images": images}
+            {
+                "epoch": self.current_epoch + 1,
+                "train_loss": loss,
+                "lr_end": lr,
+                "seconds": self._seconds,
+                "images": images,
+            }
         )
         self.report(self.current_epoch + 1, 0.0, loss)
 

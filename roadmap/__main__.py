@@ -1,0 +1,5 @@
+"""``python -m roadmap``."""
+
+from roadmap.cli import main
+
+main()

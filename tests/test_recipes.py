@@ -1,0 +1,93 @@
+"""Recipes as data: the shipped ones, overrides, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from roadmap import RoadmapError
+from roadmap.recipes.recipe import Recipe, load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_shipped_recipes_resolve_and_say_why(name):
+    recipe = load_recipe(name)
+    assert recipe.name == name and len(recipe.why) > 40
+    if recipe.classic:
+        assert load_recipe(recipe.classic).classic is None
+
+
+def test_modern_is_table_5_without_ema():
+    recipe = load_recipe("modern")
+    assert (recipe.epochs, recipe.batch_size, recipe.peak_lr, recipe.warmup_epochs) == (300, 4096, 4e-3, 20)
+    assert (recipe.optimizer, recipe.weight_decay, recipe.betas) == ("adamw", 0.05, (0.9, 0.999))
+    assert (recipe.mixup, recipe.cutmix, recipe.label_smoothing, recipe.random_erasing) == (0.8, 1.0, 0.1, 0.25)
+    assert "m9" in recipe.randaugment and "mstd0.5" in recipe.randaugment
+
+
+def test_classic_is_the_torchvision_reference():
+    recipe = load_recipe("classic")
+    assert (recipe.epochs, recipe.batch_size, recipe.peak_lr, recipe.optimizer) == (90, 256, 0.1, "sgd")
+    assert (recipe.momentum, recipe.weight_decay, recipe.milestones, recipe.step_factor) == (0.9, 1e-4, (30, 60), 0.1)
+    assert recipe.decay_all and not recipe.mixes and recipe.randaugment is None and recipe.label_smoothing == 0
+
+
+def test_learning_rate_follows_the_batch_unless_given():
+    recipe = Recipe("r", lr=0.1, lr_batch_size=256, batch_size=256)
+    assert recipe.with_training(batch_size=64).peak_lr == pytest.approx(0.025)
+    assert recipe.with_training(batch_size=64, lr=0.3).peak_lr == pytest.approx(0.3)
+    assert recipe.with_training(lr=0.3).peak_lr == pytest.approx(0.3)
+
+
+def test_the_schedule_keeps_its_shape_at_other_epochs():
+    recipe = Recipe("r", epochs=100, schedule="step", milestones=(30, 60), warmup_epochs=5).with_training(epochs=10)
+    assert (recipe.epochs, recipe.milestones, recipe.warmup_epochs) == (10, (3, 6), 0.5)
+
+
+def test_recipe_from_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 3\nbetas: [0.9, 0.95]\n")
+    recipe = load_recipe(str(path))
+    assert (recipe.name, recipe.epochs, recipe.betas) == ("mine", 3, (0.9, 0.95))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 1.5}, "whole number"),
+        ({"epochs": 5, "warmup_epochs": 5}, "leaves nothing of 5 epochs"),
+        ({"optimizer": "adam"}, "did you mean 'adamw'"),
+        ({"lr": 0}, "nothing is learnt"),
+        ({"lr": float("nan")}, "finite"),
+        ({"mixup": 0.8, "batch_size": 7}, "must be even"),
+        ({"schedule": "step"}, "'step' alone has them"),
+        ({"milestones": (1,)}, "'step' alone has them"),
+        ({"schedule": "step", "milestones": (2,)}, "milestones is 2"),
+        ({"schedule": "step", "epochs": 9, "milestones": (4, 2)}, "must rise"),
+        ({"crop_scale": (1.0, 0.5)}, "two rising shares"),
+        ({"betas": (0.9,)}, "must be 2 numbers"),
+        ({"stochastic_depth": 1.0}, "stochastic_depth"),
+        ({"flip": "yes"}, "true or false"),
+    ],
+)
+def test_impossible_settings(settings, sentence):
+    with pytest.raises(RoadmapError, match=sentence) as caught:
+        Recipe("r", **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("epoch: 3", "unknown setting of a recipe 'epoch' .did you mean 'epochs'"),
+        ("epochs: [", "not valid YAML"),
+        ("- 1", "must hold settings"),
+        ("", "must hold settings"),
+    ],
+)
+def test_bad_recipe_files(tmp_path, text, sentence):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(RoadmapError, match=sentence) as caught:
+        load_recipe(str(path))
+    assert "\n" not in str(caught.value)

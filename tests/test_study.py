@@ -1,0 +1,336 @@
+"""Studies: what runs, what is written, what is kept, what is refused; through the command line where it has one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from folders import make_cifar10, make_image_folder
+
+import roadmap
+from roadmap import RoadmapError
+from roadmap.cost.counting import count
+from roadmap.study.spec import StudySpec, load_spec
+
+PROJECT = Path(__file__).parents[1]
+#: A study of two small networks on small images, as options of the command line.
+SMALL = (
+    "--only patchify_stem,layer_norm --seeds 2 --epochs 2 --width 4 --batch-size 16 --threads 1 --image-size 16".split()
+)
+
+
+def command(*words, cwd=None):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COLUMNS")}
+    return subprocess.run(
+        [sys.executable, "-m", "roadmap", *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True,
+        timeout=300, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return make_image_folder(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """A finished study, what its command printed, and its folder."""
+    folder = tmp_path_factory.mktemp("studies") / "study"
+    done = command("run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return done, folder
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- a study from end to end
+
+
+def test_a_study_leaves_table_figure_records_and_weights(finished):
+    done, folder = finished
+    rows = list(csv.DictReader((folder / "trajectory.csv").open()))
+    assert [(row["step"], row["seed"]) for row in rows] == [
+        ("patchify_stem", "0"), ("patchify_stem", "1"), ("layer_norm", "0"), ("layer_norm", "1"),
+    ]  # fmt: skip
+    for row in rows:
+        assert (row["status"], row["epochs"], row["device"], row["threads"]) == ("done", "2", "cpu", "1")
+        assert 0 <= float(row["top1"]) <= 100 and float(row["seconds"]) > 0 and float(row["images_per_second"]) > 0
+        assert row["torch"] == torch.__version__ and "run --only" in row["command"]
+        record = json.loads((folder / "runs" / row["signature"] / "run.json").read_text())
+        assert record["run"]["recipe"]["batch_size"] == 16 and len(record["history"]) == 2
+    assert {"trajectory.png", "trajectory.svg", "study.json", "trajectory.csv", "runs"} == {
+        p.name for p in folder.iterdir()
+    }
+
+
+def test_costs_in_the_table_are_those_of_the_trained_networks(finished):
+    _, folder = finished
+    study = roadmap.load_study(folder)
+    for row in study.runs.itertuples():
+        design = roadmap.ladder().scaled(4, 1 / 3, stem_stride=2, num_classes=3)[row.step].design
+        cost = count(design, 16)
+        assert (row.gmacs, row.params, row.activations) == (cost.gmacs, cost.params, cost.activations)
+
+
+def test_stored_weights_give_the_stored_accuracy(finished, images):
+    _, folder = finished
+    from roadmap.data.batches import Batcher
+    from roadmap.data.sources import open_data
+    from roadmap.network.design import Design
+    from roadmap.network.model import RoadmapNet
+    from roadmap.recipes.recipe import Recipe
+
+    for row in roadmap.load_study(folder).runs.itertuples():
+        run = folder / "runs" / row.signature
+        network = RoadmapNet(Design(**json.loads((run / "run.json").read_text())["run"]["design"]))
+        roadmap.load_weights(network, run / "weights.safetensors")
+        network.eval()
+        right = total = 0
+        with torch.no_grad():
+            for pictures, labels in Batcher(open_data("folder", images, 16), Recipe("any"), 0).testing():
+                right += int((network(pictures).argmax(1) == labels).sum())
+                total += len(labels)
+        assert row.top1 == pytest.approx(100 * right / total)
+
+
+def test_a_pipe_gets_plain_lines(finished):
+    done, _ = finished
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("4 runs, ")
+    assert [line.split(":")[0] for line in lines[1:5]] == [
+        "[1/4] patchify_stem seed 0", "[2/4] patchify_stem seed 1", "[3/4] layer_norm seed 0", "[4/4] layer_norm seed 1",
+    ]  # fmt: skip
+    assert "\x1b" not in done.stdout and not done.stderr
+
+
+def test_the_same_study_again_is_refused_and_resumed_without_training(finished, images):
+    _, folder = finished
+    before = contents(folder)
+    words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder]
+    again = command(*words)
+    assert again.returncode == 2 and "add --resume" in again.stderr and again.stderr.count("\n") == 1
+    assert contents(folder) == before
+    resumed = command(*words, "--resume")
+    assert resumed.returncode == 0 and resumed.stdout.count("was there already") == 4
+    assert contents(folder) == before
+
+
+def test_another_study_never_touches_the_folder(finished, images):
+    _, folder = finished
+    before = contents(folder)
+    words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder, "--lr", "0.5"]
+    for more in ([], ["--resume"]):
+        other = command(*words, *more)
+        assert other.returncode == 2 and "holds another study's results" in other.stderr
+    assert contents(folder) == before
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path):
+    done = command("run", *SMALL, "--data", "folder", "--data-dir", images, "--dry-run", "--lr", "0.125", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "72 training and 24 test images of 16 px, 3 classes" in done.stdout
+    row = next(line for line in done.stdout.splitlines() if line.startswith("layer_norm")).split()
+    assert row[3:9] == ["small", "adamw", "0.125", "16", "2", "0,1"]
+    network = roadmap.ladder().scaled(4, 1 / 3, stem_stride=2, num_classes=3)["layer_norm"].design
+    assert float(row[9]) == pytest.approx(2 * 2 * 72 * 6 * count(network, 16).gmacs * 1e9 / 1e15, rel=5e-3)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_study_stopped_by_ctrl_c_goes_on(images, tmp_path):
+    words = "--only patchify_stem,layer_norm --seeds 1 --epochs 60 --width 4 --batch-size 8 --threads 1".split()
+    words = ["run", *words, "--data", "folder", "--data-dir", str(images), "--out", str(tmp_path / "study")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "roadmap", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    first = [process.stdout.readline(), process.stdout.readline()]
+    assert first[1].startswith("[1/2]")
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "To go on: roadmap run" in errors and "--resume" in errors and "Traceback" not in errors
+    assert len(list((tmp_path / "study" / "runs").iterdir())) == 1
+    resumed = command(*words, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("was there already") == 1 and "[2/2] layer_norm" in resumed.stdout
+    assert not (tmp_path / "study" / "partial").exists()
+
+
+def test_a_diverged_run_is_recorded_and_the_rest_go_on(images, tmp_path):
+    done = command(
+        "run", "--only", "resnet50,gelu", "--seeds", "1", "--epochs", "1", "--width", "4", "--lr", "999", "--threads", "1",
+        "--data", "folder", "--data-dir", images, "--out", tmp_path / "study", "--batch-size", "8", "--depth", "1",
+    )  # fmt: skip
+    table = pd.read_csv(tmp_path / "study" / "trajectory.csv")
+    assert list(table["step"]) == ["resnet50", "gelu"]
+    bad = table[table["status"] == "diverged"]
+    assert len(bad) and bad["top1"].isna().all() and bad["reason"].str.contains("loss is").all()
+    assert done.returncode == 1 and f"{len(bad)} of 2 runs diverged" in done.stderr
+    assert (tmp_path / "study" / "trajectory.png").stat().st_size > 1000
+
+
+def test_cifar10_with_the_paper_overlay(tmp_path):
+    make_cifar10(tmp_path / "data")
+    words = "--data cifar10 --only large_kernel,kernel_9 --seeds 1 --epochs 1 --width 4 --threads 1 --paper".split()
+    done = command("run", *words, "--data-dir", tmp_path / "data", "--out", tmp_path / "study")
+    assert done.returncode == 0, done.stderr
+    assert "ImageNet-1K" in (tmp_path / "study" / "trajectory.svg").read_text()
+    drawn = (tmp_path / "study" / "trajectory.svg").read_bytes()
+    assert command("plot", tmp_path / "study", "--paper").returncode == 0
+    assert (tmp_path / "study" / "trajectory.svg").read_bytes() == drawn
+    assert command("plot", tmp_path / "study").returncode == 0
+    assert (tmp_path / "study" / "trajectory.svg").read_bytes() != drawn
+
+
+def test_from_python_on_the_embedded_set(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study = roadmap.run(only=["stage_ratio"], seeds=[3], epochs=1, image_size=16, threads=1)
+    assert study.path == Path("results/stage_ratio")
+    row = study.runs.iloc[0]
+    assert (row["step"], row["seed"], row["recipe"], row["data"]) == ("stage_ratio", 3, "quick", "embedded")
+    assert row["command"] == "roadmap.run(only=['stage_ratio'], seeds=[3], epochs=1, image_size=16, threads=1)"
+    assert study.draw() is not None and "stage_ratio" in repr(study)
+
+
+def test_streamed_images_train_too(images, tmp_path):
+    words = (
+        "--only gelu --seeds 1 --epochs 1 --width 4 --loading stream --workers 1 --threads 1 --batch-size 16".split()
+    )
+    done = command("run", *words, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study")
+    assert done.returncode == 0, done.stderr
+
+
+# --- what is asked
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
+def test_shipped_studies_resolve(path):
+    spec = load_spec(path)
+    assert spec.rungs and len(spec.seeds) >= 2
+    assert path.read_text().startswith("#"), "says what it should reach and how long it takes"
+
+
+def test_file_and_options_mean_the_same(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("from: stage_ratio\nupto: gelu\nroads: true\nseeds: 2\nwidth: 8\ndepth: 0.5\nlr: 0.01\n")
+    spec = load_spec(path)
+    assert spec == StudySpec(from_="stage_ratio", upto="gelu", roads=True, seeds=(0, 1), width=8, depth=0.5, lr=0.01)
+    assert [rung.name for rung in spec.rungs][-5:] == ["kernel_5", "large_kernel", "kernel_9", "kernel_11", "gelu"]
+    assert load_spec(path, upto="patchify_stem", roads=False).upto == "patchify_stem"
+
+
+def test_every_setting_is_an_option_with_help():
+    shown = command("run", "--help").stdout
+    for name in (
+        "--from", "--upto", "--only", "--regime", "--data", "--data-dir", "--download", "--recipe", "--seeds", "--epochs",
+        "--image-size", "--width", "--depth", "--stem-stride", "--batch-size", "--lr", "--device", "--precision",
+        "--compile", "--out", "--resume", "--dry-run", "--roads", "--paper", "--loading", "--workers", "--threads",
+    ):  # fmt: skip
+        assert f"{name} " in shown, name
+
+
+BAD = [
+    ("run --upto gelo", "unknown step 'gelo' (did you mean 'gelu'?)"),
+    ("run --from gelu --upto stage_ratio", "'gelu' comes after 'stage_ratio'"),
+    ("run --only gelu --upto gelu", "use one or the other"),
+    ("run --only resnet50 --regime resnet200", "unknown step 'resnet50'"),
+    ("run --data folder", "needs --data-dir"),
+    ("run --data folder --data-dir nowhere", "there is no folder nowhere"),
+    ("run --data imagnet", "'imagnet' is not one of"),
+    ("run --image-size 0", "image size is 0"),
+    ("run --only separate_downsample --image-size 8", "reduced to nothing by the strides"),
+    ("run --epochs 0", "epochs is 0"),
+    ("run --epochs -3", "epochs is -3"),
+    ("run --epochs many", "'many' is not a valid integer"),
+    ("run --batch-size 0", "batch size is 0"),
+    ("run --lr -1", "lr is -1"),
+    ("run --lr nan", "lr is nan"),
+    ("run --seeds 0", "number of seeds is 0"),
+    ("run --seeds 1,x", "--seeds is '1,x'"),
+    ("run --seeds 1,1", "name one seed twice"),
+    ("run --seeds -1,2", "seed is -1"),
+    ("run --width 1", "width is 1"),
+    ("run --width 1000000", "width is 1000000"),
+    ("run --depth 0", "depth is 0"),
+    ("run --depth 0.1", "would be the same training as"),
+    ("run --stem-stride 3", "'3' is not one of"),
+    ("run --recipe classic --upto modern_recipe", "has no classic twin"),
+    ("run --recipe quik", "did you mean 'quick'"),
+    ("run --recipe nowhere.yaml", "there is no file nowhere.yaml"),
+    ("run --device cuda:99", "device 'cuda:99' is not there"),
+    ("run --device tpu", "device is 'tpu'"),
+    ("run --precision 16-mixed --device cpu", "16-mixed needs a GPU"),
+    ("run --precision 8", "'8' is not one of"),
+    ("run --threads 0", "threads is 0"),
+    ("run --resume", "nothing to resume"),
+    ("run nowhere.yaml", "there is no file nowhere.yaml"),
+    ("run --bogus", "--bogus"),
+    ("rum", "unknown command 'rum' (did you mean 'run'?)"),
+    ("steps --regime resnet101", "'resnet101' is not one of"),
+    ("steps --image-size 8", "reduced to nothing"),
+    ("steps --json --csv", "exclude each other"),
+    ("bench --image-size 8 --from separate_downsample", "reduced to nothing"),
+    ("bench --batch-size 0", "batch size is 0"),
+    ("bench --upto nothing", "unknown step 'nothing'"),
+    ("plot nowhere", "there is no folder nowhere"),
+    ("plot .", "holds no study"),
+]
+
+
+@pytest.mark.parametrize(("words", "sentence"), BAD, ids=[words for words, _ in BAD])
+def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, monkeypatch, capsys):
+    from roadmap import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["roadmap", *words.split()])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    shown = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert sentence in shown.err and shown.err.startswith("roadmap: ") and shown.err.count("\n") == 1
+    assert not shown.out and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("uptoo: gelu", "unknown setting of a study 'uptoo' (did you mean 'upto'?)"),
+        ("upto: 3", "upto is 3, but must be text"),
+        ("epochs: lots", "epochs is 'lots'"),
+        ("seeds: []", "seeds is []"),
+        ("only: gelu\nroads: maybe", "roads is 'maybe', but must be true or false"),
+        ("compile: 1", "compile is 1"),
+        ("a: b: c", "not valid YAML"),
+    ],
+)
+def test_bad_study_files(tmp_path, text, sentence):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(RoadmapError) as caught:
+        load_spec(path)
+    assert sentence in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}'])
+def test_a_damaged_or_foreign_study_is_refused(tmp_path, content):
+    (tmp_path / "study.json").write_text(content)
+    with pytest.raises(RoadmapError, match="study.json"):
+        roadmap.load_study(tmp_path)
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    done = command("run", "--only", "gelu", "--epochs", "1", "--out", tmp_path)
+    assert done.returncode == 2 and "is not empty and holds no study" in done.stderr
+    assert contents(tmp_path) == {"thesis.tex": b"precious"}

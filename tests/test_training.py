@@ -1,0 +1,198 @@
+"""One training: against a bare loop, continued after a stop, diverged, in other precisions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from folders import make_image_folder
+from torch.nn.functional import cross_entropy
+
+from roadmap import RoadmapError
+from roadmap.data.batches import Batcher, seed_everything
+from roadmap.data.sources import open_data
+from roadmap.network.design import Design
+from roadmap.network.model import RoadmapNet
+from roadmap.recipes.recipe import Recipe
+from roadmap.training import fit
+from roadmap.training.fit import fit_run
+from roadmap.training.spec import Execution, RunSpec
+
+ONE_THREAD = Execution(device="cpu", threads=1)
+END = Design(
+    blocks=(1, 1), widths=(8, 16), stem="patchify", stem_stride=2, groups="depthwise", block="inverted",
+    spatial_position="first", kernel_size=5, activation="gelu", fewer_activations=True, fewer_norms=True, norm="layer",
+    separate_downsample=True, layer_scale=1e-2, num_classes=3,
+)  # fmt: skip
+START = Design(blocks=(1, 1), widths=(8, 16), stem_stride=2, num_classes=3)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return open_data("folder", make_image_folder(tmp_path_factory.mktemp("images"), size=(32, 32)), image_size=16)
+
+
+def make_run(data, design=END, seed=0, precision="32", **settings):
+    recipe = Recipe("test", **{"epochs": 3, "batch_size": 16, "lr": 2e-3, "lr_batch_size": 16, **settings})
+    return RunSpec(
+        regime="resnet50", step="gelu", adopted=True, width=8, depth=1.0, design=design, recipe=recipe, data=data.name,
+        data_fingerprint=data.fingerprint, image_size=data.image_size, seed=seed, precision=precision,
+    )  # fmt: skip
+
+
+def same_weights(one, two):
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("design", [START, END])
+def test_training_is_that_of_a_bare_loop(data, tmp_path, design):
+    """SGD with momentum, weight decay on everything, a milestone: written out with torch alone."""
+    run = make_run(
+        data, design, optimizer="sgd", lr=0.05, momentum=0.9, weight_decay=1e-3, decay_all=True, schedule="step",
+        milestones=(2,), label_smoothing=0.1, crop="shift", flip=True,
+    )  # fmt: skip
+    result = fit_run(run, data, tmp_path, ONE_THREAD)
+
+    seed_everything(0)
+    network = RoadmapNet(design).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=1e-3)
+    losses = []
+    for epoch in range(3):
+        for group in optimizer.param_groups:
+            group["lr"] = 0.05 if epoch < 2 else 0.005
+        total = 0.0
+        for images, labels in Batcher(data, run.recipe, 0, channels_last=True).training(epoch):
+            loss = cross_entropy(network(images), labels, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += float(loss.detach())
+        losses.append(total / 4)
+    for name, value in network.state_dict().items():
+        assert torch.allclose(value, result.network.state_dict()[name], atol=1e-5), name
+    assert [epoch["train_loss"] for epoch in result.history] == pytest.approx(losses, abs=1e-4)
+
+    network.eval()
+    with torch.no_grad():
+        images, labels = next(iter(Batcher(data, run.recipe, 0).testing()))
+        logits = network(images)
+    assert result.metrics["top1"] == pytest.approx(100 * float((logits.argmax(1) == labels).float().mean()))
+    assert result.metrics["loss"] == pytest.approx(float(cross_entropy(logits, labels)), abs=1e-4)
+    assert result.metrics["top5"] == 100  # of three classes
+
+
+def test_learning_rate_warms_up_and_follows_a_cosine_to_zero(data, tmp_path):
+    rates = []
+    run = make_run(data, epochs=5, warmup_epochs=1)
+
+    class Record(fit.Classifier):
+        def on_train_batch_start(self, batch, index):
+            rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+
+    original, fit.Classifier = fit.Classifier, Record
+    try:
+        fit_run(run, data, tmp_path, ONE_THREAD)
+    finally:
+        fit.Classifier = original
+    warm = [2e-3 * step / 4 for step in range(4)]
+    cosine = [2e-3 * 0.5 * (1 + math.cos(math.pi * step / 16)) for step in range(16)]
+    assert rates == pytest.approx(warm + cosine)
+
+
+def test_weight_decay_spares_norms_biases_and_layer_scale(data):
+    from roadmap.training.module import Classifier
+
+    network = RoadmapNet(END)
+    for decay_all, spared in ((False, {name for name, p in network.named_parameters() if p.ndim < 2}), (True, set())):
+        run = make_run(data, weight_decay=0.05, decay_all=decay_all)
+        module = Classifier(network, run.recipe, Batcher(data, run.recipe, 0), fused=False, report=print)
+        groups = module.configure_optimizers()["optimizer"].param_groups
+        free = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
+        assert {name for name, p in network.named_parameters() if id(p) in free} == spared
+
+
+EVERYTHING = {
+    "epochs": 4, "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "random_erasing": 0.5, "crop": "resized",
+    "flip": True, "weight_decay": 0.05, "warmup_epochs": 1, "clip_gradient": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("settings", [EVERYTHING, EVERYTHING | {"randaugment": "rand-m9-mstd0.5-inc1"}])
+def test_a_stopped_run_goes_on_as_if_never_stopped(data, tmp_path, monkeypatch, settings):
+    monkeypatch.setattr(fit, "CHECKPOINT_INTERVAL", 0.0)
+    run = make_run(data, END.replace(stochastic_depth=0.3), **settings)
+    execution = dataclasses.replace(ONE_THREAD, workers=0)
+    whole = fit_run(run, data, tmp_path / "whole", execution)
+
+    class Stop(Exception):
+        pass
+
+    def stop(epochs, fraction, loss):
+        if epochs == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit_run(run, data, tmp_path / "parts", execution, stop)
+    # the checkpoint is of an epoch before the stop, and holds no code
+    assert torch.load(tmp_path / "parts" / fit.CHECKPOINT, weights_only=True)["epoch"] in (1, 2)
+    seen = []
+    resumed = fit_run(run, data, tmp_path / "parts", execution, lambda epochs, fraction, loss: seen.append(epochs))
+    assert min(seen) > 1, "it began anew"
+    assert same_weights(whole.network, resumed.network)
+    assert whole.metrics["top1"] == resumed.metrics["top1"] and len(resumed.history) == 4
+    assert not same_weights(whole.network, fit_run(dataclasses.replace(run, seed=1), data, tmp_path, execution).network)
+
+
+def test_a_damaged_checkpoint_is_not_believed(data, tmp_path):
+    run = make_run(data, epochs=1)
+    whole = fit_run(run, data, tmp_path / "whole", ONE_THREAD)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / fit.CHECKPOINT).write_bytes(b"PK\x03\x04 cut off")
+    assert same_weights(whole.network, fit_run(run, data, tmp_path / "broken", ONE_THREAD).network)
+
+
+def test_a_run_that_diverges_says_so(data, tmp_path):
+    result = fit_run(make_run(data, START, optimizer="sgd", lr=999.0), data, tmp_path, ONE_THREAD)
+    assert result.metrics["status"] == "diverged" and result.metrics["top1"] is None
+    assert "loss is nan" in result.metrics["reason"] or "loss is inf" in result.metrics["reason"]
+
+
+def test_bf16_and_fp32_agree_roughly_and_reach_the_same_place(data, tmp_path):
+    plain, half = (
+        fit_run(make_run(data, epochs=6, precision=precision), data, tmp_path / precision, ONE_THREAD)
+        for precision in ("32", "bf16-mixed")
+    )
+    assert not same_weights(plain.network, half.network)
+    # three colours are told apart at once
+    assert plain.metrics["top1"] > 80 and half.metrics["top1"] > 80
+
+
+def test_every_part_of_the_result_is_in_the_signature(data):
+    run = make_run(data)
+    changed = [
+        dataclasses.replace(run, seed=1),
+        dataclasses.replace(run, precision="bf16-mixed"),
+        dataclasses.replace(run, image_size=32),
+        dataclasses.replace(run, data_fingerprint="other"),
+        dataclasses.replace(run, design=run.design.replace(kernel_size=3)),
+        dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, lr=1.0)),
+    ]
+    assert len({run.signature, *(other.signature for other in changed)}) == 7
+    labels = dataclasses.replace(run, step="other", recipe=dataclasses.replace(run.recipe, name="other", why="because"))
+    assert labels.signature == run.signature
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"device": "gpu"}, "device is 'gpu'"),
+        ({"device": "cpu:1"}, "device is 'cpu:1'"),
+        ({"threads": 0}, "threads is 0"),
+        ({"workers": -1}, "workers is -1"),
+    ],
+)
+def test_impossible_executions(arguments, sentence):
+    with pytest.raises(RoadmapError, match=sentence):
+        Execution(**arguments)
