@@ -36,8 +36,8 @@ def __dir__() -> list[str]:
 
 
 def _register_with_timm(_: object) -> None:
-    from roadmap.rungs import ladder, timm_names
     from roadmap.network.registry import register
+    from roadmap.rungs import ladder, timm_names
 
     for model, (regime, step) in timm_names().items():
         register(model, ladder(regime)[step].design)

@@ -207,15 +207,12 @@ def ladder(regime: str = "resnet50") -> Ladder:
         "Train the same network as Transformers are trained (AdamW, longer, Mixup, CutMix, label smoothing, stochastic "
         "depth): part of what newer networks gain is their training, not their architecture.",
     )
-    widening = {} if numbers.width_after_stage_ratio == FULL_WIDTH else {
-        "widths": stage_widths(numbers.width_after_stage_ratio)
-    }  # fmt: skip
     rung(
         "stage_ratio",
         "§2.2",
         "Spend most blocks in the third stage, about 1:1:3:1, as Swin Transformers distribute their computation.",
         blocks=numbers.final_blocks,
-        **widening,
+        widths=stage_widths(numbers.width_after_stage_ratio),
     )
     rung(
         "patchify_stem",

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
-from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
+from fvcore.nn import FlopCountAnalysis
+from fvcore.nn.jit_handles import conv_flop_jit, generic_activation_jit, linear_flop_jit
 
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 
-#: fvcore's names of the operators that the paper's "GFLOPs" count.
-COUNTED_OPERATORS = ("conv", "linear")
+#: The operators that the paper's "GFLOPs" count: torch's name, fvcore's name, fvcore's rule.
+COUNTED_OPERATORS = {
+    "aten::_convolution": ("conv", lambda inputs, outputs: conv_flop_jit(inputs, outputs)["conv"]),
+    "aten::linear": ("linear", linear_flop_jit),
+}
 #: One sentence that stands wherever a figure is shown.
 CONVENTION = (
     "GMACs: multiply-accumulates of convolution and linear layers for one image, in 1e9 (the paper's 'GFLOPs'); "
@@ -49,16 +56,25 @@ def count(design: Design, image_size: int | tuple[int, int] = 224) -> Cost:
     with torch.device("meta"):
         network = RoadmapNet(design)
     network.to_empty(device="cpu").eval()
-    image = torch.zeros(1, design.in_channels, *size)
-    macs = FlopCountAnalysis(network, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    outputs = ActivationCountAnalysis(network, image).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis = FlopCountAnalysis(network, torch.zeros(1, design.in_channels, *size))
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analysis.set_op_handle(**{name: _with_activations(*rule) for name, rule in COUNTED_OPERATORS.items()})
     with torch.no_grad():
-        by_operator = {name: int(number) for name, number in macs.by_operator().items()}
-        activations = int(outputs.total())
+        by_operator = {name: int(number) for name, number in analysis.by_operator().items()}
+    activations = by_operator.pop(_ACTIVATIONS)
     return Cost(
         image_size=size,
-        gmacs=sum(by_operator.get(name, 0) for name in COUNTED_OPERATORS) / 1e9,
+        gmacs=sum(by_operator.get(name, 0) for name, _ in COUNTED_OPERATORS.values()) / 1e9,
         params=sum(parameter.numel() for parameter in network.parameters()),
         activations=activations,
         macs_by_operator=by_operator,
     )
+
+
+_ACTIVATIONS = "outputs of convolution and linear layers"
+
+
+def _with_activations(name: str, macs: Callable[..., Any]) -> Callable[..., Counter]:
+    """fvcore's rules for an operator and for its activations in one, because tracing a network takes long."""
+    outputs_of = generic_activation_jit()
+    return lambda inputs, outputs: Counter({name: macs(inputs, outputs), _ACTIVATIONS: outputs_of(inputs, outputs)})

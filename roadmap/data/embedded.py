@@ -63,7 +63,7 @@ def _enlarge(digits: np.ndarray) -> np.ndarray:
     enlarged = np.pad(digits, ((0, 0), (1, 1), (1, 1)))
     for axis in (1, 2):
         enlarged = np.repeat(enlarged, _ENLARGED, axis=axis)
-        enlarged = sum(np.roll(enlarged, shift, axis=axis) for shift in range(_ENLARGED))
+        enlarged = np.sum([np.roll(enlarged, shift, axis=axis) for shift in range(_ENLARGED)], axis=0)
     return np.minimum(enlarged, 255)
 
 

@@ -50,8 +50,9 @@ class ImageData:
     """An opened data set.
 
     ``mean`` and ``std`` are per channel of RGB in 0..1: measured on the training images where they are in memory,
-    ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip`` says whether a mirrored image keeps its class. ``fingerprint`` is a
-    hash of the images (of the file names and sizes, for files) and so names the data, wherever it lies.
+    ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip``
+    says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the file names and sizes,
+    for files) and so names the data, wherever it lies.
     """
 
     name: str
@@ -133,23 +134,32 @@ def _decoded(
     if fingerprint is None:
         arrays = (train_images, train_labels, test_images, test_labels)
         fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
-    splits = []
-    for images, labels in ((train_images, train_labels), (test_images, test_labels)):
+
+    def sized(images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] != (image_size, image_size):
             images = np.stack([np.asarray(fit(Image.fromarray(image), image_size)) for image in images])
-        splits.append(Split(np.asarray(labels, dtype=np.int64), np.ascontiguousarray(images)))
+        return np.ascontiguousarray(images)
+
+    train, test = sized(train_images), sized(test_images)
     # In slices: a float copy of a whole data set would need eight times its memory.
     totals = np.zeros((2, 3))
-    for start in range(0, len(splits[0]), 1024):
-        values = splits[0].images[start : start + 1024].reshape(-1, 3) / 255.0
+    for start in range(0, len(train), 1024):
+        values = train[start : start + 1024].reshape(-1, 3) / 255.0
         totals += np.stack([values.sum(0), (values**2).sum(0)])
-    pixels = splits[0].images.size / 3
-    mean = totals[0] / pixels
-    std = np.sqrt(np.maximum(totals[1] / pixels - mean**2, 1e-6))  # a constant channel must not divide by zero
+    mean, square = totals / (train.size / 3)
+    std = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a constant channel must not divide by zero
     return ImageData(
-        name, image_size, class_names, *splits, flip, tuple(mean.tolist()), tuple(std.tolist()), fingerprint,
-        crop_share,
-    )  # fmt: skip
+        name=name,
+        image_size=image_size,
+        class_names=class_names,
+        train=Split(np.asarray(train_labels, dtype=np.int64), train),
+        test=Split(np.asarray(test_labels, dtype=np.int64), test),
+        flip=flip,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        fingerprint=fingerprint,
+        crop_share=crop_share,
+    )
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
@@ -175,7 +185,7 @@ def _folder(name: str, root: Path, image_size: int | None, loading: str) -> Imag
     # The usual test crop on ImageNet: 224 of 256.
     share = 0.875 if name == "imagenet" else 1.0
     paths = train_paths + test_paths
-    fingerprint = _hash(f"{os.path.relpath(path, root)}:{os.stat(path).st_size}\n".encode() for path in paths)
+    fingerprint = _hash(f"{os.path.relpath(path, root)}:{Path(path).stat().st_size}\n".encode() for path in paths)
     if image_size is None:
         image_size = _usual_size(paths)
     needed = len(paths) * image_size**2 * 3
@@ -242,13 +252,15 @@ def fit(picture: Image.Image, size: int, share: float = 1.0) -> Image.Image:
     if (width, height) == (size, size) and share == 1.0:
         return picture
     scale = size / share / min(width, height)
-    resized = picture.resize((max(size, round(width * scale)), max(size, round(height * scale))), Image.BICUBIC)
+    resized = picture.resize(
+        (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BICUBIC
+    )
     left, top = (resized.width - size) // 2, (resized.height - size) // 2
     return resized.crop((left, top, left + size, top + size))
 
 
 def _read_all(paths: list[str], use: Callable[[Image.Image, str], Any]) -> list[Any]:
-    """``use`` of every image and its path, in order. Raises `RoadmapError` that counts and names those that cannot be read."""
+    """``use`` of every image and its path, in order. Raises `RoadmapError` naming those that cannot be read."""
     bad: list[str] = []
 
     def read(path: str) -> Any:

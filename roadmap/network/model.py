@@ -231,7 +231,7 @@ class RoadmapNet(nn.Module):
     @torch.jit.ignore
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""
-        return self.head.fc
+        return self.head.fc  # type: ignore[return-value]
 
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
@@ -263,7 +263,7 @@ def initialize(network: nn.Module) -> None:
     spread between seeds that is a third larger; dividing the fan-out by the groups lowers every depthwise rung.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

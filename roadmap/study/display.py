@@ -83,11 +83,11 @@ class LiveDisplay:
         self._running: RunSpec | None = None
 
     def __enter__(self) -> LiveDisplay:
-        self._live.__enter__()
+        self._live.start(refresh=True)
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._live.__exit__(*error)
+        self._live.stop()
 
     def begin(self, runs: list[RunSpec], petaflops: dict[str, float]) -> None:
         self._runs, self._petaflops = runs, petaflops

@@ -65,8 +65,8 @@ class StudySpec:
     epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
     batch_size: int | None = setting("images a step [default: the recipe's]; the learning rate follows", metavar="N")
     lr: float | None = setting("peak learning rate of every run [default: the recipe's]", metavar="RATE")
-    width: int | None = setting("base width of the start in channels (paper: 64) [default: 8 embedded, 16 below 128 px, else 64]",
-                                metavar="CHANNELS")  # fmt: skip
+    width: int | None = setting("base width of the start in channels (paper: 64) [default: 8 on the embedded set, "
+                                "16 below 128 px, else 64]", metavar="CHANNELS")  # fmt: skip
     depth: float | None = setting("factor on the blocks of every stage [default: 1/3 below 128 px, else 1]",
                                   metavar="FACTOR")  # fmt: skip
     stem_stride: int | None = setting("what every stem divides the image by [default: 2 below 128 px, else 4]",
