@@ -49,8 +49,9 @@ def study_options(command: Any) -> Any:
     for field in reversed(dataclasses.fields(StudySpec)):
         words = field.metadata
         options: dict[str, Any] = {"help": words["help"][0].upper() + words["help"][1:] + ".", "default": None}
+        flags = f"--{option_name(field.name).replace('_', '-')}"
         if isinstance(field.default, bool):
-            options["is_flag"] = True
+            flags += f"/--no-{flags[2:]}"
         elif field.name == "only":
             options |= {"multiple": True, "metavar": words["metavar"]}
         elif "choices" in words:
@@ -66,7 +67,7 @@ def study_options(command: Any) -> Any:
             options["callback"] = _parse_seeds
         if field.default not in (None, (), False):
             options["help"] += f" [default: {'0,1,2' if field.name == 'seeds' else field.default}]"
-        command = click.option(f"--{option_name(field.name).replace('_', '-')}", field.name, **options)(command)
+        command = click.option(flags, field.name, **options)(command)
     return command
 
 
@@ -102,9 +103,7 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
     from roadmap.study.runner import default_folder, prepare, run_study
     from roadmap.study.spec import load_spec
 
-    given = {
-        name: value for name, value in settings.items() if value is not None and value is not False and value != ()
-    }
+    given = {name: value for name, value in settings.items() if value is not None and value != ()}
     if "only" in given:
         given["only"] = tuple(name.strip() for words in given["only"] for name in words.split(",") if name.strip())
     spec = load_spec(study, **given)

@@ -108,9 +108,8 @@ def test_a_pipe_gets_plain_lines(finished):
     done, _ = finished
     lines = done.stdout.splitlines()
     assert lines[0].startswith("4 runs, ")
-    assert [line.split(":")[0] for line in lines[1:5]] == [
-        "[1/4] patchify_stem seed 0", "[2/4] patchify_stem seed 1", "[3/4] layer_norm seed 0", "[4/4] layer_norm seed 1",
-    ]  # fmt: skip
+    runs = [f"{step} seed {seed}" for step in ("patchify_stem", "layer_norm") for seed in (0, 1)]
+    assert [line.split(":")[0] for line in lines[1:5]] == [f"[{n}/4] {run}" for n, run in enumerate(runs, start=1)]
     assert "\x1b" not in done.stdout and not done.stderr
 
 
@@ -169,9 +168,9 @@ def test_a_study_stopped_by_ctrl_c_goes_on(images, tmp_path):
 
 def test_a_diverged_run_is_recorded_and_the_rest_go_on(images, tmp_path):
     done = command(
-        "run", "--only", "resnet50,gelu", "--seeds", "1", "--epochs", "1", "--width", "4", "--lr", "999", "--threads", "1",
-        "--data", "folder", "--data-dir", images, "--out", tmp_path / "study", "--batch-size", "8", "--depth", "1",
-    )  # fmt: skip
+        *"run --only resnet50,gelu --seeds 1 --epochs 1 --width 4 --depth 1 --batch-size 8 --lr 999 --threads 1".split(),
+        *("--data", "folder", "--data-dir", images, "--out", tmp_path / "study"),
+    )
     table = pd.read_csv(tmp_path / "study" / "trajectory.csv")
     assert list(table["step"]) == ["resnet50", "gelu"]
     bad = table[table["status"] == "diverged"]
@@ -233,11 +232,18 @@ def test_file_and_options_mean_the_same(tmp_path):
 def test_every_setting_is_an_option_with_help():
     shown = command("run", "--help").stdout
     for name in (
-        "--from", "--upto", "--only", "--regime", "--data", "--data-dir", "--download", "--recipe", "--seeds", "--epochs",
-        "--image-size", "--width", "--depth", "--stem-stride", "--batch-size", "--lr", "--device", "--precision",
+        "--from", "--upto", "--only", "--regime", "--data", "--data-dir", "--download", "--recipe", "--seeds",
+        "--epochs", "--image-size", "--width", "--depth", "--stem-stride", "--batch-size", "--lr", "--device", "--precision",
         "--compile", "--out", "--resume", "--dry-run", "--roads", "--paper", "--loading", "--workers", "--threads",
     ):  # fmt: skip
-        assert f"{name} " in shown, name
+        assert f"  {name}" in shown, name
+
+
+def test_an_option_turns_a_setting_of_the_file_off(images, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"roads: true\nfrom: large_kernel\nupto: gelu\ndata: folder\ndata_dir: {images}\n")
+    assert "kernel_9" in command("run", path, "--dry-run").stdout
+    assert "kernel_9" not in command("run", path, "--dry-run", "--no-roads").stdout
 
 
 BAD = [
