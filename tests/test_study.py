@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -113,6 +114,37 @@ def test_a_pipe_gets_plain_lines(finished):
     assert "\x1b" not in done.stdout and not done.stderr
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
+def test_a_terminal_gets_a_live_table(images, tmp_path):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    words = ["run", *SMALL, "--data", "folder", "--data-dir", str(images), "--out", str(tmp_path / "study")]
+    main, side = pty.openpty()
+    # 120 columns, 40 lines
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "roadmap", *words], stdout=side, stderr=side, env=os.environ | {"TERM": "xterm"}
+    )
+    os.close(side)
+    shown = b""
+    try:
+        while piece := os.read(main, 65536):
+            shown += piece
+    except OSError:  # how Linux says that the other side is closed
+        pass
+    text = shown.decode()
+    assert process.wait(timeout=60) == 0, text
+    rows = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).split() for line in text[text.rindex("s a run") :].splitlines()]
+    assert [row[:2] for row in rows if row and row[0] in ("patchify_stem", "layer_norm")] == [
+        ["patchify_stem", "2/2"],
+        ["layer_norm", "2/2"],
+    ]
+    assert any(row[0] == "study" and "4/4" in row for row in rows if row)
+
+
 def test_the_same_study_again_is_refused_and_resumed_without_training(finished, images):
     _, folder = finished
     before = contents(folder)
@@ -168,7 +200,9 @@ def test_a_study_stopped_by_ctrl_c_goes_on(images, tmp_path):
 
 def test_a_diverged_run_is_recorded_and_the_rest_go_on(images, tmp_path):
     done = command(
-        *"run --only resnet50,gelu --seeds 1 --epochs 1 --width 4 --depth 1 --batch-size 8 --lr 999 --threads 1".split(),
+        *"run --only resnet50,gelu --seeds 1 --epochs 1 --width 4 --depth 1 --batch-size 8 --lr 999".split(),
+        "--threads",
+        "1",
         *("--data", "folder", "--data-dir", images, "--out", tmp_path / "study"),
     )
     table = pd.read_csv(tmp_path / "study" / "trajectory.csv")
@@ -233,7 +267,8 @@ def test_every_setting_is_an_option_with_help():
     shown = command("run", "--help").stdout
     for name in (
         "--from", "--upto", "--only", "--regime", "--data", "--data-dir", "--download", "--recipe", "--seeds",
-        "--epochs", "--image-size", "--width", "--depth", "--stem-stride", "--batch-size", "--lr", "--device", "--precision",
+        "--epochs", "--image-size", "--width", "--depth", "--stem-stride", "--batch-size",
+        "--lr", "--device", "--precision",
         "--compile", "--out", "--resume", "--dry-run", "--roads", "--paper", "--loading", "--workers", "--threads",
     ):  # fmt: skip
         assert f"  {name}" in shown, name

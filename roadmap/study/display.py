@@ -69,18 +69,17 @@ class LiveDisplay:
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
-            TextColumn("elapsed"), TimeElapsedColumn(), TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-        )  # fmt: skip
-        self._group = Group
-        self._live = Live(
-            console=Console(), refresh_per_second=4, get_renderable=self._render, vertical_overflow="visible"
-        )
         self._runs: list[RunSpec] = []
         self._results: dict[str, dict[str, Any]] = {}
         self._running: RunSpec | None = None
+        self._group = Group
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+        )  # fmt: skip
+        self._live = Live(
+            console=Console(), refresh_per_second=4, get_renderable=self._render, vertical_overflow="visible"
+        )
 
     def __enter__(self) -> LiveDisplay:
         self._live.start(refresh=True)
@@ -105,6 +104,8 @@ class LiveDisplay:
 
     def finish(self, run: RunSpec, result: dict[str, Any]) -> None:
         self._results[run.signature] = result
+        if self._running is None:  # it was there already: that took no time, and says nothing of the time left
+            self._bars.reset(self._study)
         self._running = None
         self._bars.update(self._run, visible=False)
         self._bars.update(self._study, completed=self._finished(), note=f"{len(self._results)}/{len(self._runs)} runs")
