@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from roadmap import __version__
-from roadmap.checks import RoadmapError, nearest
+from roadmap.checks import RoadmapError, check_int, check_number, nearest
 from roadmap.network.design import STEM_STRIDES
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder
 
@@ -168,21 +168,26 @@ def _print_plan(prepared: Any, folder: Path) -> None:
               help="What the stem divides the image by.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs by operator.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--why", is_flag=True, help="Print the reason for each step, and count nothing.")
 def steps(
-    regime: str, image_size: int, width: int, depth: float, stem_stride: str, as_json: bool, as_csv: bool
+    regime: str, image_size: int, width: int, depth: float, stem_stride: str, as_json: bool, as_csv: bool, why: bool
 ) -> None:
     """The ladder as a table: what each step changes and costs, beside the figures that the paper printed.
 
     Printed figures are for 224 px, width 64, depth 1 and ImageNet-1K, whatever is counted here. In the two cells marked
     * the printed GFLOPs contradict the network.
     """
-    if as_json and as_csv:
-        raise RoadmapError("--json and --csv exclude each other")
-    from roadmap.checks import check_int
-    from roadmap.cost.counting import CONVENTION, count
-
+    if as_json + as_csv + why > 1:
+        raise RoadmapError("--json, --csv and --why exclude each other")
     check_int("image size", image_size, 1, 4096)
     rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
+    if why:
+        for rung in rungs:
+            click.secho(f"{rung.name} ({rung.section}): {rung.change}", bold=True)
+            click.echo(click.wrap_text(rung.why, width=100, initial_indent="    ", subsequent_indent="    "))
+        return
+    from roadmap.cost.counting import CONVENTION, count
+
     full = [(rung, count(rung.design, image_size)) for rung in rungs]
     if not as_json and not as_csv:
         _print_table([_step_row(rungs, rung, cost) for rung, cost in full])
@@ -247,8 +252,6 @@ def bench(
 
     The figure after the x is the ratio to the ladder's start, which is always measured too.
     """
-    from roadmap.checks import check_int, check_number
-
     check_int("image size", image_size, 1, 4096)
     check_int("batch size", batch_size, 2, 100_000)
     check_number("seconds", seconds, 0.01, 3600)

@@ -71,6 +71,12 @@ def test_steps_prints_counted_beside_printed_figures():
     assert "multiply-accumulates" in shown
 
 
+def test_steps_says_why():
+    shown = " ".join(steps("--why").split())
+    for rung in roadmap.ladder():
+        assert f"{rung.name} ({rung.section}): {rung.change} {rung.why}" in shown
+
+
 def test_steps_as_json_and_csv_at_another_size():
     words = ("--regime", "resnet200", "--image-size", "32", "--width", "8", "--depth", "0.2", "--stem-stride", "2")
     records = json.loads(steps(*words, "--json"))

@@ -321,6 +321,7 @@ BAD = [
     ("steps --regime resnet101", "'resnet101' is not one of"),
     ("steps --image-size 8", "reduced to nothing"),
     ("steps --json --csv", "exclude each other"),
+    ("steps --json --why", "exclude each other"),
     ("bench --image-size 8 --from separate_downsample", "reduced to nothing"),
     ("bench --batch-size 0", "batch size is 0"),
     ("bench --upto nothing", "unknown step 'nothing'"),
