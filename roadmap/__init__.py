@@ -18,9 +18,9 @@ _HOMES = {
     "RoadmapError": "roadmap.checks",
     "build": "roadmap.rungs",
     "ladder": "roadmap.rungs",
-    "load_study": "roadmap.analysis.tables",
+    "load_study": "roadmap.analysis.study",
     "load_weights": "roadmap.network.weights",
-    "run": "roadmap.study.runner",
+    "run": "roadmap.api",
 }
 __all__ = ["Design", "RoadmapError", "build", "ladder", "load_study", "load_weights", "run"]
 

@@ -99,8 +99,9 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
     Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg, and for each run its record and
     its trained weights.
     """
+    from roadmap.api import carry_out
     from roadmap.study.display import make_display
-    from roadmap.study.runner import default_folder, prepare, run_study
+    from roadmap.study.runner import default_folder, prepare
     from roadmap.study.spec import load_spec
 
     given = {name: value for name, value in settings.items() if value is not None and value != ()}
@@ -113,7 +114,8 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
         _print_plan(prepared, folder)
         return
     try:
-        diverged = run_study(prepared, folder, resume, make_display(), paper=paper)
+        command = shlex.join(["roadmap", *sys.argv[1:]])
+        results = carry_out(prepared, folder, resume, make_display(), command, paper)
     except KeyboardInterrupt:
         words = [word for word in sys.argv[1:] if word != "--resume"]
         click.echo(
@@ -121,6 +123,7 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
         )
         sys.exit(130)
     click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg")
+    diverged = int((results.runs["status"] != "done").sum())
     if diverged:
         click.echo(f"{diverged} of {len(prepared.runs)} runs diverged; trajectory.csv says which", err=True)
         sys.exit(1)
@@ -294,7 +297,7 @@ def bench(
 def plot(folder: Path, paper: bool) -> None:
     """Draw the trajectory of a study again, from the results in FOLDER."""
     from roadmap.analysis.figure import save_trajectory
-    from roadmap.analysis.tables import load_study
+    from roadmap.analysis.study import load_study
 
     for path in save_trajectory(load_study(folder).runs, folder, paper=paper):
         click.echo(path)

@@ -16,7 +16,8 @@ from scipy import stats
 
 import roadmap
 from roadmap.analysis.figure import PAPER, draw_trajectory, save_trajectory
-from roadmap.analysis.tables import Study, baseline, load_study, mean_interval, summarize
+from roadmap.analysis.study import Study, load_study
+from roadmap.analysis.tables import baseline, mean_interval, summarize
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
 from roadmap.study.store import COLUMNS, Store

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
-from roadmap.study.display import Display, PlainDisplay
-from roadmap.study.spec import StudySpec, load_spec, plan
+from roadmap.study.display import Display
+from roadmap.study.spec import StudySpec, plan
 from roadmap.study.store import Store
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
-    from roadmap.analysis.tables import Study
     from roadmap.cost.counting import Cost
     from roadmap.data.sources import ImageData
 
@@ -59,36 +56,17 @@ def prepare(spec: StudySpec) -> Prepared:
     return Prepared(spec, data, runs, costs, str(device))
 
 
-def run(study: str | Path | None = None, out: str | Path | None = None, resume: bool = False, **settings: Any) -> Study:
-    """Train a study and return its results; ``roadmap run`` from Python.
-
-    ``study`` is a study's YAML file; ``settings`` are fields of `StudySpec`, such as ``upto="large_kernel"``,
-    ``seeds=3``, ``data="folder"``, ``data_dir="images"``. Results go to ``out``, by default ``results/NAME``.
-    Raises `RoadmapError` with one sentence where something asked for cannot be.
-    """
-    from roadmap.analysis.tables import load_study
-
-    spec = load_spec(Path(study) if study else None, **settings)
-    folder = Path(out) if out else default_folder(spec)
-    words = ", ".join(f"{name}={value!r}" for name, value in ({"study": study, "out": out} | settings).items() if value)
-    run_study(prepare(spec), folder, resume, PlainDisplay(), f"roadmap.run({words})")
-    return load_study(folder)
-
-
 def default_folder(spec: StudySpec) -> Path:
     """Where a study's results go where nothing is said."""
     return Path("results") / spec.name
 
 
-def run_study(
-    study: Prepared, folder: Path, resume: bool, display: Display, command: str | None = None, paper: bool = False
-) -> int:
-    """Train the runs that the folder does not hold yet; write table and figure. Returns how many runs diverged.
+def run_study(study: Prepared, folder: Path, resume: bool, display: Display, command: str) -> None:
+    """Train the runs that the folder does not hold yet, and write the table. ``command`` is kept with each run.
 
     A run that diverges is recorded as such and the rest go on. Raises `RoadmapError` where the folder cannot be used,
     and `KeyboardInterrupt` when stopped by Ctrl-C; what is finished is kept then.
     """
-    command = command or shlex.join(["roadmap", *sys.argv[1:]])
     store = Store(folder)
     asked = dataclasses.asdict(study.spec) | {"fingerprint": study.data.fingerprint}
     content = {"spec": asked, "command": command, "classes": study.data.class_names}
@@ -103,9 +81,9 @@ def run_study(
                     record = _train(study, run, store, display, command)
                     store.write_table()
                 display.finish(run, record["result"])
-        return _conclude(store, paper)
+        store.write_table()
     except OSError as error:
-        raise RoadmapError(f"{folder} cannot be written: {error.strerror or error}") from None
+        raise RoadmapError(f"the study in {folder} had to stop: {error}") from None
 
 
 def _train(study: Prepared, run: RunSpec, store: Store, display: Display, command: str) -> dict[str, Any]:
@@ -141,17 +119,6 @@ def _train(study: Prepared, run: RunSpec, store: Store, display: Display, comman
     }  # fmt: skip
     store.finish(run.signature, record)
     return record
-
-
-def _conclude(store: Store, paper: bool) -> int:
-    """Table and figure from what is stored; the number of runs that diverged."""
-    from roadmap.analysis.figure import save_trajectory
-    from roadmap.analysis.tables import load_study
-
-    store.write_table()
-    runs = load_study(store.folder).runs
-    save_trajectory(runs, store.folder, paper=paper)
-    return int((runs["status"] != "done").sum())
 
 
 def steps_of(runs: Sequence[RunSpec]) -> list[str]:
