@@ -9,12 +9,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from folders import make_cifar10, make_image_folder, make_images
+from folders import make_cifar10, make_image_folder
 from PIL import Image
 
 from roadmap import RoadmapError
 from roadmap.data import sources
-from roadmap.data.batches import Batcher, seed_everything
+from roadmap.data.batches import EPOCH, IMAGE, Batcher, seed_everything
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import Recipe
 
@@ -80,19 +80,45 @@ def test_fingerprint_is_of_the_images_not_of_the_place(tmp_path):
     one = open_data("folder", make_image_folder(tmp_path / "a"))
     two = open_data("folder", make_image_folder(tmp_path / "b"))
     assert one.fingerprint == two.fingerprint
-    make_images(tmp_path / "b" / "train" / "red", (0, 0, 0), 30, (32, 32), seed=9)
+    path = tmp_path / "b" / "train" / "red" / "003.png"
+    pixels = np.asarray(Image.open(path)).copy()
+    pixels[16, 16] ^= 1
+    Image.fromarray(pixels).save(path)
     assert open_data("folder", tmp_path / "b").fingerprint != one.fingerprint
+
+
+def test_identity_tells_how_the_images_are_held_and_cut(folder, data):
+    others = [
+        open_data("folder", folder, loading="stream"),
+        open_data("imagenet", folder, image_size=32),
+        dataclasses.replace(data, flip=False),
+    ]
+    assert len({data.identity, *(other.identity for other in others)}) == 4
+    assert open_data("folder", folder).identity == data.identity
+
+
+def test_generators_of_weights_epochs_and_images_differ():
+    states = set()
+    for keys in ((7,), (7, 0, EPOCH), (7, 1, EPOCH), (7, 0, IMAGE, 0), (7, 0, IMAGE, 1), (7, 1, IMAGE, 0), (8,)):
+        seed_everything(*keys)
+        states.add((random.random(), np.random.rand(), float(torch.rand(1))))
+    assert len(states) == 7
 
 
 def test_streamed_folder_has_the_same_images(folder, data):
     streamed = open_data("folder", folder, loading="stream")
-    assert not streamed.in_memory and streamed.fingerprint == data.fingerprint
+    assert not streamed.in_memory
     assert np.array_equal(sources.fit(streamed.train.picture(5), 32), data.train.images[5])
 
 
 def test_large_folder_is_streamed(folder, monkeypatch):
     monkeypatch.setattr(sources, "MEMORY_LIMIT", 1000)
     assert not open_data("folder", folder).in_memory
+
+
+def test_large_images_are_streamed(folder):
+    assert open_data("folder", folder, image_size=128).in_memory
+    assert not open_data("folder", folder, image_size=160).in_memory
 
 
 def test_cifar10_batches(tmp_path):
@@ -224,9 +250,9 @@ def test_bad_arguments(arguments, sentence):
 # --- batches
 
 
-def batches(data, epoch=0, seed=0, workers=0, channels_last=False, **settings):
+def batches(data, epoch=0, seed=0, workers=0, **settings):
     recipe = Recipe("test", batch_size=settings.pop("batch_size", 16), **settings)
-    return list(Batcher(data, recipe, seed, channels_last=channels_last, workers=workers).training(epoch))
+    return list(Batcher(data, recipe, seed, workers=workers).training(epoch))
 
 
 def raw(data):
@@ -295,12 +321,6 @@ def test_mixed_targets_are_shares(data):
     for images, targets in batches(data, mixup=0.8, cutmix=1.0, label_smoothing=0.1):
         assert images.shape == (16, 3, 32, 32) and targets.shape == (16, 3)
         assert torch.allclose(targets.sum(1), torch.ones(16))
-
-
-def test_channels_last_changes_the_layout_alone(data):
-    plain, last = (batches(data, crop="shift", channels_last=flag)[0][0] for flag in (False, True))
-    assert plain.is_contiguous() and last.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(plain, last)
 
 
 PER_IMAGE = {"crop": "shift", "flip": True, "randaugment": "rand-m9-mstd0.5-inc1", "random_erasing": 0.5}

@@ -57,6 +57,8 @@ def test_recipe_from_a_file(tmp_path):
         ({"epochs": 1.5}, "whole number"),
         ({"epochs": 5, "warmup_epochs": 5}, "leaves nothing of 5 epochs"),
         ({"optimizer": "adam"}, "did you mean 'adamw'"),
+        ({"batch_size": 1}, "batch size is 1"),
+        ({"schedule": "linear"}, "must be one of cosine, step"),
         ({"lr": 0}, "nothing is learnt"),
         ({"lr": float("nan")}, "finite"),
         ({"mixup": 0.8, "batch_size": 7}, "must be even"),

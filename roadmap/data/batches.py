@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import Mixup, create_transform
+from timm.data import Mixup
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.random_erasing import RandomErasing
+from timm.data.transforms import RandomResizedCropAndInterpolation
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -24,8 +25,13 @@ Batch = tuple[Tensor, Tensor]
 TEST_BATCH = 256
 
 
+#: What follows (seed, epoch) among the keys of `seed_everything`: the two must not share their numbers, nor share them
+#: with the initial weights, whose key is the seed alone (NumPy fills missing keys with zeros).
+EPOCH, IMAGE = 1, 2
+
+
 def seed_everything(*keys: int) -> None:
-    """Seed the global generators of Python, NumPy and torch from a tuple of numbers, such as (seed, epoch)."""
+    """Seed the global generators of Python, NumPy and torch from a tuple of numbers, such as (seed, epoch, EPOCH)."""
     state = np.random.SeedSequence(keys).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
@@ -37,7 +43,7 @@ class Batcher:
 
     Everything random in epoch e follows from (seed, e) alone, whatever was drawn before and whatever the number of
     workers, so that a run continued from the end of an epoch is the run that was never stopped: whoever trains calls
-    ``seed_everything(seed, e)`` when the epoch starts. Images that are in memory are augmented in batches on
+    ``seed_everything(seed, e, EPOCH)`` when the epoch starts. Images that are in memory are augmented in batches on
     ``device``, each image by its own draw; others, and all images of a recipe with RandAugment, go one by one through
     transforms in ``workers`` processes.
     """
@@ -48,10 +54,9 @@ class Batcher:
         recipe: Recipe,
         seed: int,
         device: torch.device | str = "cpu",
-        channels_last: bool = False,
         workers: int = 0,
     ) -> None:
-        self.data, self.recipe, self.seed, self.channels_last, self.workers = data, recipe, seed, channels_last, workers
+        self.data, self.recipe, self.seed, self.workers = data, recipe, seed, workers
         self._device = torch.device(device)
         self._flips = recipe.flip and data.flip
         self._stores: dict[int, Batch] = {}
@@ -83,7 +88,7 @@ class Batcher:
             batches = _TensorBatches(self, self.data.train, order, self.batch_size, self._augment(epoch), erase)
             return _Batches(batches, mix)
         transform = transforms.Compose(self._image_transforms())
-        images = _Images(self.data.train, order, transform, (self.seed, epoch))
+        images = _Images(self.data.train, order, transform, (self.seed, epoch, IMAGE))
         return _Batches(self._loader(images, self.batch_size), mix)
 
     def testing(self) -> _Batches:
@@ -93,7 +98,7 @@ class Batcher:
         if self.data.in_memory:
             return _Batches(_TensorBatches(self, self.data.test, order, size))
         cut = transforms.Lambda(_Fit(self.data.image_size, self.data.crop_share))
-        images = _Images(self.data.test, order, transforms.Compose([cut, *self._to_tensor()]), (0, 0))
+        images = _Images(self.data.test, order, transforms.Compose([cut, *self._to_tensor()]), (0, 0, IMAGE))
         return _Batches(self._loader(images, size))
 
     def store(self, split: Split) -> Batch:
@@ -106,9 +111,8 @@ class Batcher:
     def normalize(self, pixels: Tensor) -> Tensor:
         """(N, S, S, 3) in 0..255 -> (N, 3, S, S) with the data's mean and deviation."""
         mean, std = (torch.tensor(values, device=pixels.device) for values in (self.data.mean, self.data.std))
-        images = torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std)).permute(0, 3, 1, 2)
-        # The permuted view is in torch's channels_last layout already.
-        return images if self.channels_last else images.contiguous()
+        # The permuted view is in torch's channels_last layout: no copy.
+        return torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std)).permute(0, 3, 1, 2)
 
     def _augment(self, epoch: int) -> Callable[[Tensor, Tensor], Tensor]:
         """A function (store (M, S, S, 3), indices (N,)) -> pixels (N, S, S, 3): gathers, cuts, shifts and flips."""
@@ -138,9 +142,7 @@ class Batcher:
         recipe, size = self.recipe, self.data.image_size
         steps: list[Callable] = []
         if recipe.crop == "resized":
-            # timm's own list of (crop, flip): the crop alone is wanted
-            pipeline = create_transform(size, is_training=True, scale=recipe.crop_scale, interpolation="bicubic")
-            steps.append(pipeline.transforms[0])
+            steps.append(RandomResizedCropAndInterpolation(size, recipe.crop_scale, interpolation="bicubic"))
         else:
             steps.append(transforms.Lambda(_Fit(size, 1.0)))
             if recipe.crop == "shift":
@@ -148,10 +150,12 @@ class Batcher:
         if self._flips:
             steps.append(transforms.RandomHorizontalFlip())
         if recipe.randaugment:
-            fill = tuple(round(255 * value) for value in self.data.mean)
-            steps.append(
-                rand_augment_transform(recipe.randaugment, {"translate_const": int(size * 0.45), "img_mean": fill})
-            )
+            settings = {
+                "translate_const": int(size * 0.45),
+                "img_mean": tuple(round(255 * value) for value in self.data.mean),
+                "interpolation": Image.Resampling.BICUBIC,
+            }
+            steps.append(rand_augment_transform(recipe.randaugment, settings))
         erase = self._erase("cpu")
         return [*steps, *self._to_tensor(), *([erase] if erase else [])]
 
@@ -214,9 +218,9 @@ class _TensorBatches:
 
 
 class _Images(Dataset):
-    """Images one by one, each transformed with the generators seeded by (seed, epoch, place in the epoch)."""
+    """Images one by one, each transformed with the generators seeded by (seed, epoch, IMAGE, place in the epoch)."""
 
-    def __init__(self, split: Split, order: np.ndarray, transform: Callable, keys: tuple[int, int]) -> None:
+    def __init__(self, split: Split, order: np.ndarray, transform: Callable, keys: tuple[int, int, int]) -> None:
         self._split, self._order, self._transform, self._keys = split, order, transform, keys
 
     def __len__(self) -> int:

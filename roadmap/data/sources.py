@@ -20,8 +20,9 @@ from roadmap.checks import RoadmapError, check_choice, check_int
 from roadmap.data import DATA_SETS, LOADINGS
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-#: Decoded sets up to this many bytes are held in memory; larger ones are decoded while training.
-MEMORY_LIMIT = 2 * 2**30
+#: Decoded sets up to this many bytes are held in memory, and images up to this side in pixels: larger ones are decoded
+#: while training, which also lets random crops be cut from the whole original.
+MEMORY_LIMIT, MEMORY_SIDE = 2 * 2**30, 128
 #: A shown list of files is cut behind so many.
 NAMED_FILES = 3
 #: Of a set that is too large to decode before training, this many images are tried.
@@ -51,8 +52,8 @@ class ImageData:
 
     ``mean`` and ``std`` are per channel of RGB in 0..1: measured on the training images where they are in memory,
     ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip``
-    says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the file names and sizes,
-    for files) and so names the data, wherever it lies.
+    says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the names and sizes of
+    files that are streamed) and so names the data, wherever it lies.
     """
 
     name: str
@@ -65,6 +66,12 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     crop_share: float = 1.0
+
+    @property
+    def identity(self) -> str:
+        """A hash of the images and of how they are held, cut and normalised: all that a result owes to the data."""
+        facts = (self.fingerprint, self.in_memory, self.crop_share, self.flip, self.mean, self.std)
+        return _hash([repr(facts).encode()])
 
     @property
     def in_memory(self) -> bool:
@@ -83,7 +90,7 @@ def open_data(
 
     ``image_size`` is the side in pixels that images are resized and cropped to; by default 32 for the embedded set and
     CIFAR, 224 for ImageNet, and for a folder the usual size of its images, 224 at most. ``loading`` keeps the decoded
-    images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB.
+    images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB, and above 128 pixels.
 
     Raises `RoadmapError` with one sentence for a folder that is missing, empty, of one class, of different classes in
     train and test, or that holds files which are no images (named).
@@ -128,12 +135,10 @@ def _decoded(
     test_images: np.ndarray,
     test_labels: np.ndarray,
     flip: bool = True,
-    fingerprint: str | None = None,
     crop_share: float = 1.0,
 ) -> ImageData:
-    if fingerprint is None:
-        arrays = (train_images, train_labels, test_images, test_labels)
-        fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
+    arrays = (train_images, train_labels, test_images, test_labels)
+    fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
 
     def sized(images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] != (image_size, image_size):
@@ -189,7 +194,8 @@ def _folder(name: str, root: Path, image_size: int | None, loading: str) -> Imag
     if image_size is None:
         image_size = _usual_size(paths)
     needed = len(paths) * image_size**2 * 3
-    if loading == "stream" or (loading == "auto" and needed > MEMORY_LIMIT):
+    large = needed > MEMORY_LIMIT or image_size > MEMORY_SIDE
+    if loading == "stream" or (loading == "auto" and large):
         _read_all(paths[:: max(1, len(paths) // PROBED_FILES)], lambda picture, path: None)
         return ImageData(
             name, image_size, class_names, Split(train_labels, paths=tuple(train_paths)),
@@ -200,7 +206,7 @@ def _folder(name: str, root: Path, image_size: int | None, loading: str) -> Imag
     images = np.stack(_read_all(paths, lambda picture, path: np.asarray(fit(picture, image_size, shares[path]))))
     return _decoded(
         name, image_size, class_names, images[:count], train_labels, images[count:], test_labels,
-        fingerprint=fingerprint, crop_share=share,
+        crop_share=share,
     )  # fmt: skip
 
 

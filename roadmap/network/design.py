@@ -120,7 +120,7 @@ class Design:
         check_choice("norm", self.norm, NORMS)
         check_bool("separate_downsample", self.separate_downsample)
         if self.layer_scale is not None:
-            check_number("layer_scale", self.layer_scale, 0.0)
+            check_number("layer_scale", self.layer_scale, 1e-12)
         check_number("stochastic_depth", self.stochastic_depth, 0.0, 1.0)
         if self.stochastic_depth == 1.0:
             raise RoadmapError("stochastic_depth is 1.0, which would always drop the last block: it must be below 1")

@@ -12,8 +12,10 @@ from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from roadmap.checks import check_choice
 from roadmap.network.design import Design
 
+POOLINGS = ("avg", "max", "avgmax", "")
 LAYER_NORM_EPSILON = 1e-6  # the released ConvNeXt code's
 
 
@@ -155,6 +157,7 @@ class RoadmapNet(nn.Module):
 
     def __init__(self, design: Design, global_pool: str = "avg", drop_rate: float = 0.0) -> None:
         super().__init__()
+        check_choice("global_pool", global_pool, POOLINGS)
         self.design = design
         self.num_classes, self.in_chans, self.drop_rate = design.num_classes, design.in_channels, drop_rate
         self.stem = make_stem(design)
@@ -236,6 +239,8 @@ class RoadmapNet(nn.Module):
     @torch.jit.ignore
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier of ``num_classes`` outputs; 0 leaves it out. ``global_pool`` "" leaves out the pooling."""
+        check_choice("global_pool", "avg" if global_pool is None else global_pool, POOLINGS)
+        self.design = self.design.replace(num_classes=num_classes)
         self.num_classes = num_classes
         like = next(self.parameters())
         self.head.reset(num_classes, global_pool)  # type: ignore[operator]

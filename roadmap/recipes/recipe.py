@@ -15,7 +15,7 @@ from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, ch
 from roadmap.files import read_yaml
 
 OPTIMIZERS = ("sgd", "adamw", "lamb")
-SCHEDULES = ("cosine", "step", "constant")
+SCHEDULES = ("cosine", "step")
 CROPS = ("none", "shift", "resized")
 
 
@@ -36,8 +36,8 @@ class Recipe:
     lr, lr_batch_size
         Peak learning rate at ``lr_batch_size`` images a step; it scales in proportion to ``batch_size``.
     schedule, milestones, step_factor, warmup_epochs
-        ``cosine`` to zero; ``step`` multiplies by ``step_factor`` at each of the ``milestones``, in epochs;
-        ``constant``. Before that a linear warm-up from 0. Epochs may be fractions.
+        ``cosine`` to zero; ``step`` multiplies by ``step_factor`` at each of the ``milestones``, in epochs.
+        Before that a linear warm-up from 0. Epochs may be fractions.
     label_smoothing, mixup, cutmix
         Smoothing of the targets; alpha of Mixup and of CutMix (timm; with both, each batch takes one at random).
     crop, crop_pixels, crop_scale, flip
@@ -90,7 +90,7 @@ class Recipe:
             for number in value:
                 check_number(name, number, 0.0, 1.0)
         check_int("epochs", self.epochs, 1, 100_000)
-        check_int("batch size", self.batch_size, 1, 1_000_000)
+        check_int("batch size", self.batch_size, 2, 1_000_000)  # BatchNorm cannot normalise over one
         check_int("lr_batch_size", self.lr_batch_size, 1)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)

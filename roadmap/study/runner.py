@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.checks import RoadmapError
 from roadmap.study.display import Display
 from roadmap.study.spec import StudySpec, plan
-from roadmap.study.store import Store
+from roadmap.study.store import WEIGHTS, Store
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _train(study: Prepared, run: RunSpec, store: Store, display: Display, comman
     folder = store.partial(run.signature)
     result = fit_run(run, study.data, folder, study.spec.execution, lambda *progress: display.progress(run, *progress))
     if result.metrics["status"] == "done":
-        save_weights(result.network, folder / "weights.safetensors")
+        save_weights(result.network, folder / WEIGHTS)
     cost = study.cost(run)
     recipe = run.recipe
     record = {

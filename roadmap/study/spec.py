@@ -186,12 +186,12 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
     for asked in spec.rungs:
         rung = rungs[asked.name]
         rung.design.feature_sizes(data.image_size)
-        recipe = _recipe(classic if rung.classic_recipe else modern, spec)
+        recipe = _recipe(classic if rung.classic_recipe else modern, spec, len(data.train))
         rate = REGIMES[spec.regime].stochastic_depth if recipe.stochastic_depth is None else recipe.stochastic_depth
         common: dict[str, Any] = {
             "regime": spec.regime, "step": rung.name, "adopted": rung.adopted, "width": scale.width,
             "depth": scale.depth, "design": rung.design.replace(stochastic_depth=rate), "recipe": recipe,
-            "data": data.name, "data_fingerprint": data.fingerprint, "image_size": data.image_size,
+            "data": data.name, "data_fingerprint": data.identity, "image_size": data.image_size,
             "precision": spec.precision,
         }  # fmt: skip
         candidates = [RunSpec(seed=seed, **common) for seed in spec.seeds]
@@ -209,5 +209,7 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
     return runs
 
 
-def _recipe(recipe: Recipe, spec: StudySpec) -> Recipe:
-    return recipe.with_training(spec.epochs, spec.batch_size, spec.lr)
+def _recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
+    """The recipe with the study's own settings; a batch is never larger than the (even part of the) training set."""
+    batch_size = min(spec.batch_size or recipe.batch_size, max(2, images // 2 * 2))
+    return recipe.with_training(spec.epochs, None if batch_size == recipe.batch_size else batch_size, spec.lr)

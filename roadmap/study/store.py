@@ -27,6 +27,7 @@ from roadmap.files import whole_file
 FORMAT = 1
 STUDY = "study.json"
 TABLE = "trajectory.csv"
+WEIGHTS = "weights.safetensors"
 
 #: Columns of trajectory.csv and of ``load_study(...).runs``, in order, and the part of a run's record each is kept in.
 COLUMNS = {
@@ -90,10 +91,6 @@ class Store:
         path.mkdir(parents=True, exist_ok=True)
         return path
 
-    def weights(self, signature: str) -> Path:
-        """Where a finished run's weights lie."""
-        return self.folder / "runs" / signature / "weights.safetensors"
-
     def record(self, signature: str) -> dict[str, Any] | None:
         """A finished run's record, or None. Raises `RoadmapError` for a record that cannot be read."""
         path = self.folder / "runs" / signature / "run.json"
@@ -104,7 +101,7 @@ class Store:
         partial, final = self.partial(signature), self.folder / "runs" / signature
         write_text(partial / "run.json", _json({"format": FORMAT, **record}))
         for path in partial.iterdir():
-            if path.name not in ("run.json", "weights.safetensors"):
+            if path.name not in ("run.json", WEIGHTS):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         final.parent.mkdir(exist_ok=True)
         partial.replace(final)

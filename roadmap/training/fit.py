@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import ImageData
 from roadmap.network.model import RoadmapNet
@@ -40,7 +42,7 @@ class RunResult:
 
 
 class _EpochCheckpoint(ModelCheckpoint):
-    """Saves at ends of epochs, not more often than every `CHECKPOINT_INTERVAL`."""
+    """Saves at ends of epochs but the last, not more often than every `CHECKPOINT_INTERVAL`."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -50,7 +52,9 @@ class _EpochCheckpoint(ModelCheckpoint):
         self._saved = time.monotonic()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if time.monotonic() - self._saved >= CHECKPOINT_INTERVAL:
+        # Not after the last one: what comes then is writing the result, and a fit that is over cannot go on.
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if not last and time.monotonic() - self._saved >= CHECKPOINT_INTERVAL:
             super().on_train_epoch_end(trainer, pl_module)
             self._saved = time.monotonic()
 
@@ -75,10 +79,9 @@ def fit_run(
     _be_quiet()
     seed_everything(run.seed)
     network = RoadmapNet(run.design)
-    channels_last = True
     network.to(memory_format=torch.channels_last)
     workers = min(4, os.cpu_count() or 1) if execution.workers is None else execution.workers
-    batcher = Batcher(data, run.recipe, run.seed, device, channels_last, workers)
+    batcher = Batcher(data, run.recipe, run.seed, device, workers)
     # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
     module = Classifier(network, run.recipe, batcher, fused=run.precision != "16-mixed", report=report)
     if execution.compile:
@@ -107,8 +110,14 @@ def fit_run(
         metrics |= {"top1": module.top1, "top5": module.top5, "loss": module.test_loss}
     except DivergedError as error:
         metrics = {"status": "diverged", "reason": str(error), "top1": None, "top5": None, "loss": None}
+    except torch.OutOfMemoryError:
+        raise RoadmapError(
+            f"{run.step} does not fit into the memory of {device} with batches of {run.recipe.batch_size}: "
+            "choose a smaller --batch-size"
+        ) from None
     except SystemExit:  # Lightning's answer to Ctrl-C, which it then leaves ignored
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     history = module.history
     metrics |= {

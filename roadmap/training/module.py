@@ -14,7 +14,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from roadmap.data.batches import Batch, Batcher, seed_everything
+from roadmap.data.batches import EPOCH, Batch, Batcher, seed_everything
 from roadmap.recipes.recipe import Recipe
 
 #: Seconds between two reports of a running epoch.
@@ -94,7 +94,7 @@ class Classifier(pl.LightningModule):
         scheduler.step_update(self.global_step)
 
     def on_train_epoch_start(self) -> None:
-        seed_everything(self.batcher.seed, self.current_epoch)
+        seed_everything(self.batcher.seed, self.current_epoch, EPOCH)
         self._loss = torch.zeros((), device=self.device)
         self._steps = 0
         self._started = self._reported = time.perf_counter()
@@ -102,7 +102,7 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         images, targets = batch
         smoothing = 0.0 if self.recipe.mixes else self.recipe.label_smoothing  # Mixup's targets are smooth already
-        loss = cross_entropy(self.network(images).float(), targets, label_smoothing=smoothing)
+        loss = cross_entropy(self._logits(images), targets, label_smoothing=smoothing)
         self._loss += loss.detach()
         self._steps += 1
         return loss
@@ -133,6 +133,9 @@ class Classifier(pl.LightningModule):
         )
         self.report(self.current_epoch + 1, 0.0, loss)
 
+    def _logits(self, images: Tensor) -> Tensor:
+        return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+
     def _mean_loss(self) -> float:
         loss = float(self._loss) / max(1, self._steps)
         if not math.isfinite(loss):
@@ -154,7 +157,7 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         images, labels = batch
-        logits = self.network(images).float()
+        logits = self._logits(images)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = cross_entropy(logits, labels, reduction="sum")
         counts = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(len(labels), device=loss.device)])

@@ -40,24 +40,33 @@ class RunSpec:
 
     @property
     def signature(self) -> str:
-        """16 hexadecimal digits that name everything the result depends on, defaults included, and nothing else."""
+        """16 hexadecimal digits that name everything the result depends on, defaults included; labels are left out."""
         recipe = dataclasses.asdict(self.recipe)
-        for label in ("name", "why", "classic"):
+        for label in ("name", "why", "classic", "lr", "lr_batch_size"):
             del recipe[label]
         content = {
             "format": SIGNATURE_FORMAT,
             "design": dataclasses.asdict(self.design),
-            "recipe": recipe,
+            "recipe": recipe | {"peak_lr": self.recipe.peak_lr},
             "data": self.data_fingerprint,
             "image_size": self.image_size,
             "seed": self.seed,
             "precision": self.precision,
         }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
+
+
+def _as_floats(value: Any) -> Any:
+    """The same value with every number a float, so that 1 and 1.0, which train alike, are named alike."""
+    if isinstance(value, dict):
+        return {key: _as_floats(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_floats(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 @dataclass(frozen=True)
