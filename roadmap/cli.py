@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import shlex
 import sys
@@ -17,8 +18,26 @@ from roadmap.checks import RoadmapError, check_int, check_number, nearest
 from roadmap.network.design import STEM_STRIDES
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder
 
-regime_option = click.option("--regime", type=click.Choice(list(REGIMES)), default="resnet50", show_default=True,
-                             help="The paper's ladder: from ResNet-50 or from ResNet-200.")  # fmt: skip
+
+def ladder_options(command: Any) -> Any:
+    """Options for a ladder of some size, which the command receives as ``rungs``, and for the size of its images."""
+
+    @functools.wraps(command)
+    def with_ladder(regime: str, width: int, depth: float, stem_stride: str, image_size: int, **options: Any) -> None:
+        check_int("image size", image_size, 1, 4096)
+        rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
+        command(rungs=rungs, image_size=image_size, **options)
+
+    strides = click.Choice([str(stride) for stride in STEM_STRIDES])
+    for flag, kind, default, text in (
+        ("--stem-stride", strides, "4", "What the stem divides the image by."),
+        ("--depth", float, 1.0, "Factor on the blocks of every stage."),
+        ("--width", int, FULL_WIDTH, "Base width of the start in channels."),
+        ("--image-size", int, 224, "Side of the images in pixels."),
+        ("--regime", click.Choice(list(REGIMES)), "resnet50", "The paper's ladder: from ResNet-50 or ResNet-200."),
+    ):
+        with_ladder = click.option(flag, type=kind, default=default, show_default=True, help=text)(with_ladder)
+    return with_ladder
 
 
 class OneSentence(click.Group):
@@ -163,18 +182,11 @@ def _print_plan(prepared: Any, folder: Path) -> None:
 
 
 @cli.command()
-@regime_option
-@click.option("--image-size", type=int, default=224, show_default=True, help="Side of the image in pixels.")
-@click.option("--width", type=int, default=FULL_WIDTH, show_default=True, help="Base width of the start in channels.")
-@click.option("--depth", type=float, default=1.0, show_default=True, help="Factor on the blocks of every stage.")
-@click.option("--stem-stride", type=click.Choice([str(s) for s in STEM_STRIDES]), default="4", show_default=True,
-              help="What the stem divides the image by.")  # fmt: skip
+@ladder_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs by operator.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--why", is_flag=True, help="Print the reason for each step, and count nothing.")
-def steps(
-    regime: str, image_size: int, width: int, depth: float, stem_stride: str, as_json: bool, as_csv: bool, why: bool
-) -> None:
+def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool) -> None:
     """The ladder as a table: what each step changes and costs, beside the figures that the paper printed.
 
     Printed figures are for 224 px, width 64, depth 1 and ImageNet-1K, whatever is counted here. In the two cells marked
@@ -182,8 +194,6 @@ def steps(
     """
     if as_json + as_csv + why > 1:
         raise RoadmapError("--json, --csv and --why exclude each other")
-    check_int("image size", image_size, 1, 4096)
-    rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
     if why:
         for rung in rungs:
             click.secho(f"{rung.name} ({rung.section}): {rung.change}", bold=True)
@@ -199,7 +209,7 @@ def steps(
         return
     records = [
         {
-            "regime": regime, "step": rung.name, "adopted": rung.adopted, "section": rung.section,
+            "regime": rungs.regime, "step": rung.name, "adopted": rung.adopted, "section": rung.section,
             "changes": dict(rung.changes), "classic_recipe": rung.classic_recipe, "why": rung.why,
             "image_size": image_size, "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
             "macs_by_operator": cost.macs_by_operator, "printed_gflops": rung.printed.gflops,
@@ -233,32 +243,25 @@ def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
 
 
 @cli.command()
-@regime_option
+@ladder_options
 @click.option("--from", "first", metavar="STEP", help="First rung [default: the start].")
 @click.option("--upto", metavar="STEP", help="Last rung [default: the end].")
 @click.option("--roads", is_flag=True, help="The roads not taken, too.")
-@click.option("--image-size", type=int, default=224, show_default=True, help="Side of the images in pixels.")
 @click.option("--batch-size", type=int, default=8, show_default=True, help="Images a step.")
-@click.option("--width", type=int, default=FULL_WIDTH, show_default=True, help="Base width of the start in channels.")
-@click.option("--depth", type=float, default=1.0, show_default=True, help="Factor on the blocks of every stage.")
-@click.option("--stem-stride", type=click.Choice([str(s) for s in STEM_STRIDES]), default="4", show_default=True,
-              help="What the stem divides the image by.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
 @click.option("--threads", type=int, help="CPU threads [default: torch's choice].")
 @click.option("--seconds", type=float, default=2.0, show_default=True, help="How long each measurement lasts.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
-    regime: str, first: str | None, upto: str | None, roads: bool, image_size: int, batch_size: int, width: int,
-    depth: float, stem_stride: str, device: str, threads: int | None, seconds: float, as_json: bool,
+    rungs: Ladder, image_size: int, first: str | None, upto: str | None, roads: bool, batch_size: int, device: str,
+    threads: int | None, seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure inference and training of each rung on this machine: images per second and peak memory.
 
     The figure after the x is the ratio to the ladder's start, which is always measured too.
     """
-    check_int("image size", image_size, 1, 4096)
     check_int("batch size", batch_size, 2, 100_000)
     check_number("seconds", seconds, 0.01, 3600)
-    rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
     chosen = rungs.between(first, upto, roads)
     for rung in chosen:
         rung.design.feature_sizes(image_size)

@@ -1,0 +1,69 @@
+"""The house: rooms import from the floors beneath, and what README says of files and figures is so."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import roadmap
+from roadmap.cost.counting import count
+
+PROJECT = Path(__file__).parents[1]
+PACKAGE = PROJECT / "roadmap"
+
+
+def floors() -> dict[str, int]:
+    """Room -> floor, from the table in docs/architecture.md."""
+    rows = re.findall(r"^\| (\d) \| (.+?) \|", (PROJECT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)/?`", rooms)}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("roadmap."):
+            modules.add(node.module)
+        elif isinstance(node, ast.ImportFrom) and node.module == "roadmap":
+            modules |= {f"roadmap.{name.name}" for name in node.names}
+        elif isinstance(node, ast.Import):
+            modules |= {name.name for name in node.names if name.name.startswith("roadmap.")}
+    return {module.split(".")[1] for module in modules} - {"__version__"}
+
+
+SOURCES = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__main__.py"]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_from_the_floors_beneath(path):
+    house = floors()
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if room == "__init__":  # the front door names everything and imports nothing until it is used
+        return
+    for other in imported_rooms(path) - {room}:
+        assert house[other] < house[room] or house[room] == 0, f"{room} imports {other}"
+
+
+def test_every_room_is_in_the_plan():
+    rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"}
+    assert rooms == set(floors())
+
+
+def test_files_that_pages_point_to_are_there():
+    for page in [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "results").glob("**/README.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"
+
+
+def test_the_readmes_ladder_is_the_ladder():
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*?\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", (PROJECT / "README.md").read_text(), re.M
+    )
+    assert [row[0] for row in rows] == [rung.name for rung in roadmap.ladder() if rung.adopted]
+    for name, gmacs, params, top1 in rows:
+        rung = roadmap.ladder()[name]
+        cost = count(rung.design)
+        assert (gmacs, params) == (f"{cost.gmacs:.2f}", f"{cost.params / 1e6:.2f}")
+        assert float(top1) == rung.printed.top1
