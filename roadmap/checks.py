@@ -54,6 +54,12 @@ def check_bool(name: str, value: Any) -> None:
         raise RoadmapError(f"{name} is {value!r}, but must be true or false")
 
 
+def check_text(name: str, value: Any) -> None:
+    """Raise `RoadmapError` unless ``value`` is text, and not empty."""
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise RoadmapError(f"{name} is {value!r}, but must be text")
+
+
 def _check_range(name: str, value: float, low: float, high: float | None) -> None:
     if value < low or (high is not None and value > high):
         bounds = f"at least {low}" if high is None else f"between {low} and {high}"

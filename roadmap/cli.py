@@ -82,22 +82,10 @@ def study_options(command: Any) -> Any:
             annotation = str(field.type)
             options["metavar"] = words["metavar"]
             options["type"] = float if "float" in annotation else int if annotation.startswith("int") else str
-        if field.name == "seeds":
-            options["callback"] = _parse_seeds
         if field.default not in (None, (), False):
             options["help"] += f" [default: {'0,1,2' if field.name == 'seeds' else field.default}]"
         command = click.option(flags, field.name, **options)(command)
     return command
-
-
-def _parse_seeds(context: click.Context, option: click.Parameter, value: str | None) -> Any:
-    if value is None:
-        return None
-    try:
-        numbers = [int(word) for word in value.split(",") if word.strip()]
-    except ValueError:
-        raise RoadmapError(f"--seeds is '{value}', but must be a number of seeds or a list such as 0,1,2") from None
-    return numbers[0] if len(numbers) == 1 and "," not in value else numbers
 
 
 @cli.command()
@@ -125,7 +113,7 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
 
     given = {name: value for name, value in settings.items() if value is not None and value != ()}
     if "only" in given:
-        given["only"] = tuple(name.strip() for words in given["only"] for name in words.split(",") if name.strip())
+        given["only"] = ",".join(given["only"])
     spec = load_spec(study, **given)
     folder = out or default_folder(spec)
     prepared = prepare(spec)
@@ -171,6 +159,7 @@ def _print_plan(prepared: Any, folder: Path) -> None:
                 "lr": f"{recipe.peak_lr:.3g}",
                 "batch": recipe.batch_size,
                 "epochs": recipe.epochs,
+                "steps": recipe.epochs * (len(data.train) // recipe.batch_size),
                 "seeds": ",".join(str(run.seed) for run in runs),
                 "PFLOPs": f"{sum(prepared.petaflops(run) for run in runs):.3g}",
             }
@@ -187,10 +176,10 @@ def _print_plan(prepared: Any, folder: Path) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 @click.option("--why", is_flag=True, help="Print the reason for each step, and count nothing.")
 def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool) -> None:
-    """The ladder as a table: what each step changes and costs, beside the figures that the paper printed.
+    """The ladder: what each step changes and costs.
 
-    Printed figures are for 224 px, width 64, depth 1 and ImageNet-1K, whatever is counted here. In the two cells marked
-    * the printed GFLOPs contradict the network.
+    Beside the counted figures stand those that the paper printed, for 224 px, width 64, depth 1 and ImageNet-1K,
+    whatever is counted here. In the two cells marked * the printed GFLOPs contradict the network.
     """
     if as_json + as_csv + why > 1:
         raise RoadmapError("--json, --csv and --why exclude each other")
@@ -256,9 +245,10 @@ def bench(
     rungs: Ladder, image_size: int, first: str | None, upto: str | None, roads: bool, batch_size: int, device: str,
     threads: int | None, seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure inference and training of each rung on this machine: images per second and peak memory.
+    """Measure the speed and memory of each step here.
 
-    The figure after the x is the ratio to the ladder's start, which is always measured too.
+    Images per second and peak memory in MiB, of inference and of training steps on random images. The figure after the
+    x is the ratio to the ladder's start, which is always measured too.
     """
     check_int("batch size", batch_size, 2, 100_000)
     check_number("seconds", seconds, 0.01, 3600)
@@ -340,6 +330,8 @@ def main() -> None:
     """Entry point: whatever a user can get wrong ends in one sentence on stderr and exit code 2."""
     # timm's own use of a function that torch has deprecated
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     try:
         cli.main(prog_name="roadmap", standalone_mode=False)
     except RoadmapError as error:
@@ -351,6 +343,8 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror}")
 
 
 def _fail(message: str) -> None:

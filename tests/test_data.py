@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from folders import make_cifar10, make_image_folder
+from folders import make_cifar10, make_image_folder, make_images
 from PIL import Image
 
 from roadmap import RoadmapError
@@ -74,6 +74,17 @@ def test_images_of_every_mode_are_read_as_rgb(tmp_path):
     Image.fromarray(noise).convert("CMYK").save(root / "train" / "red" / "cmyk.JPG")
     data = open_data("folder", root)
     assert len(data.train) == 12
+
+
+def test_sixteen_bits_keep_their_upper_eight_and_transparency_is_black(tmp_path):
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(ramp).save(tmp_path / "ramp.png")
+    assert np.array_equal(np.asarray(sources.read_image(str(tmp_path / "ramp.png")))[..., 0], ramp // 256)
+    Image.new("RGBA", (2, 2), (255, 255, 255, 0)).save(tmp_path / "clear.png")
+    assert not np.asarray(sources.read_image(str(tmp_path / "clear.png"))).any()
+    Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "fractions.tif")
+    with pytest.raises(RoadmapError, match="fractions.tif holds fractions"):
+        sources.read_image(str(tmp_path / "fractions.tif"))
 
 
 def test_fingerprint_is_of_the_images_not_of_the_place(tmp_path):
@@ -162,8 +173,13 @@ def test_broken_cifar_batches_are_named(tmp_path, content):
         open_data("cifar10", tmp_path)
 
 
-def test_cifar10_and_imagenet_as_folders(folder):
-    assert open_data("cifar10", folder).image_size == 32
+def test_cifar10_and_imagenet_as_folders(folder, tmp_path):
+    for name in map(str, range(10)):
+        for split in ("train", "test"):
+            make_images(tmp_path / split / name, (9, 9, 9), 2, (32, 32), seed=int(name))
+    assert open_data("cifar10", tmp_path).image_size == 32
+    with pytest.raises(RoadmapError, match="has 3 classes, but cifar10 has 10"):
+        open_data("cifar10", folder)
     data = open_data("imagenet", folder, image_size=16)
     assert data.crop_share == 0.875
     # the test crop keeps 0.875 of the shorter side
@@ -196,6 +212,8 @@ def spoil(root, what):
         (root / "val" / "green").rename(root / "green")
     elif what == "extra class":
         (root / "val" / "green").rename(root / "val" / "grey")
+    elif what == "dangling":
+        (root / "train" / "red" / "gone.png").symlink_to(root / "nothing")
     elif what == "text":
         (root / "train" / "red" / "001.png").write_text("this is no image")
     elif what == "truncated":
@@ -219,6 +237,7 @@ def spoil(root, what):
         ("empty class", r"class folder .*green has no images"),
         ("missing class", r"class 'green' is in .*train, but not in .*val"),
         ("extra class", r"class 'green' is in .*train, but not in .*val"),
+        ("dangling", r"gone.png"),
         ("text", r"train.red.001.png is not a readable image"),
         ("truncated", r"val.red.002.png is not a readable image"),
         ("nothing readable", r"000.png, .*001.png, .*002.png and 21 more are not readable images"),
@@ -236,6 +255,9 @@ def test_bad_folders_are_told_in_one_sentence(tmp_path, what, sentence, loading)
     ("arguments", "sentence"),
     [
         ({"name": "folder"}, "needs --data-dir"),
+        ({"name": "folder", "directory": ""}, "empty text"),
+        ({"name": "folder", "directory": "x" * 5000}, "there is no folder"),
+        ({"name": "embedded", "loading": "stream"}, "neither downloaded nor streamed"),
         ({"name": "embedded", "directory": "x"}, "needs no data directory"),
         ({"name": "imagenet", "directory": ".", "download": True}, "can fetch cifar10 and cifar100, not imagenet"),
         ({"name": "embeded"}, "did you mean 'embedded'"),

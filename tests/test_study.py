@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -172,9 +173,9 @@ def test_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "72 training and 24 test images of 16 px, 3 classes" in done.stdout
     row = next(line for line in done.stdout.splitlines() if line.startswith("layer_norm")).split()
-    assert row[3:9] == ["small", "adamw", "0.125", "16", "2", "0,1"]
+    assert row[3:10] == ["small", "adamw", "0.125", "16", "2", "8", "0,1"]
     network = roadmap.ladder().scaled(4, 1 / 3, stem_stride=2, num_classes=3)["layer_norm"].design
-    assert float(row[9]) == pytest.approx(2 * 2 * 72 * 6 * count(network, 16).gmacs * 1e9 / 1e15, rel=5e-3)
+    assert float(row[10]) == pytest.approx(2 * 2 * 72 * 6 * count(network, 16).gmacs * 1e9 / 1e15, rel=5e-3)
     assert not list(tmp_path.iterdir())
 
 
@@ -261,6 +262,8 @@ def test_file_and_options_mean_the_same(tmp_path):
     assert spec == StudySpec(from_="stage_ratio", upto="gelu", roads=True, seeds=(0, 1), width=8, depth=0.5, lr=0.01)
     assert [rung.name for rung in spec.rungs][-5:] == ["kernel_5", "large_kernel", "kernel_9", "kernel_11", "gelu"]
     assert load_spec(path, upto="patchify_stem", roads=False).upto == "patchify_stem"
+    path.write_text("only: resnet50, gelu\nseeds: 0,5\nlr: 4e-3\nprecision: 32\n")
+    assert load_spec(path) == StudySpec(only=("resnet50", "gelu"), seeds=(0, 5), lr=0.004, precision="32")
 
 
 def test_every_setting_is_an_option_with_help():
@@ -285,6 +288,11 @@ BAD = [
     ("run --upto gelo", "unknown step 'gelo' (did you mean 'gelu'?)"),
     ("run --from gelu --upto stage_ratio", "'gelu' comes after 'stage_ratio'"),
     ("run --only gelu --upto gelu", "use one or the other"),
+    ("run --only gelu --roads", "use one or the other"),
+    ("run --only ,", "only names no step"),
+    ("run --download", "neither downloaded nor streamed"),
+    ("run --device cuda:", "device is 'cuda:'"),
+    ("run --batch-size 1", "batch size is 1"),
     ("run --only resnet50 --regime resnet200", "unknown step 'resnet50'"),
     ("run --data folder", "needs --data-dir"),
     ("run --data folder --data-dir nowhere", "there is no folder nowhere"),
@@ -298,7 +306,7 @@ BAD = [
     ("run --lr -1", "lr is -1"),
     ("run --lr nan", "lr is nan"),
     ("run --seeds 0", "number of seeds is 0"),
-    ("run --seeds 1,x", "--seeds is '1,x'"),
+    ("run --seeds 1,x", "seeds is '1,x'"),
     ("run --seeds 1,1", "name one seed twice"),
     ("run --seeds -1,2", "seed is -1"),
     ("run --width 1", "width is 1"),
@@ -347,11 +355,15 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, mo
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("device: 3", "device is 3, but must be text"),
+        ("upto: ''", "upto is '', but must be text"),
+        ("upto: 2020-13-45", "not valid YAML"),
+        ('recipe: "a\\0b.yaml"', "must be text"),
         ("uptoo: gelu", "unknown setting of a study 'uptoo' (did you mean 'upto'?)"),
         ("upto: 3", "upto is 3, but must be text"),
         ("epochs: lots", "epochs is 'lots'"),
         ("seeds: []", "seeds is []"),
-        ("only: gelu\nroads: maybe", "roads is 'maybe', but must be true or false"),
+        ("roads: maybe", "roads is 'maybe', but must be true or false"),
         ("compile: 1", "compile is 1"),
         ("a: b: c", "not valid YAML"),
     ],
@@ -364,7 +376,22 @@ def test_bad_study_files(tmp_path, text, sentence):
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}'])
+def test_a_run_that_lost_a_part_is_made_again_or_named(finished, images, tmp_path):
+    _, folder = finished
+    shutil.copytree(folder, tmp_path / "study")
+    words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study", "--resume"]
+    first = sorted((tmp_path / "study" / "runs").iterdir())[0]
+    (first / "weights.safetensors").unlink()
+    done = command(*words)
+    assert done.returncode == 0 and done.stdout.count("was there already") == 3, done.stderr
+    again, before = ((place / "runs" / first.name / "weights.safetensors") for place in (tmp_path / "study", folder))
+    assert again.read_bytes() == before.read_bytes()
+    (first / "run.json").write_text('{"format": 1}')
+    done = command(*words)
+    assert done.returncode == 2 and "without its folder" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "runs": 5}'])
 def test_a_damaged_or_foreign_study_is_refused(tmp_path, content):
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(RoadmapError, match="study.json"):

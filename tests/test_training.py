@@ -191,6 +191,7 @@ def test_every_part_of_the_result_is_in_the_signature(data):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
+        ({"device": "cuda:x"}, "device is 'cuda:x'"),
         ({"device": "gpu"}, "device is 'gpu'"),
         ({"device": "cpu:1"}, "device is 'cpu:1'"),
         ({"threads": 0}, "threads is 0"),

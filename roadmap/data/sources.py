@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from roadmap.checks import RoadmapError, check_choice, check_int
 from roadmap.data import DATA_SETS, LOADINGS
@@ -102,18 +102,25 @@ def open_data(
     if name == "embedded":
         if directory is not None:
             raise RoadmapError("the embedded data set needs no data directory; for your own images say --data folder")
+        if download or loading == "stream":
+            raise RoadmapError("the embedded data set is made in memory: it is neither downloaded nor streamed")
         return _embedded(image_size or 32)
+    if directory == "":
+        raise RoadmapError("the data directory is empty text")
     if directory is None:
         raise RoadmapError(f"data set '{name}' needs --data-dir, the folder where it lies")
     root = Path(directory).expanduser()
     if download:
         _download(name, root)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112  (which also takes names that are too long)
         raise RoadmapError(f"there is no folder {root}")
     batches = _CIFAR_LAYOUTS.get(name)
-    if batches and (root / batches["folder"]).is_dir():
-        return _cifar(name, root / batches["folder"], image_size or 32)
-    return _folder(name, root, image_size or {"folder": None, "imagenet": 224}.get(name, 32), loading)
+    try:
+        if batches and (root / batches["folder"]).is_dir():
+            return _cifar(name, root / batches["folder"], image_size or 32)
+        return _folder(name, root, image_size or {"folder": None, "imagenet": 224}.get(name, 32), loading)
+    except OSError as error:
+        raise RoadmapError(f"{error.filename or root} cannot be read: {error.strerror}") from None
 
 
 def _embedded(image_size: int) -> ImageData:
@@ -182,6 +189,9 @@ def _folder(name: str, root: Path, image_size: int | None, loading: str) -> Imag
     test_names, test_paths, test_labels = _scan(test_root)
     if len(class_names) < 2:
         raise RoadmapError(f"{train_root} has one class only ('{class_names[0]}'): there is nothing to tell apart")
+    expected_classes = _CIFAR_LAYOUTS.get(name, {}).get("classes", len(class_names))
+    if len(class_names) != expected_classes:
+        raise RoadmapError(f"{train_root} has {len(class_names)} classes, but {name} has {expected_classes}")
     for only, other, names in ((train_root, test_root, class_names), (test_root, train_root, test_names)):
         missing = sorted(set(names) - set(test_names if names is class_names else class_names))
         if missing:
@@ -190,7 +200,7 @@ def _folder(name: str, root: Path, image_size: int | None, loading: str) -> Imag
     # The usual test crop on ImageNet: 224 of 256.
     share = 0.875 if name == "imagenet" else 1.0
     paths = train_paths + test_paths
-    fingerprint = _hash(f"{os.path.relpath(path, root)}:{Path(path).stat().st_size}\n".encode() for path in paths)
+    fingerprint = _hash(os.fsencode(f"{os.path.relpath(path, root)}:{Path(path).stat().st_size}\n") for path in paths)
     if image_size is None:
         image_size = _usual_size(paths)
     needed = len(paths) * image_size**2 * 3
@@ -238,17 +248,31 @@ def _usual_size(paths: list[str]) -> int:
         try:
             with Image.open(path) as picture:
                 sizes[min(picture.size)] += 1
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+        except (OSError, Image.DecompressionBombError):
             _unreadable([path])
     return min(224, max(32, sizes.most_common(1)[0][0] // 32 * 32))
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def read_image(path: str) -> Image.Image:
     """An image file as RGB, transparency shown on black. Raises `RoadmapError` naming the file if it cannot be read."""
     try:
         with Image.open(path) as picture:
+            if picture.mode == "F":
+                raise RoadmapError(f"{path} holds fractions (mode F) of unknown range: convert it to 8 or 16 bits")
+            if picture.mode == "I" or picture.mode.startswith("I;16"):  # 16 bits: keep the upper eight
+                return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8)).convert("RGB")
+            if picture.has_transparency_data:
+                shown = picture.convert("RGBA")
+                return Image.alpha_composite(Image.new("RGBA", shown.size, "black"), shown).convert("RGB")
             return picture.convert("RGB")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError):
+    except RoadmapError:
+        raise
+    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError):
         _unreadable([path])
 
 
@@ -268,16 +292,20 @@ def fit(picture: Image.Image, size: int, share: float = 1.0) -> Image.Image:
 def _read_all(paths: list[str], use: Callable[[Image.Image, str], Any]) -> list[Any]:
     """``use`` of every image and its path, in order. Raises `RoadmapError` naming those that cannot be read."""
     bad: list[str] = []
+    reasons: list[str] = []
 
     def read(path: str) -> Any:
         try:
             return use(read_image(path), path)
-        except RoadmapError:
+        except RoadmapError as error:
             bad.append(path)
+            reasons.append(str(error))
             return None
 
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=cores()) as pool:
         results = list(pool.map(read, paths))
+    if len(bad) == 1:
+        raise RoadmapError(reasons[0])
     if bad:
         _unreadable(sorted(bad))
     return results
@@ -310,6 +338,7 @@ _CIFAR_LAYOUTS: dict[str, dict[str, Any]] = {
         "test": ["test_batch"],
         "names": ("batches.meta", "label_names"),
         "labels": "labels",
+        "classes": 10,
     },
     "cifar100": {
         "folder": "cifar-100-python",
@@ -317,6 +346,7 @@ _CIFAR_LAYOUTS: dict[str, dict[str, Any]] = {
         "test": ["test"],
         "names": ("meta", "fine_label_names"),
         "labels": "fine_labels",
+        "classes": 100,
     },
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -11,7 +12,16 @@ from typing import Any
 
 import yaml
 
-from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, nearest
+from roadmap.checks import (
+    RoadmapError,
+    check_bool,
+    check_choice,
+    check_int,
+    check_known,
+    check_number,
+    check_text,
+    nearest,
+)
 from roadmap.files import read_yaml
 
 OPTIMIZERS = ("sgd", "adamw", "lamb")
@@ -89,6 +99,15 @@ class Recipe:
             object.__setattr__(self, name, tuple(value))
             for number in value:
                 check_number(name, number, 0.0, 1.0)
+        for name in ("name", "classic", "randaugment"):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+        if max(self.betas) >= 1:
+            raise RoadmapError(f"betas {self.betas} must be below 1")
+        if self.randaugment and not re.fullmatch(r"rand(-(m|n|w|inc|mstd|mmax|p)[0-9.]+)*", self.randaugment):
+            raise RoadmapError(
+                f"randaugment is '{self.randaugment}', but must be like rand-m9-mstd0.5-inc1 (timm's words)"
+            )
         check_int("epochs", self.epochs, 1, 100_000)
         check_int("batch size", self.batch_size, 2, 1_000_000)  # BatchNorm cannot normalise over one
         check_int("lr_batch_size", self.lr_batch_size, 1)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
 from roadmap.data import DATA_SETS, LOADINGS
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
@@ -31,6 +31,8 @@ class Scale:
 
 
 SMALL_IMAGE = 128
+#: On sets too small for a recipe's batch, batches shrink until an epoch has so many steps, down to so many images.
+MOST_STEPS, SMALLEST_BATCH = 50, 32
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
@@ -63,7 +65,9 @@ class StudySpec:
     recipe: str | None = setting("training recipe, by name or .yaml file [default: by image size]", metavar="RECIPE")
     seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
     epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
-    batch_size: int | None = setting("images a step [default: the recipe's]; the learning rate follows", metavar="N")
+    batch_size: int | None = setting(
+        "images a step [default: the recipe's, fewer on small sets]; the learning rate follows", metavar="N"
+    )
     lr: float | None = setting("peak learning rate of every run [default: the recipe's]", metavar="RATE")
     width: int | None = setting("base width of the start in channels (paper: 64) [default: 8 on the embedded set, "
                                 "16 below 128 px, else 64]", metavar="CHANNELS")  # fmt: skip
@@ -78,9 +82,13 @@ class StudySpec:
     threads: int | None = setting("CPU threads [default: torch's choice]", metavar="N")
 
     def __post_init__(self) -> None:
-        for name in ("only", "seeds"):
-            value = getattr(self, name)
-            object.__setattr__(self, name, (value,) if isinstance(value, str) else value)
+        if isinstance(self.only, str):
+            names = tuple(name.strip() for name in self.only.split(",") if name.strip())
+            if not names:
+                raise RoadmapError("only names no step")
+            object.__setattr__(self, "only", names)
+        if self.precision == 32 and not isinstance(self.precision, str):  # as YAML reads it
+            object.__setattr__(self, "precision", "32")
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         check_choice("regime", self.regime, REGIMES)
         check_choice("data", self.data, DATA_SETS)
@@ -88,9 +96,11 @@ class StudySpec:
         check_choice("precision", self.precision, PRECISIONS)
         if not isinstance(self.only, (list, tuple)) or not all(isinstance(name, str) for name in self.only):
             raise RoadmapError(f"only is {self.only!r}, but must be a list of steps")
-        object.__setattr__(self, "only", tuple(self.only))
-        if self.only and (self.from_ or self.upto):
-            raise RoadmapError("--only names the rungs one by one, --from and --upto a range: use one or the other")
+        object.__setattr__(self, "only", tuple(dict.fromkeys(self.only)))
+        if self.only and (self.from_ or self.upto or self.roads):
+            raise RoadmapError(
+                "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
+            )
         for name in ("roads", "download", "compile"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
@@ -102,10 +112,9 @@ class StudySpec:
             check_number("lr", self.lr, 1e-12, 1000)
         if self.stem_stride is not None:
             check_choice("stem_stride", self.stem_stride, STEM_STRIDES)
-        for name in ("from_", "upto", "data_dir", "recipe"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, str):
-                raise RoadmapError(f"{name.rstrip('_')} is {value!r}, but must be text")
+        for name in ("from_", "upto", "data_dir", "recipe", "device"):
+            if getattr(self, name) is not None:
+                check_text(option_name(name), getattr(self, name))
         self.execution  # noqa: B018  (checks device, workers and threads)
         self.rungs  # noqa: B018  (checks the steps)
 
@@ -133,6 +142,12 @@ class StudySpec:
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
+    if isinstance(value, str):
+        try:
+            numbers = [int(word) for word in value.split(",") if word.strip()]
+        except ValueError:
+            raise RoadmapError(f"seeds is '{value}', but must be a number of seeds or a list such as 0,1,2") from None
+        value = numbers[0] if len(numbers) == 1 and "," not in value else numbers
     if isinstance(value, int) and not isinstance(value, bool):
         check_int("the number of seeds", value, 1, 10_000)
         return tuple(range(value))
@@ -210,6 +225,7 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
 
 
 def _recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
-    """The recipe with the study's own settings; a batch is never larger than the (even part of the) training set."""
-    batch_size = min(spec.batch_size or recipe.batch_size, max(2, images // 2 * 2))
+    """The recipe with the study's own settings, and with batches that suit the number of training images."""
+    batch_size = spec.batch_size or min(recipe.batch_size, max(SMALLEST_BATCH, images // MOST_STEPS // 2 * 2))
+    batch_size = min(batch_size, max(2, images // 2 * 2))
     return recipe.with_training(spec.epochs, None if batch_size == recipe.batch_size else batch_size, spec.lr)

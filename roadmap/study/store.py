@@ -83,7 +83,7 @@ class Store:
             raise RoadmapError(f"there is no folder {self.folder}")
         if not (self.folder / STUDY).is_file():
             raise RoadmapError(f"{self.folder} holds no study (no {STUDY})")
-        return _read(self.folder / STUDY)
+        return _read(self.folder / STUDY, ("runs",))
 
     def partial(self, signature: str) -> Path:
         """The folder of a run that is being made."""
@@ -92,9 +92,16 @@ class Store:
         return path
 
     def record(self, signature: str) -> dict[str, Any] | None:
-        """A finished run's record, or None. Raises `RoadmapError` for a record that cannot be read."""
+        """A finished run's record; None if there is none, or its weights are gone. Raises `RoadmapError` if damaged."""
         path = self.folder / "runs" / signature / "run.json"
-        return _read(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            record = _read(path, tuple(set(COLUMNS.values())))
+        except RoadmapError as error:
+            raise RoadmapError(f"{error}; without its folder {path.parent} that run is trained again") from None
+        whole = record["result"].get("status") != "done" or (path.parent / WEIGHTS).is_file()
+        return record if whole else None
 
     def finish(self, signature: str, record: dict[str, Any]) -> None:
         """Move a run from ``partial``, where its weights lie, among the finished ones."""
@@ -104,6 +111,8 @@ class Store:
             if path.name not in ("run.json", WEIGHTS):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         final.parent.mkdir(exist_ok=True)
+        if final.exists():  # a run that had lost a part
+            shutil.rmtree(final)
         partial.replace(final)
         if not any(partial.parent.iterdir()):
             partial.parent.rmdir()
@@ -146,12 +155,16 @@ def _json(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, parts: tuple[str, ...]) -> dict[str, Any]:
+    """A JSON file of this format that has these ``parts``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RoadmapError(f"{path} cannot be read: {error}") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else None
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
         raise RoadmapError(f"{path} has format {found}, but this version reads format {FORMAT}")
+    for part in parts:
+        if not isinstance(content.get(part), (list, dict)):
+            raise RoadmapError(f"{path} is damaged: it has no {part}")
     return content

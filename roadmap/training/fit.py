@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -19,7 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
-from roadmap.data.sources import ImageData
+from roadmap.data.sources import ImageData, cores
 from roadmap.network.model import RoadmapNet
 from roadmap.training.device import resolve_device
 from roadmap.training.module import Classifier, DivergedError
@@ -80,7 +79,7 @@ def fit_run(
     seed_everything(run.seed)
     network = RoadmapNet(run.design)
     network.to(memory_format=torch.channels_last)
-    workers = min(4, os.cpu_count() or 1) if execution.workers is None else execution.workers
+    workers = min(4, cores()) if execution.workers is None else execution.workers
     batcher = Batcher(data, run.recipe, run.seed, device, workers)
     # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
     module = Classifier(network, run.recipe, batcher, fused=run.precision != "16-mixed", report=report)
@@ -144,4 +143,5 @@ def _be_quiet() -> None:
     warnings.filterwarnings("ignore", module="pytorch_lightning")
     warnings.filterwarnings("ignore", module="lightning_fabric")
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*worker processes in total.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")

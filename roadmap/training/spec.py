@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_choice, check_int
+from roadmap.checks import RoadmapError, check_int
 from roadmap.network.design import Design
 from roadmap.recipes.recipe import Recipe
 
@@ -81,10 +82,8 @@ class Execution:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        kind, _, index = self.device.partition(":")
-        check_choice("device", kind, ("auto", "cpu", "cuda", "mps"))
-        if index and (kind != "cuda" or not index.isdecimal()):
-            raise RoadmapError(f"device is '{self.device}', but must be auto, cpu, cuda, cuda:N or mps")
+        if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
+            raise RoadmapError(f"device is {self.device!r}, but must be auto, cpu, cuda, cuda:N or mps")
         if self.workers is not None:
             check_int("workers", self.workers, 0, 1024)
         if self.threads is not None:
