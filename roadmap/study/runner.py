@@ -76,7 +76,7 @@ def run_study(study: Prepared, folder: Path, resume: bool, display: Display, com
             display.begin(study.runs, {run.signature: study.petaflops(run) for run in study.runs})
             for run in study.runs:
                 record = store.record(run.signature)
-                if record is None:
+                if record is None or (record["result"]["status"] == "done" and not store.has_weights(run.signature)):
                     display.start(run)
                     record = _train(study, run, store, display, command)
                     store.write_table()

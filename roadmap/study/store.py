@@ -92,16 +92,18 @@ class Store:
         return path
 
     def record(self, signature: str) -> dict[str, Any] | None:
-        """A finished run's record; None if there is none, or its weights are gone. Raises `RoadmapError` if damaged."""
+        """A finished run's record, or None. Raises `RoadmapError` for a record that is damaged."""
         path = self.folder / "runs" / signature / "run.json"
         if not path.is_file():
             return None
         try:
-            record = _read(path, tuple(set(COLUMNS.values())))
+            return _read(path, tuple(set(COLUMNS.values())))
         except RoadmapError as error:
             raise RoadmapError(f"{error}; without its folder {path.parent} that run is trained again") from None
-        whole = record["result"].get("status") != "done" or (path.parent / WEIGHTS).is_file()
-        return record if whole else None
+
+    def has_weights(self, signature: str) -> bool:
+        """Whether a finished run's weights are there."""
+        return (self.folder / "runs" / signature / WEIGHTS).is_file()
 
     def finish(self, signature: str, record: dict[str, Any]) -> None:
         """Move a run from ``partial``, where its weights lie, among the finished ones."""
