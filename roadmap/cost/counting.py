@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_jit, generic_activation_jit, linear_flop_jit
+from torch import nn
 
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
@@ -52,10 +53,16 @@ def count(design: Design, image_size: int | tuple[int, int] = 224) -> Cost:
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     for side in size:
         design.feature_sizes(side)
-    # On the meta device nothing is initialised, but fvcore cannot trace there: give the parameters memory, unset.
+    # On the meta device nothing is initialised, but fvcore cannot trace there: lend all parameters one piece of memory.
     with torch.device("meta"):
-        network = RoadmapNet(design)
-    network.to_empty(device="cpu").eval()
+        network = RoadmapNet(design).eval()
+    memory = torch.zeros(max(parameter.numel() for parameter in network.parameters()))
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            lent = memory[: parameter.numel()].view(parameter.shape)
+            module.register_parameter(name, nn.Parameter(lent, requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            module.register_buffer(name, torch.zeros(buffer.shape, dtype=buffer.dtype))
     analysis = FlopCountAnalysis(network, torch.zeros(1, design.in_channels, *size))
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.set_op_handle(**{name: _with_activations(*rule) for name, rule in COUNTED_OPERATORS.items()})

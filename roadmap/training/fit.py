@@ -14,17 +14,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import ImageData, cores
+from roadmap.files import whole_file
 from roadmap.network.model import RoadmapNet
 from roadmap.training.device import resolve_device
 from roadmap.training.module import Classifier, DivergedError
 from roadmap.training.spec import Execution, RunSpec
 
-#: A checkpoint is written at the first end of an epoch after so many seconds.
+#: A checkpoint is written at the first end of an epoch (but the last) after so many seconds.
 CHECKPOINT_INTERVAL = 10.0
 CHECKPOINT = "epoch.ckpt"
 
@@ -38,24 +38,6 @@ class RunResult:
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
     network: RoadmapNet
-
-
-class _EpochCheckpoint(ModelCheckpoint):
-    """Saves at ends of epochs but the last, not more often than every `CHECKPOINT_INTERVAL`."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(
-            dirpath=folder, filename=Path(CHECKPOINT).stem, save_top_k=1, every_n_epochs=1,
-            save_on_train_epoch_end=True, enable_version_counter=False,
-        )  # fmt: skip
-        self._saved = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # Not after the last one: what comes then is writing the result, and a fit that is over cannot go on.
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if not last and time.monotonic() - self._saved >= CHECKPOINT_INTERVAL:
-            super().on_train_epoch_end(trainer, pl_module)
-            self._saved = time.monotonic()
 
 
 def fit_run(
@@ -81,8 +63,18 @@ def fit_run(
     network.to(memory_format=torch.channels_last)
     workers = min(4, cores()) if execution.workers is None else execution.workers
     batcher = Batcher(data, run.recipe, run.seed, device, workers)
+    checkpoint = folder / CHECKPOINT
+    saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
+            with whole_file(checkpoint) as temporary:
+                trainer.save_checkpoint(temporary)
+            saved = time.monotonic()
+
     # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
-    module = Classifier(network, run.recipe, batcher, fused=run.precision != "16-mixed", report=report)
+    module = Classifier(network, run.recipe, batcher, fused=run.precision != "16-mixed", report=report, save=save)
     if execution.compile:
         network.compile()  # the inner network alone, in place: names of parameters stay as they are
     trainer = pl.Trainer(
@@ -91,16 +83,11 @@ def fit_run(
         precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]
         max_epochs=run.recipe.epochs,
         gradient_clip_val=run.recipe.clip_gradient,
-        callbacks=[_EpochCheckpoint(folder)],
         check_val_every_n_epoch=run.recipe.epochs,
         reload_dataloaders_every_n_epochs=1,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
+        barebones=True,  # no logging, bars, summaries or checkpoints of Lightning's own: a tenth of a small step
         default_root_dir=folder,
     )
-    checkpoint = folder / CHECKPOINT
     resumed = checkpoint if _is_whole(checkpoint) else None
     started = time.perf_counter()
     metrics: dict[str, Any] = {"status": "done", "reason": None}

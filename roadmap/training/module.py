@@ -28,8 +28,9 @@ class DivergedError(Exception):
 class Classifier(pl.LightningModule):
     """Trains a network by a recipe; loads a fresh set of batches for each epoch.
 
-    ``report`` is called with (epochs done, fraction of this one, mean training loss so far). ``history`` collects one
-    mapping an epoch; ``top1``, ``top5`` (per cent) and ``test_loss`` are there after the last.
+    ``report`` is called with (epochs done, fraction of this one, mean training loss so far), ``save`` at the end of
+    every epoch but the last. ``history`` collects one mapping an epoch; ``top1``, ``top5`` (per cent) and
+    ``test_loss`` are there after the last.
     """
 
     def __init__(
@@ -39,10 +40,12 @@ class Classifier(pl.LightningModule):
         batcher: Batcher,
         fused: bool,
         report: Callable[[int, float, float], None],
+        save: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.recipe, self.batcher, self.fused, self.report = recipe, batcher, fused, report
+        self.recipe, self.batcher, self.fused = recipe, batcher, fused
+        self.report, self.save = report, save
         self.history: list[dict[str, Any]] = []
         self.train_seconds = 0.0
         self.train_images = 0
@@ -132,6 +135,9 @@ class Classifier(pl.LightningModule):
             }
         )
         self.report(self.current_epoch + 1, 0.0, loss)
+        # Not after the last one: what comes then is writing the result, and a fit that is over cannot go on.
+        if self.current_epoch + 1 < self.recipe.epochs:
+            self.save()
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.network(images.contiguous(memory_format=torch.channels_last)).float()
