@@ -138,7 +138,7 @@ def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run
 
 def _print_plan(prepared: Any, folder: Path) -> None:
     from roadmap.cost.counting import CONVENTION
-    from roadmap.study.runner import steps_of
+    from roadmap.study.spec import steps_of
 
     data = prepared.data
     click.echo(

@@ -7,6 +7,7 @@ import time
 from statistics import mean, stdev
 from typing import Any, Protocol
 
+from roadmap.study.spec import steps_of
 from roadmap.training.spec import RunSpec
 
 
@@ -119,7 +120,7 @@ class LiveDisplay:
         table = Table(box=None, pad_edge=False)
         for name in ("step", "seeds", "top-1 %", "std", "s a run"):
             table.add_column(name, justify="left" if name == "step" else "right")
-        for step in dict.fromkeys(run.step for run in self._runs):
+        for step in steps_of(self._runs):
             runs = [run for run in self._runs if run.step == step]
             results = [self._results[run.signature] for run in runs if run.signature in self._results]
             top1 = [result["top1"] for result in results if result["status"] == "done"]

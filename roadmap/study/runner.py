@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -119,8 +118,3 @@ def _train(study: Prepared, run: RunSpec, store: Store, display: Display, comman
     }  # fmt: skip
     store.finish(run.signature, record)
     return record
-
-
-def steps_of(runs: Sequence[RunSpec]) -> list[str]:
-    """The steps of some runs, each once, in order."""
-    return list(dict.fromkeys(run.step for run in runs))

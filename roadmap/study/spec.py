@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ class Scale:
 
 SMALL_IMAGE = 128
 #: On sets too small for a recipe's batch, batches shrink until an epoch has so many steps, down to so many images.
-MOST_STEPS, SMALLEST_BATCH = 50, 32
+FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
@@ -224,8 +225,13 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
     return runs
 
 
+def steps_of(runs: Sequence[RunSpec]) -> list[str]:
+    """The steps of some runs, each once, in order."""
+    return list(dict.fromkeys(run.step for run in runs))
+
+
 def _recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
     """The recipe with the study's own settings, and with batches that suit the number of training images."""
-    batch_size = spec.batch_size or min(recipe.batch_size, max(SMALLEST_BATCH, images // MOST_STEPS // 2 * 2))
+    batch_size = spec.batch_size or min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS // 2 * 2))
     batch_size = min(batch_size, max(2, images // 2 * 2))
     return recipe.with_training(spec.epochs, None if batch_size == recipe.batch_size else batch_size, spec.lr)
