@@ -88,52 +88,92 @@ def study_options(command: Any) -> Any:
     return command
 
 
-@cli.command()
-@click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.yaml]")
-@study_options
-@click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of the results [default: results/NAME]."
+STUDY_ARGUMENT = click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.yaml]")
+OUT_OPTION = click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FOLDER", help="Folder of table and figure [default: results/NAME]."
 )
-@click.option("--resume", is_flag=True, help="Go on with the study in the output folder; finished runs are kept.")
+STORE_OPTION = click.option(
+    "--store", type=click.Path(path_type=Path), metavar="FOLDER", envvar="ROADMAP_STORE",
+    help="Folder of the runs, shared by studies [default: $ROADMAP_STORE, else results/store].",
+)  # fmt: skip
+
+
+@cli.command()
+@STUDY_ARGUMENT
+@study_options
+@OUT_OPTION
+@STORE_OPTION
+@click.option("--resume", is_flag=True, help="Only go on with a study that was begun in the output folder.")
+@click.option("--retrain", type=click.Choice(["failed", "all"]), help="Forget the study's failed runs, or all, before.")
 @click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
 @click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; start and write nothing.")
-def run(study: Path | None, out: Path | None, resume: bool, paper: bool, dry_run: bool, **settings: Any) -> None:
+def run(
+    study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
+    dry_run: bool, **settings: Any,
+) -> None:  # fmt: skip
     """Train the rungs of the ladder and draw the trajectory.
 
     Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
     settings, one a line; options given here replace them.
 
-    Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg, and for each run its record and
-    its trained weights.
+    Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg. Records and trained weights of
+    the runs are in the store. A run that is there is never trained again, by any study, unless --retrain says so: the
+    same command again goes on with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops
+    at once.
     """
     from roadmap.api import carry_out
     from roadmap.study.display import make_display
+
+    prepared, folder, place = _prepare(study, out, store, settings)
+    if dry_run:
+        _print_plan(prepared, folder)
+        return
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    try:
+        command = shlex.join(["roadmap", *sys.argv[1:]])
+        results = carry_out(prepared, folder, place, make_display(), command, resume, retrain, paper)
+    except KeyboardInterrupt:
+        again = shlex.join(["roadmap", *_without_retrain(words), "--resume"])
+        click.echo(f"\nstopped; finished runs are kept. To go on: {again}", err=True)
+        sys.exit(130)
+    click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg; runs: {place.folder}")
+    _print_times(results.runs)
+    failed = results.runs[results.runs["status"] != "done"]
+    if len(failed):
+        click.echo(f"{len(failed)} of {len(prepared.runs)} runs failed:", err=True)
+        for row in failed.itertuples():
+            click.echo(f"  {row.step} seed {row.seed} ({row.signature}): {row.reason}", err=True)
+        sys.exit(1)
+
+
+def _prepare(study: Path | None, out: Path | None, store: Path | None, settings: dict[str, Any]) -> Any:
+    """(prepared study, its folder, its store) from the options of a command."""
     from roadmap.study.runner import default_folder, prepare
     from roadmap.study.spec import load_spec
+    from roadmap.study.store import DEFAULT_STORE, Store
 
     given = {name: value for name, value in settings.items() if value is not None and value != ()}
     if "only" in given:
         given["only"] = ",".join(given["only"])
     spec = load_spec(study, **given)
-    folder = out or default_folder(spec)
-    prepared = prepare(spec)
-    if dry_run:
-        _print_plan(prepared, folder)
-        return
-    try:
-        command = shlex.join(["roadmap", *sys.argv[1:]])
-        results = carry_out(prepared, folder, resume, make_display(), command, paper)
-    except KeyboardInterrupt:
-        words = [word for word in sys.argv[1:] if word != "--resume"]
-        click.echo(
-            f"\nstopped; finished runs are kept. To go on: {shlex.join(['roadmap', *words, '--resume'])}", err=True
-        )
-        sys.exit(130)
-    click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg")
-    diverged = int((results.runs["status"] != "done").sum())
-    if diverged:
-        click.echo(f"{diverged} of {len(prepared.runs)} runs diverged; trajectory.csv says which", err=True)
-        sys.exit(1)
+    return prepare(spec), out or default_folder(spec), Store(store or DEFAULT_STORE)
+
+
+def _without_retrain(words: list[str]) -> list[str]:
+    """The same command, but what was forgotten once is not forgotten again."""
+    kept = [word for word in words if not word.startswith("--retrain=")]
+    if "--retrain" in kept:
+        place = kept.index("--retrain")
+        del kept[place : place + 2]
+    return kept
+
+
+def _print_times(runs: Any) -> None:
+    """The real time beside the estimate, where there was one."""
+    known = runs[runs["estimated_seconds"].notna() & (runs["status"] == "done")]
+    if len(known):
+        real, estimated = known["wall_seconds"].sum(), known["estimated_seconds"].sum()
+        click.echo(f"time of {len(known)} runs: {real:.0f} s, estimated {estimated:.0f} s ({real / estimated:.2f} of it)")
 
 
 def _print_plan(prepared: Any, folder: Path) -> None:

@@ -16,13 +16,24 @@ from roadmap.checks import RoadmapError
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path that takes the place of ``path`` when the block ends well, and is removed when it does not."""
+    """A temporary path that takes the place of ``path`` when the block ends well, and is removed when it does not.
+
+    The file is on the disk, not only in the system's memory, before it takes its name.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

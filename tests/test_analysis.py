@@ -33,7 +33,7 @@ def make_rows(scores, regime="resnet50", **values):
             "step": step,
             "adopted": ladder(regime)[step].adopted,
             "seed": seed,
-            "status": "diverged" if top1 is None else "done",
+            "status": "failed" if top1 is None else "done",
             "reason": "the loss is nan in epoch 3" if top1 is None else None,
             "gmacs": 0.01 * (1 + ladder(regime).names.index(step)),
             "params": 123_456,
@@ -112,7 +112,7 @@ def test_means_and_intervals_agree_with_scipy():
         assert row["top1_mean"] == pytest.approx(np.mean(values))
         assert row["top1_std"] == pytest.approx(stats.tstd(values))
         assert (row["top1_low"], row["top1_high"]) == pytest.approx((low, high))
-        assert (row["seeds"], row["diverged"]) == (4, 0)
+        assert (row["seeds"], row["failed"]) == (4, 0)
 
 
 def test_gains_agree_with_the_paired_test_of_scipy():
@@ -174,7 +174,7 @@ def test_diverged_runs_are_counted_and_do_not_enter_means():
         "fewer_norms": {0: 65.0, 1: None},
     })  # fmt: skip
     summary = summarize(runs)
-    assert list(summary["diverged"]) == [0, 2, 1]
+    assert list(summary["failed"]) == [0, 2, 1]
     assert list(summary["seeds"]) == [2, 0, 1]
     lost, half = row_of(summary, "fewer_activations"), row_of(summary, "fewer_norms")
     assert lost[["top1_mean", "gain", "gain_low", "seconds_mean"]].isna().all()
@@ -184,7 +184,7 @@ def test_diverged_runs_are_counted_and_do_not_enter_means():
 
 def test_a_study_in_which_everything_diverged_still_has_a_table():
     summary = summarize(make_runs({"resnet50": {0: None}, "gelu": {0: None}}))
-    assert list(summary["diverged"]) == [1, 1]
+    assert list(summary["failed"]) == [1, 1]
     assert summary["top1_mean"].isna().all()
 
 
@@ -299,7 +299,7 @@ def test_the_path_breaks_where_a_rung_diverged():
     runs = make_runs({"gelu": {0: 60.0}, "fewer_activations": {0: None}, "fewer_norms": {0: 61.0}})
     axes = axes_of(draw_trajectory(runs))["accuracy"]
     assert np.isnan(lines_of(axes)["path"].get_xdata()[1])
-    (text,) = (text for text in axes.texts if text.get_text() == "diverged")
+    (text,) = (text for text in axes.texts if text.get_text() == "failed")
     assert text.get_position()[1] == 1
 
 
@@ -418,7 +418,7 @@ def test_a_study_is_read_from_its_folder(tmp_path):
     assert study.path == tmp_path / "study"
     assert list(study.runs["step"]) == ["resnet50", "resnet50", "modern_recipe", "modern_recipe"]
     assert list(study.summary["top1_mean"]) == [60.5, 65.0]
-    assert list(study.summary["diverged"]) == [0, 1]
+    assert list(study.summary["failed"]) == [0, 1]
 
 
 def test_a_folder_without_a_study(tmp_path):

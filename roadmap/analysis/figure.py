@@ -63,7 +63,7 @@ def draw_trajectory(runs: pd.DataFrame, paper: bool = False, title: str | None =
 
     ``runs`` has one row a run, as in `roadmap.analysis.tables.Study`. Large dots are mean top1 in per cent, whiskers
     the sample standard deviation over seeds, small dots the seeds; the line joins the adopted rungs and breaks at one
-    that diverged. Roads not taken are hollow and hatched. Bars are GMACs (convolution and linear layers, 1e9).
+    that failed. Roads not taken are hollow and hatched. Bars are GMACs (convolution and linear layers, 1e9).
 
     ``paper`` adds Table 10 or 11 of the paper: top1 on ImageNet-1K on a second axis above, and, where the study has the
     paper's size (224 px, base width 64, every block), the printed GFLOPs beside the bars.
@@ -211,7 +211,7 @@ def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame) -> Non
             )
         if not len(seeds):
             axes.text(
-                0.5, row, "diverged", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic"
+                0.5, row, "failed", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic"
             )
     low, high = _limits(runs["top1"])
     axes.set_xlim(low, high)
@@ -245,8 +245,8 @@ def _draw_numbers(axes: Axes, summary: pd.DataFrame) -> None:
             notes.append(_signed(step["gain"]))
         if not pd.isna(step["gain_low"]):
             notes[-1] += f" [{_signed(step['gain_low'])}, {_signed(step['gain_high'])}]"
-        if step["diverged"]:
-            notes.append(f"{step['diverged']} of {step['seeds'] + step['diverged']} diverged")
+        if step["failed"]:
+            notes.append(f"{step['failed']} of {step['seeds'] + step['failed']} failed")
         found = step["gain_low"] > 0 or step["gain_high"] < 0
         axes.annotate(main, (1, row), xytext=(9, 1), va="bottom", **place)
         axes.annotate(

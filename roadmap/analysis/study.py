@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from roadmap.analysis.figure import draw_trajectory
 from roadmap.analysis.tables import summarize
 from roadmap.checks import RoadmapError
-from roadmap.study.store import read_rows
+from roadmap.study.folder import StudyFolder
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def load_study(path: str | Path) -> Study:
     Raises `RoadmapError` with one sentence where the folder does not exist, or holds no study or no finished run.
     """
     path = Path(path)
-    rows = read_rows(path)
+    rows = StudyFolder(path).rows()
     if not rows:
         raise RoadmapError(f"{path} holds no finished run yet")
     return Study(path, pd.DataFrame(rows))

@@ -20,14 +20,14 @@ CONFIDENCE = 0.95
 def summarize(runs: pd.DataFrame) -> pd.DataFrame:
     """One row a step, in the ladder's order, from one row a run.
 
-    Only runs that ended well (status ``done``) enter a mean; a step whose runs all diverged has NaN there. In what
+    Only runs that ended well (status ``done``) enter a mean; a step whose runs all failed has NaN there. In what
     follows x_1 ... x_n are the top1 of a step's n such runs, and t is the 97.5 % quantile of Student's t distribution
     with n - 1 degrees of freedom. Accuracies are in per cent (0 to 100), gains in percentage points.
 
     step, adopted
         Name of the rung; False for a road not taken.
-    seeds, diverged
-        n, and the number of runs that diverged.
+    seeds, failed
+        n, and the number of runs that failed.
     gmacs, params
         Multiply-accumulates of convolution and linear layers in 1e9 for one image of the study's size; parameters.
     top1_mean, top1_std
@@ -79,7 +79,7 @@ def _summary_row(steps: Ladder, rung: Rung, runs: pd.DataFrame, scores: Mapping[
         "step": rung.name,
         "adopted": rung.adopted,
         "seeds": len(done),
-        "diverged": len(runs) - len(done),
+        "failed": len(runs) - len(done),
         "gmacs": float(runs["gmacs"].iloc[0]),
         "params": int(runs["params"].iloc[0]),
         "top1_mean": mean,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
+from roadmap.processes import prepare_processes, without_main
 
 MIB = 2**20
 
@@ -42,8 +42,7 @@ def measure(
     results = []
     for training in (False, True):
         # A process's peak memory never falls: every measurement has a process of its own.
-        context = _processes()
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with without_main(), ProcessPoolExecutor(1, mp_context=prepare_processes()) as pool:
             task = pool.submit(_measure, design, image_size, batch_size, device, seconds, threads, training)
             try:
                 results.append(task.result())
@@ -52,15 +51,6 @@ def measure(
                     f"a batch of {batch_size} images of {image_size} pixels does not fit into memory"
                 ) from None
     return Speed(*results[0], *results[1])
-
-
-def _processes() -> multiprocessing.context.BaseContext:
-    """Clean processes; where the system can, forked from one that has imported torch and done nothing else."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["roadmap.network.model"])
-    return context
 
 
 def _measure(
@@ -79,7 +69,7 @@ def _measure(
     device = torch.device(device_name)
     if threads:
         torch.set_num_threads(threads)
-    before = _peak_resident()
+    before = peak_resident()
     network = RoadmapNet(design).to(device).to(memory_format=torch.channels_last).train(training)
     images = torch.randn(batch_size, design.in_channels, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
@@ -102,7 +92,7 @@ def _measure(
         raise MemoryError from None
     if device.type == "cuda":
         return rate, torch.cuda.max_memory_allocated(device) / MIB
-    return rate, (_peak_resident() - before) / MIB
+    return rate, (peak_resident() - before) / MIB
 
 
 def _rate(step: Callable[[], None], device, seconds: float) -> float:
@@ -127,7 +117,7 @@ def _rate(step: Callable[[], None], device, seconds: float) -> float:
     return 1 / sorted(durations)[len(durations) // 2]
 
 
-def _peak_resident() -> int:
+def peak_resident() -> int:
     """Peak resident set of this process in bytes; 0 where the system does not tell (Windows)."""
     try:
         import resource

@@ -46,6 +46,8 @@ class Batcher:
     ``seed_everything(seed, e, EPOCH)`` when the epoch starts. Images that are in memory are augmented in batches on
     ``device``, each image by its own draw; others, and all images of a recipe with RandAugment, go one by one through
     transforms in ``workers`` processes.
+
+    Where ``ranks`` processes train together, each takes its ``rank``-th share of every batch.
     """
 
     def __init__(
@@ -55,15 +57,18 @@ class Batcher:
         seed: int,
         device: torch.device | str = "cpu",
         workers: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         self.data, self.recipe, self.seed, self.workers = data, recipe, seed, workers
-        self._device = torch.device(device)
+        self.rank, self.ranks = rank, ranks
+        self.device = torch.device(device)
         self._flips = recipe.flip and data.flip
         self._stores: dict[int, Batch] = {}
 
     @property
     def batch_size(self) -> int:
-        """Images a training step: the recipe's, or all there are."""
+        """Images a training step, of all ranks together: the recipe's, or all there are."""
         return min(self.recipe.batch_size, len(self.data.train) // 2 * 2 if self.recipe.mixes else len(self.data.train))
 
     @property
@@ -84,12 +89,12 @@ class Batcher:
                 num_classes=len(self.data.class_names),
             )
         if self.data.in_memory and self.recipe.randaugment is None:
-            erase = self._erase(self._device.type)
+            erase = self._erase(self.device.type)
             batches = _TensorBatches(self, self.data.train, order, self.batch_size, self._augment(epoch), erase)
             return _Batches(batches, mix)
         transform = transforms.Compose(self._image_transforms())
-        images = _Images(self.data.train, order, transform, (self.seed, epoch, IMAGE))
-        return _Batches(self._loader(images, self.batch_size), mix)
+        images = _Images(self.data.train, order, transform, (self.seed, epoch, IMAGE), self._share(len(order)))
+        return _Batches(self._loader(images, self.batch_size // self.ranks), mix)
 
     def testing(self) -> _Batches:
         """The test batches, in order, without augmentation."""
@@ -98,13 +103,18 @@ class Batcher:
         if self.data.in_memory:
             return _Batches(_TensorBatches(self, self.data.test, order, size))
         cut = transforms.Lambda(_Fit(self.data.image_size, self.data.crop_share))
-        images = _Images(self.data.test, order, transforms.Compose([cut, *self._to_tensor()]), (0, 0, IMAGE))
+        transform = transforms.Compose([cut, *self._to_tensor()])
+        images = _Images(self.data.test, order, transform, (0, 0, IMAGE), order[self.rank :: self.ranks])
         return _Batches(self._loader(images, size))
+
+    def _share(self, count: int) -> np.ndarray:
+        """This rank's places among ``count`` images that are cut into whole batches."""
+        return np.arange(count).reshape(-1, self.ranks, self.batch_size // self.ranks)[:, self.rank].ravel()
 
     def store(self, split: Split) -> Batch:
         """A split on the device: images uint8 (M, S, S, 3) and labels (M,)."""
         if id(split) not in self._stores:
-            images, labels = (torch.from_numpy(array).to(self._device) for array in (split.images, split.labels))
+            images, labels = (torch.from_numpy(array).to(self.device) for array in (split.images, split.labels))
             self._stores[id(split)] = images, labels
         return self._stores[id(split)]
 
@@ -169,7 +179,7 @@ class Batcher:
     def _loader(self, images: Dataset, size: int) -> DataLoader:
         # Its own generator, for the loader draws a number that would come from the network's.
         return DataLoader(
-            images, size, num_workers=self.workers, pin_memory=self._device.type == "cuda", generator=torch.Generator()
+            images, size, num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator()
         )
 
 
@@ -212,21 +222,28 @@ class _TensorBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         store, labels = self.batcher.store(self.split)
+        rank, ranks = self.batcher.rank, self.batcher.ranks
         for indices in torch.from_numpy(self.order).to(store.device).split(self.size):
-            images = self.batcher.normalize(self.augment(store, indices) if self.augment else store[indices])
+            pixels = self.augment(store, indices) if self.augment else store[indices]
+            if ranks > 1:  # every rank draws the augmentation of the whole batch, so that its images have no say in it
+                pixels, indices = (part.tensor_split(ranks)[rank] for part in (pixels, indices))
+            images = self.batcher.normalize(pixels)
             yield (self.erase(images) if self.erase else images), labels[indices]
 
 
 class _Images(Dataset):
     """Images one by one, each transformed with the generators seeded by (seed, epoch, IMAGE, place in the epoch)."""
 
-    def __init__(self, split: Split, order: np.ndarray, transform: Callable, keys: tuple[int, int, int]) -> None:
-        self._split, self._order, self._transform, self._keys = split, order, transform, keys
+    def __init__(
+        self, split: Split, order: np.ndarray, transform: Callable, keys: tuple[int, int, int], places: np.ndarray
+    ) -> None:
+        self._split, self._order, self._transform, self._keys, self._places = split, order, transform, keys, places
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._places)
 
-    def __getitem__(self, place: int) -> tuple[Tensor, int]:
+    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+        place = int(self._places[item])
         index = int(self._order[place])
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:

@@ -1,17 +1,25 @@
-"""Runs a study: every run of its plan, one after the other, into its folder."""
+"""Runs a study: what its plan asks for and the store does not hold yet, on an engine, until every run is settled."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import signal
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.study.display import Display
+from roadmap.study.engines import Engine
+from roadmap.study.folder import StudyFolder
 from roadmap.study.spec import StudySpec, plan
-from roadmap.study.store import WEIGHTS, Store
+from roadmap.study.store import DEFAULT_STORE, DamagedError, Store
+from roadmap.study.work import Outcome, Task, is_settled, record_failure
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -20,6 +28,14 @@ if TYPE_CHECKING:
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
 TRAINING_FLOPS_PER_MAC = 6
+#: Seconds between two looks at the runs at work, and at those that another process has.
+LOOK, LOOK_ELSEWHERE = 0.5, 2.0
+#: Seconds between two writings of a growing table.
+TABLE_INTERVAL = 5.0
+
+
+class Stopped(KeyboardInterrupt):  # noqa: N818  (as KeyboardInterrupt)
+    """The study was stopped by Ctrl-C or a signal; everything finished is kept, and what was at work is saved."""
 
 
 @dataclass(frozen=True)
@@ -41,80 +57,273 @@ class Prepared:
         images = len(self.data.train) * run.recipe.epochs
         return TRAINING_FLOPS_PER_MAC * self.cost(run).gmacs * 1e9 * images / 1e15
 
+    def task(self, run: RunSpec, store: Store) -> Task:
+        """A run with all that whoever carries it out must know."""
+        cost, recipe, data = self.cost(run), run.recipe, self.data
+        return Task(
+            run=run,
+            store=str(store.folder.absolute()),
+            execution=self.spec.execution,
+            cost={
+                "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
+                "macs_by_operator": cost.macs_by_operator,
+            },
+            facts={
+                "labels": {
+                    "stem_stride": run.design.stem_stride, "recipe": recipe.name, "optimizer": recipe.optimizer,
+                    "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": self.spec.compile,
+                },
+                "data": {
+                    "classes": data.class_names, "train": len(data.train), "test": len(data.test),
+                    "mean": data.mean, "std": data.std,
+                },
+            },
+        )  # fmt: skip
+
 
 def prepare(spec: StudySpec) -> Prepared:
     """Open the data, resolve every run and count its cost; nothing is written. Raises `RoadmapError`."""
+    from roadmap.processes import prepare_processes
+
+    if spec.engine == "local":
+        prepare_processes()  # imports what workers need, while this process does the same and counts
     from roadmap.cost.counting import count
     from roadmap.data.sources import open_data
+    from roadmap.study.loggers import check_logger
     from roadmap.training.device import resolve_device
+    from roadmap.training.fit import check_shares
 
-    device = resolve_device(spec.execution, spec.precision)
+    check_logger(spec.logger)
+    # On a cluster the devices are others' than this machine's.
+    device = str(resolve_device(spec.execution, spec.precision)) if spec.engine == "local" else spec.device
     data = open_data(spec.data, spec.data_dir, spec.image_size, spec.download, spec.loading)
     runs = plan(spec, data)
+    for run in runs:
+        check_shares(run, spec.execution.processes, device.partition(":")[0])
     costs = {run.step: count(run.design, data.image_size) for run in runs}
-    return Prepared(spec, data, runs, costs, str(device))
+    return Prepared(spec, data, runs, costs, device)
 
 
 def default_folder(spec: StudySpec) -> Path:
-    """Where a study's results go where nothing is said."""
-    return Path("results") / spec.name
+    """Where a study's table and figure go where nothing is said."""
+    return DEFAULT_STORE.parent / spec.name
 
 
-def run_study(study: Prepared, folder: Path, resume: bool, display: Display, command: str) -> None:
-    """Train the runs that the folder does not hold yet, and write the table. ``command`` is kept with each run.
+def run_study(
+    study: Prepared,
+    folder: Path,
+    store: Store,
+    resume: bool,
+    display: Display,
+    command: str,
+    retrain: str | None = None,
+    engine: Engine | None = None,
+) -> None:
+    """Train the runs that the store does not hold yet, and write the table. ``command`` is kept with each run.
 
-    A run that diverges is recorded as such and the rest go on. Raises `RoadmapError` where the folder cannot be used,
-    and `KeyboardInterrupt` when stopped by Ctrl-C; what is finished is kept then.
+    A run that diverges, raises an error or does not fit into memory is recorded as failed, and the rest go on. One
+    whose process died or that ran out of memory is tried again first, ``spec.retries`` times: out of memory at once
+    with nothing beside it, otherwise so at the last try. ``retrain`` forgets ``failed`` or ``all`` runs of this study
+    before. Raises `RoadmapError` where the store or folder cannot be used, and `Stopped` when stopped by Ctrl-C.
     """
-    store = Store(folder)
+    from roadmap.study.engines import make_engine
+    from roadmap.study.estimate import known_seconds
+
+    store.begin()
+    place = StudyFolder(folder)
     asked = dataclasses.asdict(study.spec) | {"fingerprint": study.data.fingerprint}
     content = {"spec": asked, "command": command, "classes": study.data.class_names}
-    store.begin(content | {"runs": [run.to_dict() for run in study.runs]}, resume)
+    place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store, resume)
+    if retrain:
+        _forget(study.runs, store, retrain)
+    engine = engine or make_engine(study, store)
     try:
-        with display:
-            display.begin(study.runs, {run.signature: study.petaflops(run) for run in study.runs})
-            for run in study.runs:
-                record = store.record(run.signature)
-                if record is None or (record["result"]["status"] == "done" and not store.has_weights(run.signature)):
-                    display.start(run)
-                    record = _train(study, run, store, display, command)
-                    store.write_table()
-                display.finish(run, record["result"])
-        store.write_table()
+        measured = known_seconds(study, store, engine)
+        _Round(study, place, store, engine, display, command, measured).go()
     except OSError as error:
         raise RoadmapError(f"the study in {folder} had to stop: {error}") from None
 
 
-def _train(study: Prepared, run: RunSpec, store: Store, display: Display, command: str) -> dict[str, Any]:
-    from roadmap.network.weights import save_weights
-    from roadmap.training.device import environment, resolve_device
-    from roadmap.training.fit import fit_run
+def _forget(runs: list[RunSpec], store: Store, which: str) -> None:
+    for run in runs:
+        try:
+            record = store.record(run.signature)
+        except DamagedError:
+            record = None
+        if record is not None and (which == "all" or record["result"]["status"] == "failed"):
+            store.remove(run.signature)
 
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    folder = store.partial(run.signature)
-    result = fit_run(run, study.data, folder, study.spec.execution, lambda *progress: display.progress(run, *progress))
-    if result.metrics["status"] == "done":
-        save_weights(result.network, folder / WEIGHTS)
-    cost = study.cost(run)
-    recipe = run.recipe
-    record = {
-        "run": run.to_dict(),
-        "cost": {
-            "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
-            "macs_by_operator": cost.macs_by_operator,
-        },
-        "result": result.metrics,
-        "history": result.history,
-        "labels": {
-            "stem_stride": run.design.stem_stride, "recipe": recipe.name, "optimizer": recipe.optimizer,
-            "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": study.spec.compile,
-        },
-        "data": {
-            "classes": study.data.class_names, "train": len(study.data.train), "test": len(study.data.test),
-            "mean": study.data.mean, "std": study.data.std,
-        },
-        "environment": environment(resolve_device(study.spec.execution)),
-        "origin": {"command": command, "started": started},
-    }  # fmt: skip
-    store.finish(run.signature, record)
-    return record
+
+class _Round:
+    """One start of a study: hands out tasks and hears what becomes of them, until every run is settled."""
+
+    def __init__(
+        self, study: Prepared, folder: StudyFolder, store: Store, engine: Engine, display: Display, command: str,
+        measured: dict[str, float],
+    ) -> None:  # fmt: skip
+        self.study, self.folder, self.store, self.engine, self.display = study, folder, store, engine, display
+        self.measured = measured
+        self.origin = {"command": command, "engine": study.spec.engine}
+        self.log_folder = str((folder.folder / "logs").absolute())
+        self.waiting: deque[RunSpec] = deque()
+        self.alone: deque[RunSpec] = deque()  # to be tried again with nothing beside them
+        self.lonely: set[str] = set()  # those that are, or were
+        self.running: dict[str, RunSpec] = {}
+        self.elsewhere: dict[str, RunSpec] = {}  # another process is at them
+        self.tries: Counter[str] = Counter()
+        self.stops = 0
+        self._looked = self._tabled = 0.0
+
+    def go(self) -> None:
+        study = self.study
+        with self.display:
+            petaflops = {run.signature: study.petaflops(run) for run in study.runs}
+            self.display.begin(study.runs, petaflops, self.engine.slots, self.measured)
+            for run in study.runs:
+                record = self._settled(run)
+                if record is None:
+                    self.waiting.append(run)
+                else:
+                    self.display.finish(run, record["result"], trained=False)
+            if self.waiting:
+                with self._hearing_signals(), self.engine:
+                    self._work()
+        self.folder.write_table()
+        if self.stops:
+            raise Stopped
+
+    def _work(self) -> None:
+        while self.waiting or self.alone or self.running or self.elsewhere:
+            if self.stops and not self.running:
+                return
+            if not self.stops:
+                self._hand_out()
+            for task, outcome in self.engine.wait(LOOK):
+                self._hear(task.run, outcome)
+            self._look()
+
+    def _hand_out(self) -> None:
+        while self.waiting and not self.alone and len(self.running) < self.engine.slots:
+            self._submit(self.waiting.popleft())
+        if self.alone and not self.running:
+            self._submit(self.alone.popleft())
+
+    def _submit(self, run: RunSpec) -> None:
+        if self.store.is_claimed(run.signature):
+            self.elsewhere[run.signature] = run
+            return
+        self.tries[run.signature] += 1
+        self.running[run.signature] = run
+        task = self.study.task(run, self.store)
+        seconds = self.measured.get(run.signature)
+        origin = {**self.origin, "attempts": self.tries[run.signature], "estimated_seconds": seconds}
+        spec = self.study.spec
+        logs = {"logger": spec.logger, "log_folder": self.log_folder, "study": self.folder.folder.absolute().name}
+        self.engine.submit(dataclasses.replace(task, origin=origin, **logs))
+        self.display.start(run)
+
+    def _hear(self, run: RunSpec, outcome: Outcome) -> None:
+        del self.running[run.signature]
+        if outcome.kind == "storage":
+            self.engine.kill()
+            raise RoadmapError(
+                f"the study had to stop, for {self.store.folder} cannot be written: {outcome.reason}; "
+                "what is finished is kept, and the same command goes on"
+            )
+        if outcome.kind == "finished":
+            record = self._settled(run, failed_too=True)
+            if record is None:
+                raise RoadmapError(f"run {run.signature} has gone from {self.store.folder} while the study ran")
+            self.display.finish(run, record["result"], trained=True)
+            if time.monotonic() - self._tabled > TABLE_INTERVAL:
+                self.folder.write_table()
+                self._tabled = time.monotonic()
+        elif outcome.kind == "busy":
+            self.tries[run.signature] -= 1
+            self.elsewhere[run.signature] = run
+            self.display.pause(run, "another process has it")
+        elif outcome.kind == "stopped":
+            self.tries[run.signature] -= 1
+            self.waiting.appendleft(run)
+            self.display.pause(run, "stopped, saved" if self.stops else "stopped by another process, saved")
+        else:
+            self._try_again(run, outcome)
+
+    def _try_again(self, run: RunSpec, outcome: Outcome) -> None:
+        if self.stops:
+            self.waiting.appendleft(run)
+            self.display.pause(run, outcome.reason)
+            return
+        tries, most = self.tries[run.signature], self.study.spec.retries + 1
+        what = "out of memory" if outcome.kind == "memory" else "died"
+        was_alone = self.engine.slots == 1 or run.signature in self.lonely
+        if tries < most and not (outcome.kind == "memory" and was_alone):
+            lonely = self.engine.slots > 1 and (outcome.kind == "memory" or tries + 1 == most)
+            if lonely:
+                self.lonely.add(run.signature)
+            (self.alone if lonely else self.waiting).appendleft(run)
+            beside = ", with nothing beside it" if lonely else ""
+            self.display.pause(run, f"{what}: {outcome.reason}; try {tries + 1} of {most}{beside}")
+            return
+        task = self.study.task(run, self.store)
+        with self.store.claim(run.signature, 5.0) as mine:
+            if mine:
+                origin = {**self.origin, "attempts": tries, "estimated_seconds": self.measured.get(run.signature)}
+                record_failure(dataclasses.replace(task, origin=origin), self.store, f"{what}: {outcome.reason}")
+        record = self._settled(run, failed_too=True)
+        if record is not None:
+            self.display.finish(run, record["result"], trained=True)
+        else:
+            self.elsewhere[run.signature] = run
+
+    def _look(self) -> None:
+        """See how far the runs are, here and elsewhere."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK:
+            self._looked = now
+            for signature, run in self.running.items():
+                self.display.progress(run, self.store.progress(signature))
+            self.display.refresh(list(self.waiting) + list(self.alone), len(self.elsewhere))
+        for signature, run in list(self.elsewhere.items()):
+            record = self._settled(run, failed_too=True)
+            claimed = self.store.is_claimed(signature)
+            if record is not None and not claimed:
+                del self.elsewhere[signature]
+                self.display.finish(run, record["result"], trained=False)
+            elif not claimed and record is None and (record := self._settled(run, failed_too=True)) is None:
+                del self.elsewhere[signature]
+                self.waiting.append(run)
+        if self.elsewhere and not self.running:
+            time.sleep(LOOK)
+
+    def _settled(self, run: RunSpec, failed_too: bool = False) -> dict[str, Any] | None:
+        """The run's record if it need not be trained; ``failed_too``: in this round."""
+        try:
+            record = self.store.record(run.signature)
+        except DamagedError as error:
+            self.display.say(f"{error}: it is trained again")
+            return None
+        return record if is_settled(record) or failed_too else None
+
+    @contextlib.contextmanager
+    def _hearing_signals(self) -> Iterator[None]:
+        """Ctrl-C once: finish the running epochs, save, stop; twice: stop now. A request to terminate is the former."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def hear(number: int, frame: object) -> None:
+            self.stops += 1
+            if self.stops > 1:
+                self.engine.kill()
+                raise Stopped
+            self.engine.stop()
+            self.display.say("stopping after the running epochs; Ctrl-C again stops now")
+
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, hear) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

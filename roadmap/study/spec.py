@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
 from roadmap.recipes.recipe import Recipe, load_recipe
 from roadmap.rungs import REGIMES, Rung, ladder
+from roadmap.study.engines import ENGINES
+from roadmap.study.loggers import LOGGERS
 from roadmap.training.spec import PRECISIONS, Execution, RunSpec
 
 if TYPE_CHECKING:
@@ -80,7 +83,22 @@ class StudySpec:
     device: str = setting("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
     compile: bool = setting("compile the networks with torch.compile", False)
     workers: int | None = setting("processes that load streamed images [default: one a core, 4 at most]", metavar="N")
-    threads: int | None = setting("CPU threads [default: torch's choice]", metavar="N")
+    threads: int | None = setting("CPU threads of a run [default: the cores, shared out among the jobs]", metavar="N")
+    jobs: str = setting("runs side by side; auto fills the machine: a core a run, on a card as many as gain by it",
+                        "auto", metavar="N|auto")  # fmt: skip
+    devices: int = setting("GPUs (or CPU processes) on each machine that train one run together", 1, metavar="N")
+    num_nodes: int = setting("machines that train one run together, with --engine ray or slurm", 1, metavar="N")
+    engine: str = setting("where runs are carried out: this machine, a Ray cluster, Slurm jobs", "local",
+                          choices=ENGINES)  # fmt: skip
+    address: str | None = setting("the Ray cluster, such as auto or HOST:6379 [default: one on this machine]",
+                                  metavar="ADDRESS")  # fmt: skip
+    gpus: float | None = setting("GPUs of a run on a cluster; 0.5 puts two on a card [default: 1 where --device is cuda]",
+                                 metavar="N")  # fmt: skip
+    slurm: str | None = setting("settings of Slurm jobs, such as partition=gpu,time=600 (minutes)",
+                                metavar="NAME=VALUE,...")  # fmt: skip
+    retries: int = setting("how often a run is tried again whose process died or ran out of memory", 2, metavar="N")
+    logger: str | None = setting("log every run with this one of Lightning's loggers, one group a study",
+                                 choices=tuple(LOGGERS))  # fmt: skip
 
     def __post_init__(self) -> None:
         if isinstance(self.only, str):
@@ -116,13 +134,43 @@ class StudySpec:
         for name in ("from_", "upto", "data_dir", "recipe", "device"):
             if getattr(self, name) is not None:
                 check_text(option_name(name), getattr(self, name))
-        self.execution  # noqa: B018  (checks device, workers and threads)
+        if isinstance(self.jobs, int) and not isinstance(self.jobs, bool):  # as YAML reads it
+            object.__setattr__(self, "jobs", str(self.jobs))
+        if not isinstance(self.jobs, str) or not re.fullmatch(r"auto|[1-9][0-9]{0,3}", self.jobs):
+            raise RoadmapError(f"jobs is {self.jobs!r}, but must be auto or a number from 1 to 9999")
+        check_choice("engine", self.engine, ENGINES)
+        check_int("retries", self.retries, 0, 1000)
+        if self.logger is not None:
+            check_choice("logger", self.logger, LOGGERS)
+        if self.gpus is not None:
+            check_number("gpus", self.gpus, 0, 1024)
+        for name, engine in (("address", "ray"), ("slurm", "slurm")):
+            if getattr(self, name) is not None:
+                check_text(name, getattr(self, name))
+                if self.engine != engine:
+                    raise RoadmapError(f"--{name} is for --engine {engine}, but the engine is {self.engine}")
+        if self.gpus is not None and self.engine == "local":
+            raise RoadmapError("--gpus is for --engine ray or slurm; on this machine --jobs says how many share a card")
+        if self.num_nodes > 1 and self.engine == "local":
+            raise RoadmapError("--num-nodes above 1 needs --engine ray or slurm")
+        self.slurm_settings  # noqa: B018  (checks them)
+        self.execution  # noqa: B018  (checks device, workers, threads, devices and num_nodes)
         self.rungs  # noqa: B018  (checks the steps)
 
     @property
     def execution(self) -> Execution:
         """Where and how the runs are executed."""
-        return Execution(self.device, self.compile, self.workers, self.threads)
+        return Execution(self.device, self.compile, self.workers, self.threads, self.devices, self.num_nodes)
+
+    @property
+    def slurm_settings(self) -> dict[str, str | int]:
+        """The settings of Slurm jobs, by name."""
+        pairs = [pair.partition("=") for pair in (self.slurm or "").split(",") if pair.strip()]
+        for name, _, value in pairs:
+            if not re.fullmatch(r"\w+", name.strip()) or not value.strip():
+                raise RoadmapError(f"slurm is '{self.slurm}', but must be like partition=gpu,time=600")
+        values = {name.strip(): value.strip() for name, _, value in pairs}
+        return {name: int(value) if value.isdigit() else value for name, value in values.items()}
 
     @property
     def rungs(self) -> list[Rung]:

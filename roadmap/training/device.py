@@ -47,11 +47,13 @@ def device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {cores()} cores"
 
 
-def environment(device: torch.device) -> dict[str, Any]:
+def environment(device: torch.device, execution: Execution) -> dict[str, Any]:
     """Versions and hardware, one flat mapping of plain values."""
     return {
         "device": device.type,
         "device_name": device_name(device),
+        "devices": execution.processes,
+        "host": platform.node(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

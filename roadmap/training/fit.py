@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
@@ -21,14 +23,34 @@ from roadmap.data.sources import ImageData, cores
 from roadmap.files import whole_file
 from roadmap.network.model import RoadmapNet
 from roadmap.training.device import resolve_device
-from roadmap.training.module import Classifier, DivergedError
+from roadmap.training.module import Classifier, DivergedError, Progress
 from roadmap.training.spec import Execution, RunSpec
 
 #: A checkpoint is written at the first end of an epoch (but the last) after so many seconds.
 CHECKPOINT_INTERVAL = 10.0
 CHECKPOINT = "epoch.ckpt"
 
-Report = Callable[[int, float, float], None]
+
+class Watch:
+    """Hears nothing, never stops, and wants a checkpoint every `CHECKPOINT_INTERVAL` seconds."""
+
+    def __init__(self) -> None:
+        self._saved = time.monotonic()
+
+    def report(self, progress: Progress) -> None:
+        pass
+
+    def epoch_ended(self, history: list[dict[str, Any]]) -> None:
+        pass
+
+    def wants_stop(self) -> bool:
+        return False
+
+    def wants_checkpoint(self) -> bool:
+        if time.monotonic() - self._saved < CHECKPOINT_INTERVAL:
+            return False
+        self._saved = time.monotonic()
+        return True
 
 
 @dataclass(frozen=True)
@@ -41,66 +63,31 @@ class RunResult:
 
 
 def fit_run(
-    run: RunSpec,
-    data: ImageData,
-    folder: Path,
-    execution: Execution | None = None,
-    report: Report = lambda epoch, fraction, loss: None,
+    run: RunSpec, data: ImageData, folder: Path, execution: Execution | None = None, watch: Watch | None = None
 ) -> RunResult:
     """Train one network and test it once, after the last epoch.
 
-    ``folder`` takes the checkpoint of the running epoch; a run that finds one there continues from it and ends with
-    the same weights as a run that was never stopped. A loss that is no number ends the run with status ``diverged``.
-    ``report`` hears (epochs done, fraction of this one, mean training loss).
+    ``folder`` takes the checkpoint of the running epoch; a run that finds one there continues from it, with as many
+    threads as it was begun with, and ends with the same weights as a run that was never stopped. A loss that is no
+    number ends the run with status ``failed``. Raises `StoppedError` when ``watch`` wanted it to stop, `MemoryError`
+    when the device has not enough, and `RoadmapError` where the execution cannot be.
     """
-    execution = execution or Execution()
-    device = resolve_device(execution, run.precision)
-    if execution.threads:
-        torch.set_num_threads(execution.threads)
-    _be_quiet()
-    seed_everything(run.seed)
-    network = RoadmapNet(run.design)
-    network.to(memory_format=torch.channels_last)
-    workers = min(4, cores()) if execution.workers is None else execution.workers
-    batcher = Batcher(data, run.recipe, run.seed, device, workers)
-    checkpoint = folder / CHECKPOINT
-    saved = time.monotonic()
-
-    def save() -> None:
-        nonlocal saved
-        if time.monotonic() - saved >= CHECKPOINT_INTERVAL:
-            with whole_file(checkpoint) as temporary:
-                trainer.save_checkpoint(temporary)
-            saved = time.monotonic()
-
-    # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
-    module = Classifier(network, run.recipe, batcher, fused=run.precision != "16-mixed", report=report, save=save)
-    if execution.compile:
-        network.compile()  # the inner network alone, in place: names of parameters stay as they are
-    trainer = pl.Trainer(
-        accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index] if device.type == "cuda" else 1,
-        precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]
-        max_epochs=run.recipe.epochs,
-        gradient_clip_val=run.recipe.clip_gradient,
-        check_val_every_n_epoch=run.recipe.epochs,
-        reload_dataloaders_every_n_epochs=1,
-        barebones=True,  # no logging, bars, summaries or checkpoints of Lightning's own: a tenth of a small step
-        default_root_dir=folder,
-    )
-    resumed = checkpoint if _is_whole(checkpoint) else None
     started = time.perf_counter()
+    execution = execution or Execution()
+    checkpoint = folder / CHECKPOINT
+    threads = _threads_of(checkpoint)
+    module, trainer = make_fit(run, data, folder, execution, watch or Watch(), threads=threads)
     metrics: dict[str, Any] = {"status": "done", "reason": None}
     try:
-        trainer.fit(module, ckpt_path=resumed, weights_only=True)
+        trainer.fit(module, ckpt_path=checkpoint if threads else None, weights_only=True)
         metrics |= {"top1": module.top1, "top5": module.top5, "loss": module.test_loss}
     except DivergedError as error:
-        metrics = {"status": "diverged", "reason": str(error), "top1": None, "top5": None, "loss": None}
-    except torch.OutOfMemoryError:
-        raise RoadmapError(
-            f"{run.step} does not fit into the memory of {device} with batches of {run.recipe.batch_size}: "
-            "choose a smaller --batch-size"
-        ) from None
+        metrics = {"status": "failed", "reason": f"diverged: {error}", "top1": None, "top5": None, "loss": None}
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        where = module.batcher.device
+        raise MemoryError(f"batches of {run.recipe.batch_size} images do not fit into the memory of {where}") from None
     except SystemExit:  # Lightning's answer to Ctrl-C, which it then leaves ignored
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -111,16 +98,91 @@ def fit_run(
         "epochs": len(history),
         "seconds": module.train_seconds or time.perf_counter() - started,
         "images_per_second": module.train_images / module.train_seconds if module.train_seconds else None,
+        # what an interrupted run had trained before counts, too
+        "wall_seconds": time.perf_counter() - started + sum(epoch["seconds"] for epoch in history[: module.resumed_at]),
     }
-    return RunResult(metrics, history, network)
+    return RunResult(metrics, history, module.network)
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether there is a checkpoint that can be read; one that was cut off is not gone on with."""
+def make_fit(
+    run: RunSpec,
+    data: ImageData,
+    folder: Path,
+    execution: Execution,
+    watch: Watch,
+    threads: int | None = None,
+    kind: Callable[..., Classifier] = Classifier,
+) -> tuple[Any, pl.Trainer]:
+    """The LightningModule of a run and the Trainer that fits it. Raises `RoadmapError` where it cannot be executed."""
+    device = resolve_device(execution, run.precision)
+    if threads or execution.threads:
+        torch.set_num_threads(threads or execution.threads)
+    _be_quiet()
+    together = execution.processes > 1
+    rank = int(os.environ["RANK"]) if together else 0
+    check_shares(run, execution.processes, device.type)
+    seed_everything(run.seed)
+    network = RoadmapNet(run.design)
+    network.to(memory_format=torch.channels_last)
+    workers = min(4, cores()) if execution.workers is None else execution.workers
+    if together and device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    batcher = Batcher(data, run.recipe, run.seed, device, workers, rank, execution.processes)
+
+    def save() -> None:
+        if rank == 0:
+            with whole_file(folder / CHECKPOINT) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:  # takes part in gathering it, and writes nothing
+            trainer.save_checkpoint(folder / CHECKPOINT)
+
+    # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
+    module = kind(network, run.recipe, batcher, fused=run.precision != "16-mixed", watcher=watch, save=save)
+    if execution.compile:
+        network.compile()  # the inner network alone, in place: names of parameters stay as they are
+    options: dict[str, Any] = {"devices": [device.index] if device.type == "cuda" else 1}
+    if together:
+        # The batch is normalised as a whole, as one process would: the meaning of a run is not the number of devices.
+        options = {
+            "devices": execution.devices, "num_nodes": execution.num_nodes, "strategy": "ddp",
+            "plugins": [TorchElasticEnvironment()], "sync_batchnorm": device.type == "cuda",
+            "use_distributed_sampler": False,
+        }  # fmt: skip
+    trainer = pl.Trainer(
+        accelerator="gpu" if device.type == "cuda" else device.type,
+        precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]
+        max_epochs=run.recipe.epochs,
+        gradient_clip_val=run.recipe.clip_gradient,
+        check_val_every_n_epoch=run.recipe.epochs,
+        reload_dataloaders_every_n_epochs=1,
+        barebones=True,  # no logging, bars, summaries or checkpoints of Lightning's own: a tenth of a small step
+        default_root_dir=folder,
+        **options,
+    )
+    return module, trainer
+
+
+def check_shares(run: RunSpec, processes: int, device: str) -> None:
+    """Raise `RoadmapError` where so many processes cannot train this run together to the same end as one."""
+    if processes > 1 and run.recipe.batch_size % processes:
+        raise RoadmapError(f"batches of {run.recipe.batch_size} images cannot be shared out evenly to {processes}")
+    if processes > 1 and device != "cuda" and run.design.norm == "batch":
+        raise RoadmapError(
+            f"{run.step} normalises over the whole batch, which several processes can do on GPUs alone: use one device"
+        )
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether this says that memory ran out; on the CPU torch has no class of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+def _threads_of(checkpoint: Path) -> int | None:
+    """The threads that a checkpoint was made with; None where there is none, or one that was cut off."""
     try:
-        return "state_dict" in torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["roadmap_threads"])
     except Exception:  # torch raises a dozen kinds for a broken file
-        return False
+        return None
 
 
 def _be_quiet() -> None:
@@ -132,3 +194,4 @@ def _be_quiet() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*worker processes in total.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec.*")
+    warnings.filterwarnings("ignore", message=".*NumPy array is not writable.*")

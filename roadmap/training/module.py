@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -25,12 +26,36 @@ class DivergedError(Exception):
     """The loss is no longer a number."""
 
 
+class StoppedError(Exception):
+    """The run was asked to stop, and has: it was saved at the end of an epoch."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is: epochs done, share of the running one, and of this one so far the mean loss, the accuracy
+    on its augmented training images (per cent; mixed images count for the larger share) and images per second."""
+
+    epoch: int
+    fraction: float
+    loss: float
+    train_top1: float
+    images_per_second: float
+
+
+class Watcher(Protocol):
+    """Hears of a training, and may end it."""
+
+    def report(self, progress: Progress) -> None: ...
+    def epoch_ended(self, history: list[dict[str, Any]]) -> None: ...
+    def wants_checkpoint(self) -> bool: ...
+    def wants_stop(self) -> bool: ...
+
+
 class Classifier(pl.LightningModule):
     """Trains a network by a recipe; loads a fresh set of batches for each epoch.
 
-    ``report`` is called with (epochs done, fraction of this one, mean training loss so far), ``save`` at the end of
-    every epoch but the last. ``history`` collects one mapping an epoch; ``top1``, ``top5`` (per cent) and
-    ``test_loss`` are there after the last.
+    At the end of every epoch but the last, ``save`` is called where ``watcher`` wants a checkpoint or a stop.
+    ``history`` collects one mapping an epoch; ``top1``, ``top5`` (per cent) and ``test_loss`` are there after the last.
     """
 
     def __init__(
@@ -39,14 +64,15 @@ class Classifier(pl.LightningModule):
         recipe: Recipe,
         batcher: Batcher,
         fused: bool,
-        report: Callable[[int, float, float], None],
-        save: Callable[[], None] = lambda: None,
+        watcher: Watcher,
+        save: Callable[[], None],
     ) -> None:
         super().__init__()
         self.network = network
         self.recipe, self.batcher, self.fused = recipe, batcher, fused
-        self.report, self.save = report, save
+        self.watcher, self.save = watcher, save
         self.history: list[dict[str, Any]] = []
+        self.resumed_at = 0
         self.train_seconds = 0.0
         self.train_images = 0
 
@@ -97,16 +123,20 @@ class Classifier(pl.LightningModule):
         scheduler.step_update(self.global_step)
 
     def on_train_epoch_start(self) -> None:
-        seed_everything(self.batcher.seed, self.current_epoch, EPOCH)
-        self._loss = torch.zeros((), device=self.device)
+        rank = (self.batcher.rank,) if self.batcher.ranks > 1 else ()
+        seed_everything(self.batcher.seed, self.current_epoch, EPOCH, *rank)
+        self._sums = torch.zeros(2, device=self.device)  # of the losses of steps, of images told right
         self._steps = 0
         self._started = self._reported = time.perf_counter()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         images, targets = batch
         smoothing = 0.0 if self.recipe.mixes else self.recipe.label_smoothing  # Mixup's targets are smooth already
-        loss = cross_entropy(self._logits(images), targets, label_smoothing=smoothing)
-        self._loss += loss.detach()
+        logits = self._logits(images)
+        loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+        with torch.no_grad():
+            labels = targets.argmax(1) if targets.ndim == 2 else targets
+            self._sums += torch.stack([loss, (logits.argmax(1) == labels).sum()])
         self._steps += 1
         return loss
 
@@ -117,10 +147,13 @@ class Classifier(pl.LightningModule):
             self._seconds = time.perf_counter() - self._started
         if time.perf_counter() - self._reported > REPORT_INTERVAL:
             self._reported = time.perf_counter()
-            self.report(self.current_epoch, self._steps / self.batcher.steps, self._mean_loss())
+            self._report(self.current_epoch, self._steps / self.batcher.steps, self._reported - self._started)
 
     def on_train_epoch_end(self) -> None:
-        loss = self._mean_loss()
+        if self.batcher.ranks > 1:
+            torch.distributed.all_reduce(self._sums)
+            self._sums /= self.batcher.ranks  # now means over the ranks, as each rank's own share would be
+        loss, top1 = self._so_far()
         images = self._steps * self.batcher.batch_size
         self.train_seconds += self._seconds
         self.train_images += images
@@ -129,30 +162,45 @@ class Classifier(pl.LightningModule):
             {
                 "epoch": self.current_epoch + 1,
                 "train_loss": loss,
+                "train_top1": top1,
                 "lr_end": lr,
                 "seconds": self._seconds,
                 "images": images,
             }
         )
-        self.report(self.current_epoch + 1, 0.0, loss)
+        self._report(self.current_epoch + 1, 0.0, self._seconds)
+        self.watcher.epoch_ended(self.history)
         # Not after the last one: what comes then is writing the result, and a fit that is over cannot go on.
         if self.current_epoch + 1 < self.recipe.epochs:
-            self.save()
+            # The first process decides for all that train this run.
+            save, stop = self.trainer.strategy.broadcast((self.watcher.wants_checkpoint(), self.watcher.wants_stop()))
+            if save or stop:
+                self.save()
+            if stop:
+                raise StoppedError
+
+    def _report(self, epochs: int, fraction: float, seconds: float) -> None:
+        loss, top1 = self._so_far()
+        self.watcher.report(Progress(epochs, fraction, loss, top1, self._steps * self.batcher.batch_size / seconds))
 
     def _logits(self, images: Tensor) -> Tensor:
         return self.network(images.contiguous(memory_format=torch.channels_last)).float()
 
-    def _mean_loss(self) -> float:
-        loss = float(self._loss) / max(1, self._steps)
+    def _so_far(self) -> tuple[float, float]:
+        """(mean loss, top-1 in per cent) of this epoch's steps."""
+        loss, right = self._sums.tolist()
+        loss /= self._steps
         if not math.isfinite(loss):
             raise DivergedError(f"training loss is {loss} in epoch {self.current_epoch + 1}")
-        return loss
+        return loss, 100 * right * self.batcher.ranks / (self._steps * self.batcher.batch_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["roadmap_history"] = self.history
+        checkpoint["roadmap_threads"] = torch.get_num_threads()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = list(checkpoint["roadmap_history"])
+        self.resumed_at = len(self.history)
         self.train_seconds = sum(epoch["seconds"] for epoch in self.history)
         self.train_images = sum(epoch["images"] for epoch in self.history)
 
@@ -170,7 +218,10 @@ class Classifier(pl.LightningModule):
         self._counts += counts.to(self._counts)
 
     def on_validation_epoch_end(self) -> None:
-        first, five, loss, count = self._counts.tolist()
+        counts = self._counts.to(self.device)
+        if self.batcher.ranks > 1:
+            torch.distributed.all_reduce(counts)
+        first, five, loss, count = counts.tolist()
         self.top1, self.top5, self.test_loss = 100 * first / count, 100 * five / count, loss / count
         if not math.isfinite(self.test_loss):
             raise DivergedError(f"test loss is {self.test_loss}")

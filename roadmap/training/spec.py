@@ -60,6 +60,16 @@ class RunSpec:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunSpec:
+        """The run that `to_dict` wrote. Raises `RoadmapError` where the values are not those of a run."""
+        try:
+            values = {name: value for name, value in values.items() if name != "signature"}
+            design, recipe = Design(**values.pop("design")), Recipe(**values.pop("recipe"))
+            return cls(design=design, recipe=recipe, **values)
+        except (KeyError, TypeError) as error:
+            raise RoadmapError(f"these are not the settings of a run: {error}") from None
+
 
 def _as_floats(value: Any) -> Any:
     """The same value with every number a float, so that 1 and 1.0, which train alike, are named alike."""
@@ -72,14 +82,21 @@ def _as_floats(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how runs are executed: ``device`` such as ``cpu`` or ``cuda:1`` (``auto`` takes a GPU if there is one),
-    ``compile`` the network with torch.compile, loader ``workers`` (None: one a core, four at most, where images are
-    streamed), CPU ``threads`` (None: torch's own choice)."""
+    """Where and how one run is executed: ``device`` such as ``cpu`` or ``cuda:1`` (``auto`` takes a GPU if there is
+    one), ``compile`` the network with torch.compile, loader ``workers`` (None: one a core, four at most, where images
+    are streamed), CPU ``threads`` (None: torch's own choice).
+
+    ``devices`` on each of ``num_nodes`` machines train it together (DistributedDataParallel), each in a process of its
+    own that has torch.distributed's variables MASTER_ADDR, MASTER_PORT, RANK, LOCAL_RANK and WORLD_SIZE set. The batch
+    is shared out among them.
+    """
 
     device: str = "auto"
     compile: bool = False
     workers: int | None = None
     threads: int | None = None
+    devices: int = 1
+    num_nodes: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
@@ -88,3 +105,12 @@ class Execution:
             check_int("workers", self.workers, 0, 1024)
         if self.threads is not None:
             check_int("threads", self.threads, 1, 1024)
+        check_int("devices", self.devices, 1, 1024)
+        check_int("num_nodes", self.num_nodes, 1, 100_000)
+        if self.devices > 1 and ":" in self.device:
+            raise RoadmapError(f"device '{self.device}' is one, but devices is {self.devices}: leave its number out")
+
+    @property
+    def processes(self) -> int:
+        """How many processes train one run together."""
+        return self.devices * self.num_nodes

@@ -1,0 +1,64 @@
+"""Decoded images that several processes read from one piece of memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from multiprocessing.reduction import DupFd
+from typing import Any
+
+import numpy as np
+
+from roadmap.data.sources import ImageData, Split
+
+
+class SharedData:
+    """An opened data set that can be handed to new processes without a copy of its images.
+
+    The arrays lie in a temporary file that has no name any more: the system keeps them in memory once for all
+    processes, and frees them with the last of these, however it ends. Images that are streamed stay where they are.
+    Only for the arguments of a ``multiprocessing`` process.
+    """
+
+    def __init__(self, data: ImageData) -> None:
+        self._data = data
+        self._file = None
+        if data.in_memory:
+            self._file = tempfile.TemporaryFile(prefix="roadmap-")
+            for array in self._arrays(data):
+                self._file.write(array.data)
+                self._file.write(bytes(-array.nbytes % 64))
+            self._file.flush()
+
+    @staticmethod
+    def _arrays(data: ImageData) -> list[np.ndarray]:
+        return [np.ascontiguousarray(array) for split in (data.train, data.test)
+                for array in (split.images, split.labels) if array is not None]  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._file is None:
+            return {"data": self._data, "file": None}
+        bare = Split(np.zeros(0, np.int64))
+        return {
+            "data": dataclasses.replace(self._data, train=bare, test=bare),
+            "file": DupFd(self._file.fileno()),
+            "shapes": [(array.shape, array.dtype.str) for array in self._arrays(self._data)],
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._data, self._file = state["data"], None
+        if state["file"] is None:
+            return
+        arrays, offset = [], 0
+        with os.fdopen(state["file"].detach(), "rb") as file:
+            for shape, kind in state["shapes"]:
+                # copy-on-write: torch wants arrays that could be written, and nobody writes them
+                arrays.append(np.memmap(file, kind, mode="c", offset=offset, shape=shape))
+                offset += arrays[-1].nbytes + -arrays[-1].nbytes % 64
+        splits = [Split(labels, images) for images, labels in zip(arrays[::2], arrays[1::2], strict=True)]
+        self._data = dataclasses.replace(self._data, train=splits[0], test=splits[1])
+
+    def open(self) -> ImageData:
+        """The data set, as it was handed in."""
+        return self._data

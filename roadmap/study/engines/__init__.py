@@ -1,0 +1,51 @@
+"""Where runs are carried out: in processes of this machine, on a Ray cluster, or as Slurm jobs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from roadmap.study.runner import Prepared
+    from roadmap.study.store import Store
+    from roadmap.study.work import Outcome, Task
+
+#: Names of the engines, as ``--engine`` takes them.
+ENGINES = ("local", "ray", "slurm")
+
+
+class Engine(Protocol):
+    """Carries out tasks; made for one study, its data and its packing, and used as a context."""
+
+    #: How many tasks it works on at once.
+    slots: int
+
+    def __enter__(self) -> Any: ...
+    def __exit__(self, *error: object) -> None: ...
+
+    def submit(self, task: Task) -> None:
+        """Begin a task. Not called while ``slots`` tasks are at work."""
+
+    def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
+        """Tasks that ended, as soon as there is one; none after so many seconds."""
+
+    def stop(self) -> None:
+        """Ask every task at work to end after its epoch, saved."""
+
+    def kill(self) -> None:
+        """End every task at once."""
+
+
+def make_engine(study: Prepared, store: Store) -> Engine:
+    """The engine that a study asks for. Raises `RoadmapError` where its package is not installed."""
+    if study.spec.engine == "ray":
+        from roadmap.study.engines.ray import RayEngine
+
+        return RayEngine(study)
+    if study.spec.engine == "slurm":
+        from roadmap.study.engines.slurm import SlurmEngine
+
+        return SlurmEngine(study)
+    from roadmap.study.engines.local import LocalEngine
+    from roadmap.study.estimate import local_places
+
+    return LocalEngine(study.data, local_places(study, store), study.spec.devices)

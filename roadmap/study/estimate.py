@@ -1,0 +1,230 @@
+"""What a study will take on this machine: measured by a few real steps of each network, packed as the study would be."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from roadmap.checks import RoadmapError
+from roadmap.files import write_text
+from roadmap.study.engines import Engine
+from roadmap.study.engines.local import LocalEngine, Place
+from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
+from roadmap.study.store import FORMAT, Store, read_json
+from roadmap.study.work import Outcome
+from roadmap.training.spec import Execution, RunSpec
+
+if TYPE_CHECKING:
+    from roadmap.data.sources import ImageData
+    from roadmap.study.runner import Prepared
+    from roadmap.training.rehearsal import Rehearsed
+
+MEASURED = "measured.json"
+#: How long the steps of one network are timed.
+SECONDS = 2.0
+#: On the CPU a step that is timed has at most about so many operations (one to three seconds on a core); larger batches
+#: are timed in part, for a step's time is in proportion to its images.
+STEP_OPERATIONS, FEWEST_IMAGES = 4e10, 8
+#: One more run on a card must bring at least so much of the throughput without it.
+WORTHWHILE = 1.1
+CARD_JOBS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+@dataclass(frozen=True)
+class Rehearse:
+    """A task for `LocalEngine`: rehearse a run."""
+
+    run: RunSpec
+    execution: Execution
+    batch_size: int
+    seconds: float
+
+
+def carry_out_rehearsal(task: Rehearse, data: ImageData) -> Rehearsed | Outcome:
+    """What was measured, or the `Outcome` that says why nothing was."""
+    from roadmap.training.rehearsal import rehearse
+
+    try:
+        return rehearse(task.run, data, task.execution, task.batch_size, task.seconds)
+    except MemoryError as error:
+        return Outcome("memory", str(error) or "not enough memory")
+    except Exception as error:
+        return Outcome("failed", f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one run will take: seconds (None: it cannot run, for ``reason``), bytes of memory; ``scaled`` where both
+    were measured with smaller batches and scaled up."""
+
+    seconds: float | None
+    memory_bytes: float | None
+    scaled: bool = False
+    reason: str = ""
+
+
+def local_places(study: Prepared, store: Store) -> list[Place]:
+    """Where the runs of a study are carried out on this machine."""
+    spec = study.spec
+    jobs = None if spec.jobs == "auto" else int(spec.jobs)
+    if study.device.startswith("cuda"):
+        return _card_places(study, store, jobs)
+    need = max(cpu_need(run, study.cost(run)) for run in study.runs)
+    return places(jobs, spec.threads, study.device, len(study.runs), need, spec.devices)
+
+
+def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]:
+    import torch
+
+    spec = study.spec
+    count = torch.cuda.device_count()
+    if spec.devices > 1:
+        if spec.devices > count:
+            raise RoadmapError(f"--devices is {spec.devices}, but this machine has {count}")
+        return [Place("cuda", spec.threads)] * (jobs or max(1, count // spec.devices))
+    cards = [study.device] if ":" in spec.device else [f"cuda:{index}" for index in range(count)]
+    if jobs is None:
+        jobs = len(cards) * _card_jobs(study, store, cards[0])
+    jobs = min(jobs, len(study.runs)) or 1
+    share = places(jobs, spec.threads, study.device, len(study.runs), 0.0)[0].threads
+    return [Place(cards[slot % len(cards)], share) for slot in range(jobs)]
+
+
+def _card_jobs(study: Prepared, store: Store, card: str) -> int:
+    """How many runs share a card: more while each brings more throughput and finds memory, measured with the largest."""
+    import torch
+
+    largest = max(study.runs, key=lambda run: study.cost(run).activations * run.recipe.batch_size)
+    known = _read(store)
+    key = "jobs:" + _key(study, largest, [Place(card, study.spec.threads)])
+    if key in known:
+        return int(known[key]["jobs"])
+    whole = torch.cuda.get_device_properties(card).total_memory
+    best, fastest = 1, 0.0
+    for jobs in CARD_JOBS:
+        if jobs > len(study.runs):
+            break
+        results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
+        measured = [result for result in results if not isinstance(result, Outcome)]
+        speed = sum(1 / result.image_seconds for result in measured)
+        if len(measured) < jobs or speed < WORTHWHILE * fastest:
+            break
+        best, fastest = jobs, speed
+        if max(result.memory_bytes for result in measured) * (jobs + 1) > MEMORY_SHARE * whole:
+            break
+    _write(store, {**known, key: {"jobs": best}})
+    return best
+
+
+def estimate(study: Prepared, store: Store, again: bool = False) -> dict[str, Estimate]:
+    """Signature -> what a run will take here; measured now, unless the store knows it and not ``again``.
+
+    Raises `RoadmapError` where a rehearsal fails for another reason than memory.
+    """
+    where = local_places(study, store)
+    known = {} if again else _read(store)
+    distinct = {_key(study, run, where): run for run in study.runs}
+    missing = [key for key in distinct if key not in known]
+    # As many at a time as the study will have, so that each is as slow as it will be then.
+    padded = missing + [missing[i % len(missing)] for i in range(-len(missing) % len(where))] if missing else []
+    found: dict[str, list[Any]] = {}
+    for key, result in zip(padded, _rehearse(study, [distinct[key] for key in padded], where), strict=True):
+        found.setdefault(key, []).append(result)
+    for key, results in found.items():
+        if refused := next((result for result in results if isinstance(result, Outcome)), None):
+            if refused.kind != "memory":
+                raise RoadmapError(f"{distinct[key].step} could not be measured: {refused.reason}")
+            known[key] = {"reason": refused.reason}
+        else:
+            facts = [dataclasses.asdict(result) for result in results]
+            known[key] = {name: mean(fact[name] for fact in facts) for name in facts[0]}
+    if found:
+        _write(store, {**_read(store), **known})
+    return {run.signature: _estimate(study, run, known[_key(study, run, where)]) for run in study.runs}
+
+
+def known_seconds(study: Prepared, store: Store, engine: Engine) -> dict[str, float]:
+    """Signature -> seconds that were measured before, of the runs of which they are known for this packing."""
+    if study.spec.engine != "local":
+        return {}
+    known, where = _read(store), local_places(study, store)
+    found = {run.signature: known.get(_key(study, run, where)) for run in study.runs}
+    estimates = {run.signature: _estimate(study, run, found[run.signature]) for run in study.runs
+                 if found[run.signature]}  # fmt: skip
+    return {signature: facts.seconds for signature, facts in estimates.items() if facts.seconds is not None}
+
+
+def _estimate(study: Prepared, run: RunSpec, facts: Any) -> Estimate:
+    from roadmap.training.rehearsal import Rehearsed
+
+    if "reason" in facts:
+        return Estimate(None, None, reason=facts["reason"])
+    measured = Rehearsed(**facts)
+    scale = run.recipe.batch_size / measured.batch_size
+    fixed = 20.0 * study.cost(run).params
+    memory = fixed + max(0.0, measured.memory_bytes - fixed) * scale
+    return Estimate(measured.seconds(run, len(study.data.train), len(study.data.test)), memory, scaled=scale > 1)
+
+
+def _rehearse(study: Prepared, runs: list[RunSpec], where: list[Place]) -> list[Any]:
+    tasks = [Rehearse(run, study.spec.execution, _batch(study, run), SECONDS) for run in runs]
+    results: dict[int, Any] = {}
+    with LocalEngine(study.data, where, study.spec.devices, carry_out_rehearsal, fresh=True) as engine:
+        waiting = list(enumerate(tasks))
+        at_work: dict[int, int] = {}
+        while waiting or at_work:
+            while waiting and len(at_work) < engine.slots:
+                index, task = waiting.pop(0)
+                at_work[id(task)] = index
+                engine.submit(task)
+            for task, result in engine.wait(1.0):
+                results[at_work.pop(id(task))] = result
+    return [results[index] for index in range(len(tasks))]
+
+
+def _batch(study: Prepared, run: RunSpec) -> int:
+    if study.device.startswith("cuda"):
+        return run.recipe.batch_size
+    images = int(STEP_OPERATIONS / (6e9 * study.cost(run).gmacs)) // 2 * 2
+    return min(run.recipe.batch_size, max(FEWEST_IMAGES, images))
+
+
+def _key(study: Prepared, run: RunSpec, where: Iterable[Place]) -> str:
+    """Names all that a run's time depends on: the training but for its seed, how it is packed, machine and versions."""
+    import torch
+
+    from roadmap.training.device import device_name
+
+    where = list(where)
+    facts = [
+        dataclasses.replace(run, seed=0).signature, len(where), where[0].device.partition(":")[0], where[0].threads,
+        device_name(torch.device(study.device)), study.spec.devices, study.spec.compile, study.spec.workers,
+        torch.__version__,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def _read(store: Store) -> dict[str, Any]:
+    """What was measured; nothing where the file is missing or damaged, for it can be measured again."""
+    try:
+        content = read_json(store.folder / MEASURED, FORMAT)["measured"]
+    except (RoadmapError, KeyError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(store: Store, measured: dict[str, Any]) -> None:
+    write_text(store.folder / MEASURED, json.dumps({"format": FORMAT, "measured": measured}) + "\n")
+
+
+def schedule_end(estimates: Iterable[float], slots: int) -> float:
+    """Seconds until runs that take so long each have all ended, handed out in this order to so many slots."""
+    free = [0.0] * slots
+    for seconds in estimates:
+        free[free.index(min(free))] += seconds
+    return max(free)

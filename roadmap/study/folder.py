@@ -1,0 +1,95 @@
+"""The folder of one study: what was asked, and the table and figure that are made again from the store at will.
+
+::
+
+    FOLDER/study.json                       what was asked, where its store is, and its runs in order
+    FOLDER/trajectory.csv, .png, .svg       a row a run, and the figure
+    FOLDER/logs/                            what a logger wrote, where one was asked for
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from roadmap.checks import RoadmapError
+from roadmap.files import write_text
+from roadmap.study.store import DamagedError, Store, csv_text, read_json, row_of
+
+FORMAT = 2
+STUDY = "study.json"
+TABLE = "trajectory.csv"
+
+
+class StudyFolder:
+    """What one study asked for, in a folder of its own; its runs are in the store."""
+
+    def __init__(self, folder: str | os.PathLike) -> None:
+        self.folder = Path(folder)
+
+    def begin(self, study: dict[str, Any], store: Store, resume: bool) -> None:
+        """Claim the folder for a study, given as plain values with its ``runs``.
+
+        A study that was begun here goes on, and may have grown by seeds or steps. Raises `RoadmapError`, and changes
+        nothing, where the folder holds another study or anything else, or nothing and ``resume`` is set.
+        """
+        try:
+            present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
+        except OSError as error:
+            raise RoadmapError(f"{self.folder} cannot be used as output folder: {error.strerror}") from None
+        if STUDY in present:
+            before = {run["signature"] for run in self.study()["runs"]}
+            if not before <= {run["signature"] for run in study["runs"]}:
+                raise RoadmapError(f"{self.folder} holds another study's results: choose another --out")
+        elif any(not name.startswith(".") for name in present) and self.folder.resolve() != store.folder.resolve():
+            raise RoadmapError(f"{self.folder} is not empty and holds no study: choose another --out")
+        elif resume:
+            raise RoadmapError(f"there is nothing to resume in {self.folder}")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            where = os.path.relpath(store.folder.resolve(), self.folder.resolve())
+            write_text(self.folder / STUDY, json.dumps({"format": FORMAT, "store": where, **study}, indent=1) + "\n")
+        except (OSError, ValueError) as error:  # ValueError: another drive, on Windows
+            raise RoadmapError(f"{self.folder} cannot be written: {error}") from None
+
+    def study(self) -> dict[str, Any]:
+        """What was asked. Raises `RoadmapError` where the folder holds no study, or one of another format."""
+        if not self.folder.is_dir():
+            raise RoadmapError(f"there is no folder {self.folder}")
+        if not (self.folder / STUDY).is_file():
+            raise RoadmapError(f"{self.folder} holds no study (no {STUDY})")
+        content = read_json(self.folder / STUDY, FORMAT)
+        runs = content.get("runs")
+        if not isinstance(content.get("store"), str) or not isinstance(runs, list):
+            raise RoadmapError(f"{self.folder / STUDY} is damaged: it has no store or no runs")
+        if not all(isinstance(run, dict) and isinstance(run.get("signature"), str) for run in runs):
+            raise RoadmapError(f"{self.folder / STUDY} is damaged: it has a run without a signature")
+        return content
+
+    @property
+    def store(self) -> Store:
+        """The store that the study's runs are in."""
+        return Store(self.folder / self.study()["store"])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat mapping a run of the study that is finished or failed, in the study's order."""
+        study = self.study()
+        store = Store(self.folder / study["store"])
+        rows = []
+        for run in study["runs"]:
+            try:
+                record = store.record(run["signature"])
+            except DamagedError:  # as if it were not there: the next start trains it again
+                continue
+            if record is not None:
+                # The labels are this study's: another one may have asked for the same training by another name.
+                record["run"] = run
+                rows.append(row_of(record))
+        return rows
+
+    def write_table(self) -> Path:
+        """Write trajectory.csv from the runs in the store."""
+        write_text(self.folder / TABLE, csv_text(self.rows()))
+        return self.folder / TABLE

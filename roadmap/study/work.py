@@ -1,0 +1,207 @@
+"""`carry_out`: one run of a study, wherever it is executed: claimed, trained, reported, and put into the store."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import platform
+import time
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from roadmap.checks import RoadmapError
+from roadmap.study.store import STOP, WEIGHTS, Store
+from roadmap.training.spec import Execution, RunSpec
+
+if TYPE_CHECKING:
+    from roadmap.data.sources import ImageData
+
+#: Seconds to wait for a run that another process holds: some only look whether it is free.
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A run with all that whoever carries it out must know, as plain values.
+
+    ``cost``, ``facts`` (labels and data), ``origin`` go into the run's record. ``logger``: a name of `LOGGERS`, whose
+    logs go to ``log_folder`` under the name of the ``study``.
+    """
+
+    run: RunSpec
+    store: str
+    execution: Execution
+    cost: dict[str, Any]
+    facts: dict[str, dict[str, Any]]
+    origin: dict[str, Any] = field(default_factory=dict)
+    logger: str | None = None
+    log_folder: str = ""
+    study: str = ""
+
+
+class Outcome(NamedTuple):
+    """What became of a task: ``finished`` (its record says how), ``stopped`` (saved, to go on later), ``busy`` (another
+    process has it), ``memory`` or ``died`` (not enough memory, or its process ended; to be tried again), ``storage``
+    (the store cannot be written)."""
+
+    kind: str
+    reason: str = ""
+
+
+def carry_out(task: Task, data: ImageData) -> Outcome:
+    """Train a run, unless the store has it by now or another process is at it. Never raises for what may happen."""
+    rank = int(os.environ["RANK"]) if task.execution.processes > 1 else 0
+    store = Store(task.store)
+    signature = task.run.signature
+    try:
+        if rank > 0:
+            return _train(task, data, store)
+        with store.claim(signature, _PATIENCE) as mine:
+            if not mine:
+                return Outcome("busy")
+            store.recover(signature)
+            if store.damaged(signature) is None and is_settled(store.record(signature)):
+                return Outcome("finished")
+            return _train(task, data, store)
+    except OSError as error:
+        return Outcome("memory" if error.errno == errno.ENOMEM else "storage", str(error))
+
+
+def is_settled(record: dict[str, Any] | None) -> bool:
+    """Whether a record says that its run need not be trained: it is done, or would fail again."""
+    return record is not None and not record["result"]["retry"]
+
+
+def _train(task: Task, data: ImageData, store: Store) -> Outcome:
+    from roadmap.network.weights import save_weights
+    from roadmap.training.device import environment, resolve_device
+    from roadmap.training.fit import fit_run
+    from roadmap.training.module import StoppedError
+
+    first = task.execution.processes == 1 or int(os.environ["RANK"]) == 0
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    folder = store.partial(task.run.signature)
+    (folder / STOP).unlink(missing_ok=True)
+    watch = _make_watch(task, store, first)
+    try:
+        result = fit_run(task.run, data, folder, task.execution, watch)
+    except StoppedError:
+        return Outcome("stopped")
+    except MemoryError as error:
+        return Outcome("memory", str(error) or "not enough memory")
+    except OSError:
+        raise
+    except Exception as error:
+        if problem := _storage_problem(error):
+            return Outcome("storage", problem)
+        if "DataLoader worker" in str(error):
+            return Outcome("died", _one_line(error))
+        if first:
+            reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
+            record_failure(task, store, f"error: {reason}", started, retry=True)
+        return Outcome("finished")
+    if not first:
+        return Outcome("finished")
+    done = result.metrics["status"] == "done"
+    if done:
+        try:
+            save_weights(result.network, folder / WEIGHTS)
+        except Exception as error:
+            if problem := _storage_problem(error):
+                return Outcome("storage", problem)
+            raise
+    # A loss that was no number will be none again: the same seed draws the same numbers.
+    metrics = {**result.metrics, "retry": False}
+    made_by = environment(resolve_device(task.execution), task.execution)
+    store.finish(task.run.signature, _record(task, metrics, made_by, started), result.history, done)
+    watch.close(metrics)
+    return Outcome("finished")
+
+
+def record_failure(task: Task, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:
+    """Record a run as failed; whoever calls has claimed it. ``retry``: another start of the study tries it again."""
+    from roadmap.training.device import environment, resolve_device
+
+    started = started or datetime.now(timezone.utc).isoformat(timespec="seconds")
+    nothing = dict.fromkeys(
+        ("top1", "top5", "loss", "train_loss", "epochs", "seconds", "images_per_second", "wall_seconds")
+    )
+    metrics = {"status": "failed", "reason": reason, "retry": retry, **nothing}
+    try:
+        made_by = environment(resolve_device(task.execution), task.execution)
+    except RoadmapError:  # the device is another machine's
+        made_by = environment(resolve_device(Execution(device="cpu")), task.execution)
+    store.finish(task.run.signature, _record(task, metrics, made_by, started), [], weights=False)
+
+
+def _record(task: Task, metrics: dict[str, Any], made_by: dict[str, Any], started: str) -> dict[str, Any]:
+    finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin}
+    run = task.run.to_dict()
+    return {
+        "run": run, "cost": task.cost, "result": metrics, **task.facts, "environment": made_by, "origin": origin,
+    }  # fmt: skip
+
+
+def _make_watch(task: Task, store: Store, first: bool) -> Any:
+    from roadmap.study.loggers import make_logger
+    from roadmap.training.fit import Watch
+    from roadmap.training.module import Progress
+
+    class StoreWatch(Watch):
+        """Tells the store how far the run is, and hears from there whether to stop."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._begun = time.time()
+            self._before: float | None = None
+            self._logger = make_logger(task) if first else None
+            self._logged = 0
+            self._say({"epoch": 0, "fraction": 0.0})
+
+        def report(self, progress: Progress) -> None:
+            trained = progress.epoch + progress.fraction
+            now = time.time()
+            if self._before is None:  # what was trained before this process began costs no time now
+                self._before, self._measured_from = trained, now
+            speed = (trained - self._before) / (now - self._measured_from) if now > self._measured_from else 0
+            left = (task.run.recipe.epochs - trained) / speed if speed else None
+            self._say({**vars(progress), "seconds_left": left})
+
+        def _say(self, facts: dict[str, Any]) -> None:
+            if first:
+                known = {"epochs": task.run.recipe.epochs, "began": self._begun, "pid": os.getpid()}
+                store.report(task.run.signature, {**known, "host": platform.node(), **facts})
+
+        def epoch_ended(self, history: list[dict[str, Any]]) -> None:
+            if self._logger:
+                for epoch in history[self._logged :]:
+                    self._logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"},
+                                             step=int(epoch["epoch"]))  # fmt: skip
+                self._logged = len(history)
+
+        def wants_stop(self) -> bool:
+            return (Path(store.folder) / "partial" / task.run.signature / STOP).exists()
+
+        def close(self, metrics: dict[str, Any]) -> None:
+            if self._logger:
+                scores = {name: metrics[name] for name in ("top1", "top5", "loss") if metrics[name] is not None}
+                with contextlib.suppress(Exception):  # the run is in the store: a logger's trouble cannot undo that
+                    self._logger.log_metrics({f"test_{name}": value for name, value in scores.items()},
+                                             step=task.run.recipe.epochs)  # fmt: skip
+                    self._logger.finalize("success" if metrics["status"] == "done" else "failed")
+
+    return StoreWatch()
+
+
+def _storage_problem(error: Exception) -> str | None:
+    """What the disk said, where a library wrapped it in an error of its own."""
+    words = ("No space left on device", "File too large", "Disk quota exceeded", "Read-only file system")
+    return next((word for word in words if word in str(error)), None)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:500]

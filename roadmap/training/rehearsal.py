@@ -1,0 +1,121 @@
+"""A few real steps of a training, timed: what a run will take, before it is paid for."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from roadmap.cost.measuring import peak_resident
+from roadmap.data.sources import ImageData
+from roadmap.training.fit import Watch, is_memory_error, make_fit
+from roadmap.training.module import Classifier, DivergedError
+from roadmap.training.spec import Execution, RunSpec
+
+#: Steps that warm up, and the fewest that are timed after them.
+WARM, TIMED = 3, 4
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What was measured: seconds until the first step, of a training image, of a test image; and the peak memory in
+    bytes: on a GPU what torch had reserved, on the CPU the growth of the process. ``batch_size`` it was measured with.
+    """
+
+    setup_seconds: float
+    image_seconds: float
+    test_image_seconds: float
+    memory_bytes: float
+    batch_size: int
+
+    def seconds(self, run: RunSpec, train: int, test: int) -> float:
+        """Seconds of a whole run on ``train`` training images, tested once on ``test``."""
+        images = run.recipe.epochs * (train // run.recipe.batch_size * run.recipe.batch_size)
+        return self.setup_seconds + images * self.image_seconds + test * self.test_image_seconds
+
+
+class _EnoughError(Exception):
+    """As many steps as were wanted have been timed."""
+
+
+class _Rehearsal(Classifier):
+    """Ends when its steps have been timed for so many ``seconds``."""
+
+    seconds = 2.0
+
+    def on_fit_start(self) -> None:
+        self.marks: list[float] = []
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.marks.append(time.perf_counter())
+        timed = len(self.marks) - WARM
+        if timed >= TIMED and self.marks[-1] - self.marks[WARM - 1] >= self.seconds:
+            raise _EnoughError
+        super().on_train_batch_end(outputs, batch, index)
+
+
+def rehearse(
+    run: RunSpec, data: ImageData, execution: Execution, batch_size: int, seconds: float
+) -> Rehearsed:
+    """Train ``run`` with batches of ``batch_size`` for about so many seconds, and measure it; its result is dropped.
+
+    Raises `MemoryError` where the device has not enough.
+    """
+    recipe = dataclasses.replace(run.recipe, batch_size=batch_size, epochs=100_000, warmup_epochs=0.0, schedule="cosine",
+                                 milestones=(), lr=min(run.recipe.lr, 1e-4))  # fmt: skip
+    before, started = peak_resident(), time.perf_counter()
+    with TemporaryDirectory(prefix="roadmap-") as folder:
+        module, trainer = make_fit(
+            dataclasses.replace(run, recipe=recipe), data, Path(folder), execution, _Deaf(), kind=_Rehearsal
+        )
+        module.seconds = seconds
+        try:
+            trainer.fit(module)
+        except _EnoughError:
+            pass
+        except DivergedError:  # the speed of such a network is that of any other
+            pass
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not is_memory_error(error):
+                raise
+            raise MemoryError(f"batches of {batch_size} images do not fit into memory") from None
+    marks = module.marks
+    step = (marks[-1] - marks[WARM - 1]) / (len(marks) - WARM)
+    device = module.batcher.device
+    on_card = device.type == "cuda"
+    memory = torch.cuda.max_memory_reserved(device) if on_card else peak_resident() - before
+    return Rehearsed(
+        setup_seconds=max(0.0, marks[0] - started - step),
+        image_seconds=step / batch_size,
+        test_image_seconds=_test_seconds(module, data, seconds / 4),
+        memory_bytes=memory,
+        batch_size=batch_size,
+    )
+
+
+class _Deaf(Watch):
+    def wants_checkpoint(self) -> bool:
+        return False
+
+
+def _test_seconds(module: Classifier, data: ImageData, seconds: float) -> float:
+    """Seconds of one test image, of as many batches as fit into so many seconds."""
+    network = module.network.to(module.batcher.device).eval()
+    module.on_validation_epoch_start()
+    count, begun = 0, time.perf_counter()
+    with torch.inference_mode():
+        for images, labels in module.batcher.testing():
+            images, labels = images.to(module.batcher.device), labels.to(module.batcher.device)
+            logits = network(images.contiguous(memory_format=torch.channels_last)).float()
+            logits.topk(min(5, logits.shape[1]), dim=1).indices.cpu()
+            count += len(labels)
+            if time.perf_counter() - begun > seconds:
+                break
+    return (time.perf_counter() - begun) / count
