@@ -38,7 +38,9 @@ def prepare_processes() -> Any:
 def without_main() -> Iterator[None]:
     """Processes that start here need nothing of the user's script, and must not run it again."""
     main = sys.modules["__main__"]
-    hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    hidden: dict[str, Any] = {
+        name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__
+    }
     main.__spec__ = None
     try:
         yield

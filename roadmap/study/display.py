@@ -66,9 +66,7 @@ class PlainDisplay:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def begin(
-        self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]
-    ) -> None:
+    def begin(self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]) -> None:
         self._total, self._done = len(runs), 0
         packed = f", {slots} side by side" if slots > 1 else ""
         print(f"{self._total} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}", flush=True)
@@ -124,9 +122,7 @@ class LiveDisplay:
     def __exit__(self, *error: object) -> None:
         self._live.stop()
 
-    def begin(
-        self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]
-    ) -> None:
+    def begin(self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]) -> None:
         self._runs, self._waiting, self._slots = runs, list(runs), slots
         self._forecast = Forecast(petaflops, measured)
 

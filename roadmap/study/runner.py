@@ -218,7 +218,11 @@ class _Round:
         seconds = self.measured.get(run.signature)
         origin = {**self.origin, "attempts": self.tries[run.signature], "estimated_seconds": seconds}
         spec = self.study.spec
-        logs = {"logger": spec.logger, "log_folder": self.log_folder, "study": self.folder.folder.absolute().name}
+        logs: dict[str, Any] = {
+            "logger": spec.logger,
+            "log_folder": self.log_folder,
+            "study": self.folder.folder.absolute().name,
+        }
         self.engine.submit(dataclasses.replace(task, origin=origin, **logs))
         self.display.start(run)
 

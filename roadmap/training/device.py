@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 
 import roadmap
 from roadmap.checks import RoadmapError
-from roadmap.data.sources import cores
 from roadmap.training.spec import Execution
 
 
@@ -41,10 +41,10 @@ def device_name(device: torch.device) -> str:
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
-                return f"{line.partition(':')[2].strip()}, {cores()} cores"
+                return f"{line.partition(':')[2].strip()}, {os.cpu_count()} cores"
     except OSError:
         pass
-    return f"{platform.processor() or platform.machine()}, {cores()} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
 
 
 def environment(device: torch.device, execution: Execution) -> dict[str, Any]:

@@ -115,8 +115,9 @@ def make_fit(
 ) -> tuple[Any, pl.Trainer]:
     """The LightningModule of a run and the Trainer that fits it. Raises `RoadmapError` where it cannot be executed."""
     device = resolve_device(execution, run.precision)
-    if threads or execution.threads:
-        torch.set_num_threads(threads or execution.threads)
+    threads = threads or execution.threads
+    if threads:
+        torch.set_num_threads(threads)
     _be_quiet()
     together = execution.processes > 1
     rank = int(os.environ["RANK"]) if together else 0

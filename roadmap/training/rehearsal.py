@@ -61,9 +61,7 @@ class _Rehearsal(Classifier):
         super().on_train_batch_end(outputs, batch, index)
 
 
-def rehearse(
-    run: RunSpec, data: ImageData, execution: Execution, batch_size: int, seconds: float
-) -> Rehearsed:
+def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: int, seconds: float) -> Rehearsed:
     """Train ``run`` with batches of ``batch_size`` for about so many seconds, and measure it; its result is dropped.
 
     Raises `MemoryError` where the device has not enough.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.processes import prepare_processes, without_main
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, Task, carry_out
+from roadmap.study.work import Outcome, carry_out
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData

@@ -1,0 +1,44 @@
+"""The command group that every command joins, and what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from roadmap import __version__
+from roadmap.checks import RoadmapError, nearest
+
+
+class OneSentence(click.Group):
+    """Unknown commands are answered with the nearest one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise RoadmapError(f"unknown command '{args[0]}'{nearest(args[0], self.commands)}; see roadmap --help")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__)
+def cli() -> None:
+    """The road from ResNet to ConvNeXt, one design choice at a time: what each changes, costs and brings.
+
+    \b
+    roadmap steps                        the ladder as a table: what each step changes and costs
+    roadmap run --upto large_kernel      train every step up to that one, and draw the trajectory
+    roadmap run experiments/ladder.yaml  train the study in a file
+    """
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """Columns aligned with spaces: words to the left, numbers to the right."""
+    names = list(rows[0])
+    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in names}
+    words = {name for name in names if not all(str(row[name])[:1].isdigit() or not str(row[name]) for row in rows)}
+    for row in ({name: name for name in names}, *rows):
+        cells = [
+            str(row[name]).ljust(widths[name]) if name in words else str(row[name]).rjust(widths[name])
+            for name in names
+        ]
+        click.echo("  ".join(cells).rstrip())

@@ -1,0 +1,168 @@
+"""Commands on the ladder itself: steps and bench; and the shipped recipes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from typing import Any
+
+import click
+
+from roadmap.checks import RoadmapError, check_int, check_number
+from roadmap.cli.group import cli, print_table
+from roadmap.network.design import STEM_STRIDES
+from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder
+
+
+def ladder_options(command: Any) -> Any:
+    """Options for a ladder of some size, which the command receives as ``rungs``, and for the size of its images."""
+
+    @functools.wraps(command)
+    def with_ladder(regime: str, width: int, depth: float, stem_stride: str, image_size: int, **options: Any) -> None:
+        check_int("image size", image_size, 1, 4096)
+        rungs = ladder(regime).scaled(width, depth, stem_stride=int(stem_stride))
+        command(rungs=rungs, image_size=image_size, **options)
+
+    strides = click.Choice([str(stride) for stride in STEM_STRIDES])
+    for flag, kind, default, text in (
+        ("--stem-stride", strides, "4", "What the stem divides the image by."),
+        ("--depth", float, 1.0, "Factor on the blocks of every stage."),
+        ("--width", int, FULL_WIDTH, "Base width of the start in channels."),
+        ("--image-size", int, 224, "Side of the images in pixels."),
+        ("--regime", click.Choice(list(REGIMES)), "resnet50", "The paper's ladder: from ResNet-50 or ResNet-200."),
+    ):
+        with_ladder = click.option(flag, type=kind, default=default, show_default=True, help=text)(with_ladder)
+    return with_ladder
+
+
+@cli.command()
+@ladder_options
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs by operator.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
+@click.option("--why", is_flag=True, help="Print the reason for each step, and count nothing.")
+def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool) -> None:
+    """The ladder: what each step changes and costs.
+
+    Beside the counted figures stand those that the paper printed, for 224 px, width 64, depth 1 and ImageNet-1K,
+    whatever is counted here. In the two cells marked * the printed GFLOPs contradict the network.
+    """
+    if as_json + as_csv + why > 1:
+        raise RoadmapError("--json, --csv and --why exclude each other")
+    if why:
+        for rung in rungs:
+            click.secho(f"{rung.name} ({rung.section}): {rung.change}", bold=True)
+            click.echo(click.wrap_text(rung.why, width=100, initial_indent="    ", subsequent_indent="    "))
+        return
+    from roadmap.cost.counting import CONVENTION, count
+
+    full = [(rung, count(rung.design, image_size)) for rung in rungs]
+    if not as_json and not as_csv:
+        print_table([_step_row(rungs, rung, cost) for rung, cost in full])
+        click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px. (-): road not taken.")
+        click.echo("paper: top-1 % on ImageNet-1K and GFLOPs as printed; * contradicts the network.")
+        return
+    records = [
+        {
+            "regime": rungs.regime, "step": rung.name, "adopted": rung.adopted, "section": rung.section,
+            "changes": dict(rung.changes), "classic_recipe": rung.classic_recipe, "why": rung.why,
+            "image_size": image_size, "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
+            "macs_by_operator": cost.macs_by_operator, "printed_gflops": rung.printed.gflops,
+            "network_gmacs": rung.printed.gmacs, "printed_top1": rung.printed.top1,
+            "printed_top1_std": rung.printed.top1_std,
+        }
+        for rung, cost in full
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(records, indent=1))
+        return
+    import csv
+
+    writer = csv.DictWriter(sys.stdout, [name for name in records[0] if not isinstance(records[0][name], dict)],
+                            extrasaction="ignore", lineterminator="\n")  # fmt: skip
+    writer.writeheader()
+    writer.writerows(records)
+
+
+def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
+    printed = rung.printed
+    return {
+        "step": rung.name if rung.adopted else f"({rung.name})",
+        "changes": rung.change,
+        "GMACs": f"{cost.gmacs:.2f}" if cost.gmacs >= 0.1 else f"{cost.gmacs:.4f}",
+        "params M": f"{cost.params / 1e6:.2f}",
+        "activations M": f"{cost.activations / 1e6:.2f}",
+        "paper GFLOPs": f"{printed.gflops:.2f}" + ("*" if printed.gflops != printed.gmacs else ""),
+        "paper top-1": f"{printed.top1:.2f}" + (f" ±{printed.top1_std:.2f}" if printed.top1_std else ""),
+    }
+
+
+@cli.command()
+@ladder_options
+@click.option("--from", "first", metavar="STEP", help="First rung [default: the start].")
+@click.option("--upto", metavar="STEP", help="Last rung [default: the end].")
+@click.option("--roads", is_flag=True, help="The roads not taken, too.")
+@click.option("--batch-size", type=int, default=8, show_default=True, help="Images a step.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+@click.option("--threads", type=int, help="CPU threads [default: torch's choice].")
+@click.option("--seconds", type=float, default=2.0, show_default=True, help="How long each measurement lasts.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def bench(
+    rungs: Ladder, image_size: int, first: str | None, upto: str | None, roads: bool, batch_size: int, device: str,
+    threads: int | None, seconds: float, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure the speed and memory of each step here.
+
+    Images per second and peak memory in MiB, of inference and of training steps on random images. The figure after the
+    x is the ratio to the ladder's start, which is always measured too.
+    """
+    check_int("batch size", batch_size, 2, 100_000)
+    check_number("seconds", seconds, 0.01, 3600)
+    chosen = rungs.between(first, upto, roads)
+    for rung in chosen:
+        rung.design.feature_sizes(image_size)
+    from roadmap.cost.measuring import measure
+    from roadmap.training.device import device_name, resolve_device
+    from roadmap.training.spec import Execution
+
+    where = resolve_device(Execution(device=device, threads=threads))
+    records: list[dict[str, Any]] = []
+    for rung in [rungs.start, *(rung for rung in chosen if rung is not rungs.start)]:
+        speed = dataclasses.asdict(measure(rung.design, image_size, batch_size, str(where), seconds, threads))
+        ratios = {f"{name}_ratio": value / (records[0] if records else speed)[name] for name, value in speed.items()}
+        records.append({"step": rung.name, **speed, **ratios})
+        if not as_json and sys.stderr.isatty():
+            click.echo(f"measured {rung.name}", err=True)
+    if as_json:
+        click.echo(json.dumps({"device": device_name(where), "image_size": image_size, "batch_size": batch_size,
+                               "measurements": records}, indent=1))  # fmt: skip
+        return
+    words = {
+        "inference_images_per_second": "inference img/s", "inference_memory_mib": "inference MiB",
+        "training_images_per_second": "training img/s", "training_memory_mib": "training MiB",
+    }  # fmt: skip
+    print_table(
+        [
+            {"step": r["step"], **{word: f"{r[key]:.1f} x{r[f'{key}_ratio']:.2f}" for key, word in words.items()}}
+            for r in records
+        ]
+    )
+    click.echo(f"{device_name(where)}; {image_size} px, batches of {batch_size}; xN: ratio to {rungs.start.name}")
+
+
+@cli.command()
+def recipes() -> None:
+    """The training recipes that come with roadmap."""
+    from roadmap.recipes.recipe import load_recipe, recipe_names
+
+    print_table(
+        [
+            {
+                "recipe": recipe.name, "optimizer": recipe.optimizer, "lr": f"{recipe.peak_lr:g}",
+                "batch": recipe.batch_size, "epochs": recipe.epochs, "start trains with": recipe.classic or "",
+                "why": " ".join(recipe.why.split())[:70],
+            }
+            for recipe in map(load_recipe, recipe_names())
+        ]
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""The entry point."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+import click
+
+from roadmap.checks import RoadmapError
+from roadmap.cli import ladder, store, study
+from roadmap.cli.group import cli
+
+#: Every module whose commands there are.
+COMMANDS = (ladder, store, study)
+
+
+def main() -> None:
+    """Entry point: whatever a user can get wrong ends in one sentence on stderr and exit code 2."""
+    # timm's own use of a function that torch has deprecated
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    try:
+        cli.main(prog_name="roadmap", standalone_mode=False)
+    except RoadmapError as error:
+        _fail(str(error))
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except OSError as error:
+        _fail(f"{error.filename or 'the system'}: {error.strerror}")
+
+
+def _fail(message: str) -> None:
+    click.echo(f"roadmap: {message[0].lower()}{message[1:].rstrip('.')}", err=True)
+    sys.exit(2)

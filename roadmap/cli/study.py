@@ -1,0 +1,179 @@
+"""Commands on a study: run, plan and plot."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from roadmap.cli.group import cli, print_table
+
+
+def study_options(command: Any) -> Any:
+    """One option a field of `StudySpec`, which holds names, choices and help."""
+    from roadmap.study.spec import StudySpec, option_name
+
+    for field in reversed(dataclasses.fields(StudySpec)):
+        words = field.metadata
+        options: dict[str, Any] = {"help": words["help"][0].upper() + words["help"][1:] + ".", "default": None}
+        flags = f"--{option_name(field.name).replace('_', '-')}"
+        if isinstance(field.default, bool):
+            flags += f"/--no-{flags[2:]}"
+        elif field.name == "only":
+            options |= {"multiple": True, "metavar": words["metavar"]}
+        elif "choices" in words:
+            kind = type(words["choices"][0])
+            options["type"] = click.Choice([str(choice) for choice in words["choices"]])
+            if kind is int:
+                options["callback"] = lambda context, option, value: None if value is None else int(value)
+        else:
+            annotation = str(field.type)
+            options["metavar"] = words["metavar"]
+            options["type"] = float if "float" in annotation else int if annotation.startswith("int") else str
+        if field.default not in (None, (), False):
+            options["help"] += f" [default: {'0,1,2' if field.name == 'seeds' else field.default}]"
+        command = click.option(flags, field.name, **options)(command)
+    return command
+
+
+STUDY_ARGUMENT = click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.yaml]")
+OUT_OPTION = click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
+    help="Folder of table and figure [default: results/NAME].",
+)
+STORE_OPTION = click.option(
+    "--store", type=click.Path(path_type=Path), metavar="FOLDER", envvar="ROADMAP_STORE",
+    help="Folder of the runs, shared by studies [default: $ROADMAP_STORE, else results/store].",
+)  # fmt: skip
+
+
+@cli.command()
+@STUDY_ARGUMENT
+@study_options
+@OUT_OPTION
+@STORE_OPTION
+@click.option("--resume", is_flag=True, help="Only go on with a study that was begun in the output folder.")
+@click.option("--retrain", type=click.Choice(["failed", "all"]), help="Forget the study's failed runs, or all, before.")
+@click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
+@click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; start and write nothing.")
+def run(
+    study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
+    dry_run: bool, **settings: Any,
+) -> None:  # fmt: skip
+    """Train the rungs of the ladder and draw the trajectory.
+
+    Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
+    settings, one a line; options given here replace them.
+
+    Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg. Records and trained weights of
+    the runs are in the store. A run that is there is never trained again, by any study, unless --retrain says so: the
+    same command again goes on with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops
+    at once.
+    """
+    from roadmap.api import carry_out
+    from roadmap.study.display import make_display
+
+    prepared, folder, place = _prepare(study, out, store, settings)
+    if dry_run:
+        _print_plan(prepared, folder)
+        return
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    try:
+        command = shlex.join(["roadmap", *sys.argv[1:]])
+        results = carry_out(prepared, folder, place, make_display(), command, resume, retrain, paper)
+    except KeyboardInterrupt:
+        again = shlex.join(["roadmap", *_without_retrain(words), "--resume"])
+        click.echo(f"\nstopped; finished runs are kept. To go on: {again}", err=True)
+        sys.exit(130)
+    click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg; runs: {place.folder}")
+    _print_times(results.runs)
+    failed = results.runs[results.runs["status"] != "done"]
+    if len(failed):
+        click.echo(f"{len(failed)} of {len(prepared.runs)} runs failed:", err=True)
+        for row in failed.itertuples():
+            click.echo(f"  {row.step} seed {row.seed} ({row.signature}): {row.reason}", err=True)
+        sys.exit(1)
+
+
+def _prepare(study: Path | None, out: Path | None, store: Path | None, settings: dict[str, Any]) -> Any:
+    """(prepared study, its folder, its store) from the options of a command."""
+    from roadmap.study.runner import default_folder, prepare
+    from roadmap.study.spec import load_spec
+    from roadmap.study.store import DEFAULT_STORE, Store
+
+    given = {name: value for name, value in settings.items() if value is not None and value != ()}
+    if "only" in given:
+        given["only"] = ",".join(given["only"])
+    spec = load_spec(study, **given)
+    return prepare(spec), out or default_folder(spec), Store(store or DEFAULT_STORE)
+
+
+def _without_retrain(words: list[str]) -> list[str]:
+    """The same command, but what was forgotten once is not forgotten again."""
+    kept = [word for word in words if not word.startswith("--retrain=")]
+    if "--retrain" in kept:
+        place = kept.index("--retrain")
+        del kept[place : place + 2]
+    return kept
+
+
+def _print_times(runs: Any) -> None:
+    """The real time beside the estimate, where there was one."""
+    known = runs[runs["estimated_seconds"].notna() & (runs["status"] == "done")]
+    if len(known):
+        real, estimated = known["wall_seconds"].sum(), known["estimated_seconds"].sum()
+        click.echo(
+            f"time of {len(known)} runs: {real:.0f} s, estimated {estimated:.0f} s ({real / estimated:.2f} of it)"
+        )
+
+
+def _print_plan(prepared: Any, folder: Path) -> None:
+    from roadmap.cost.counting import CONVENTION
+    from roadmap.study.spec import steps_of
+
+    data = prepared.data
+    click.echo(
+        f"data: {data.name}, {len(data.train)} training and {len(data.test)} test images of {data.image_size} px, "
+        f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
+    )
+    rows = []
+    for step in steps_of(prepared.runs):
+        runs = [run for run in prepared.runs if run.step == step]
+        cost, recipe = prepared.cost(runs[0]), runs[0].recipe
+        rows.append(
+            {
+                "step": step,
+                "GMACs": f"{cost.gmacs:.4f}",
+                "params M": f"{cost.params / 1e6:.3f}",
+                "recipe": recipe.name,
+                "optimizer": recipe.optimizer,
+                "lr": f"{recipe.peak_lr:.3g}",
+                "batch": recipe.batch_size,
+                "epochs": recipe.epochs,
+                "steps": recipe.epochs * (len(data.train) // recipe.batch_size),
+                "seeds": ",".join(str(run.seed) for run in runs),
+                "PFLOPs": f"{sum(prepared.petaflops(run) for run in runs):.3g}",
+            }
+        )
+    print_table(rows)
+    total = sum(prepared.petaflops(run) for run in prepared.runs)
+    click.echo(f"{len(prepared.runs)} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
+    click.echo(CONVENTION)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
+def plot(folder: Path, paper: bool) -> None:
+    """Draw the trajectory of a study again, from the results in FOLDER."""
+    from roadmap.analysis.figure import save_trajectory
+    from roadmap.analysis.study import load_study
+
+    for path in save_trajectory(load_study(folder).runs, folder, paper=paper):
+        click.echo(path)
