@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -81,7 +82,7 @@ def run(
 
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
-        _print_plan(prepared, folder)
+        _print_plan(prepared, folder, place, measure=False)
         return
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
@@ -133,38 +134,100 @@ def _print_times(runs: Any) -> None:
         )
 
 
-def _print_plan(prepared: Any, folder: Path) -> None:
-    from roadmap.cost.counting import CONVENTION
-    from roadmap.study.spec import steps_of
+@cli.command("plan")
+@STUDY_ARGUMENT
+@study_options
+@OUT_OPTION
+@STORE_OPTION
+@click.option("--again", is_flag=True, help="Measure anew what was measured before.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan_command(
+    study: Path | None, out: Path | None, store: Path | None, again: bool, as_json: bool, **settings: Any
+) -> None:
+    """What a study would train, cost and take, and when it would end; nothing is trained.
 
+    Takes what `roadmap run` takes. The networks that are not in the store yet each train a few real steps here, packed
+    as they would be in the study; seconds and memory are measured, not guessed, and kept in the store for later. On the
+    CPU large batches are measured in part and scaled up (marked ~).
+    """
+    prepared, folder, place = _prepare(study, out, store, settings)
+    _print_plan(prepared, folder, place, again, as_json)
+
+
+def _print_plan(
+    prepared: Any, folder: Path, store: Any, again: bool = False, as_json: bool = False, measure: bool = True
+) -> None:
+    from roadmap.cost.counting import CONVENTION
+    from roadmap.study.display import clock, end_time
+    from roadmap.study.estimate import plan_ahead
+
+    ahead = plan_ahead(prepared, store, again, measure)
+    if as_json:
+        click.echo(json.dumps(ahead.to_dict(), indent=1))
+        return
     data = prepared.data
     click.echo(
         f"data: {data.name}, {len(data.train)} training and {len(data.test)} test images of {data.image_size} px, "
         f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
     )
+    print_table(_plan_rows(prepared, ahead))
+    total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.runs, ahead.todo))
+    click.echo(f"{len(prepared.runs)} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
+    click.echo(
+        f"{len(prepared.runs) - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs"
+    )
+    for step, reason in ahead.refused.items():
+        click.echo(f"{step}: {reason}")
+    if ahead.end is not None:
+        first, jobs = ahead.places[0], len(ahead.places)
+        threads = f"{first.threads} {'thread' if first.threads == 1 else 'threads'}"
+        pinned = ", pinned to cores of their own" if first.cores else ""
+        beside = (
+            f"{jobs} runs side by side with {threads} each{pinned}" if jobs > 1 else f"one run at a time, {threads}"
+        )
+        click.echo(f"{beside}: {clock(ahead.end)}; started now it would end at {end_time(ahead.end)}")
+        if any(estimate.scaled for estimate in ahead.estimates.values()):
+            click.echo("~: measured with smaller batches and scaled up")
+    elif measure and prepared.spec.engine != "local":
+        click.echo(f"time and memory are measured for --engine local, not for {prepared.spec.engine}")
+    click.echo(CONVENTION)
+
+
+def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
+    from roadmap.study.display import clock
+    from roadmap.study.spec import steps_of
+
     rows = []
     for step in steps_of(prepared.runs):
         runs = [run for run in prepared.runs if run.step == step]
         cost, recipe = prepared.cost(runs[0]), runs[0].recipe
-        rows.append(
-            {
-                "step": step,
-                "GMACs": f"{cost.gmacs:.4f}",
-                "params M": f"{cost.params / 1e6:.3f}",
-                "recipe": recipe.name,
-                "optimizer": recipe.optimizer,
-                "lr": f"{recipe.peak_lr:.3g}",
-                "batch": recipe.batch_size,
-                "epochs": recipe.epochs,
-                "steps": recipe.epochs * (len(data.train) // recipe.batch_size),
-                "seeds": ",".join(str(run.seed) for run in runs),
-                "PFLOPs": f"{sum(prepared.petaflops(run) for run in runs):.3g}",
+        todo = [run for run in ahead.todo if run.step == step]
+        row = {
+            "step": step,
+            "GMACs": f"{cost.gmacs:.4f}",
+            "params M": f"{cost.params / 1e6:.3f}",
+            "recipe": recipe.name,
+            "optimizer": recipe.optimizer,
+            "lr": f"{recipe.peak_lr:.3g}",
+            "batch": recipe.batch_size,
+            "epochs": recipe.epochs,
+            "steps": recipe.epochs * (len(prepared.data.train) // recipe.batch_size),
+            "seeds": ",".join(str(run.seed) for run in runs),
+            "PFLOPs": f"{sum(prepared.petaflops(run) for run in runs):.3g}",
+            "in store": len(runs) - len(todo),
+        }
+        if ahead.estimates:
+            known = ahead.estimates[todo[0].signature] if todo else None
+            spans = [ahead.times[run.signature] for run in todo if run.signature in ahead.times]
+            mark = "~" if known and known.scaled else ""
+            row |= {
+                "a run": f"{mark}{clock(known.seconds)}" if known and known.seconds else "no" if known else "",
+                "MiB": f"{mark}{known.memory_bytes / 2**20:.0f}" if known and known.memory_bytes else "",
+                "from": clock(min(start for _, start, _ in spans)) if spans else "",
+                "to": clock(max(end for _, _, end in spans)) if spans else "",
             }
-        )
-    print_table(rows)
-    total = sum(prepared.petaflops(run) for run in prepared.runs)
-    click.echo(f"{len(prepared.runs)} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
-    click.echo(CONVENTION)
+        rows.append(row)
+    return rows
 
 
 @cli.command()

@@ -25,7 +25,7 @@ class SharedData:
         self._data = data
         self._file = None
         if data.in_memory:
-            self._file = tempfile.TemporaryFile(prefix="roadmap-")
+            self._file = tempfile.TemporaryFile(prefix="roadmap-")  # noqa: SIM115  (lives as long as this)
             for array in self._arrays(data):
                 self._file.write(array.data)
                 self._file.write(bytes(-array.nbytes % 64))

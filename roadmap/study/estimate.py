@@ -1,4 +1,4 @@
-"""What a study will take on this machine: measured by a few real steps of each network, packed as the study would be."""
+"""What a study will take on this machine, measured: a few real steps of each network, packed as in the study."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.files import write_text
-from roadmap.study.engines import Engine
 from roadmap.study.engines.local import LocalEngine, Place
+from roadmap.study.forecast import schedule
 from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
-from roadmap.study.store import FORMAT, Store, read_json
-from roadmap.study.work import Outcome
+from roadmap.study.store import FORMAT, MARK, Store, read_json
+from roadmap.study.work import Outcome, is_settled
 from roadmap.training.spec import Execution, RunSpec
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]
 
 
 def _card_jobs(study: Prepared, store: Store, card: str) -> int:
-    """How many runs share a card: more while each brings more throughput and finds memory, measured with the largest."""
+    """How many runs share a card: measured with the largest, more while they bring throughput and find memory."""
     import torch
 
     largest = max(study.runs, key=lambda run: study.cost(run).activations * run.recipe.batch_size)
@@ -121,14 +121,75 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
     return best
 
 
-def estimate(study: Prepared, store: Store, again: bool = False) -> dict[str, Estimate]:
-    """Signature -> what a run will take here; measured now, unless the store knows it and not ``again``.
+@dataclass(frozen=True)
+class Ahead:
+    """What lies before a study: the runs ``todo``, and, where they were measured, an estimate of each, the ``places``
+    they are laid over, and of each that can run its (slot, start, end) in seconds from the beginning."""
+
+    study: Prepared
+    todo: list[RunSpec]
+    estimates: dict[str, Estimate]
+    places: list[Place]
+    times: dict[str, tuple[int, float, float]]
+
+    @property
+    def end(self) -> float | None:
+        """Seconds until the last run ends; None where nothing was measured or is to be trained."""
+        return max((end for _, _, end in self.times.values()), default=None)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Step -> why it cannot run here."""
+        estimates = {run.step: self.estimates[run.signature] for run in self.todo if self.estimates}
+        return {step: estimate.reason for step, estimate in estimates.items() if estimate.seconds is None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        waiting = {run.signature for run in self.todo}
+        runs = []
+        for run in self.study.runs:
+            estimate = self.estimates.get(run.signature, Estimate(None, None))
+            slot, start, end = self.times.get(run.signature, (None, None, None))
+            runs.append(
+                {
+                    "step": run.step, "seed": run.seed, "signature": run.signature,
+                    "in_store": run.signature not in waiting, "petaflops": self.study.petaflops(run),
+                    **dataclasses.asdict(estimate), "slot": slot, "starts_after": start, "ends_after": end,
+                }
+            )  # fmt: skip
+        return {
+            "device": self.study.device, "runs": len(runs), "to_train": len(waiting),
+            "in_store": len(runs) - len(waiting), "petaflops": sum(run["petaflops"] for run in runs),
+            "petaflops_to_train": sum(self.study.petaflops(run) for run in self.todo), "slots": len(self.places),
+            "ends_after": self.end, "schedule": runs,
+        }  # fmt: skip
+
+
+def plan_ahead(study: Prepared, store: Store, again: bool = False, measure: bool = True) -> Ahead:
+    """Look ahead at a study: what is to be trained and, with ``measure`` and on this machine, what that takes."""
+    if (store.folder / MARK).exists():
+        store.check()
+    todo = [run for run in study.runs if store.damaged(run.signature) or not is_settled(store.record(run.signature))]
+    if not (measure and todo and study.spec.engine == "local"):
+        return Ahead(study, todo, {}, [], {})
+    store.begin()
+    where = local_places(study, store)
+    estimates = estimate(study, todo, store, where, again)
+    able = [run for run in todo if estimates[run.signature].seconds is not None]
+    seconds = [estimates[run.signature].seconds or 0.0 for run in able]
+    times = schedule(seconds, [0.0] * len(where))
+    return Ahead(study, todo, estimates, where, {run.signature: time for run, time in zip(able, times, strict=True)})
+
+
+def estimate(
+    study: Prepared, runs: list[RunSpec], store: Store, where: list[Place], again: bool = False
+) -> dict[str, Estimate]:
+    """Signature -> what each of these runs will take; measured now, unless the store knows it and not ``again``.
 
     Raises `RoadmapError` where a rehearsal fails for another reason than memory.
     """
-    where = local_places(study, store)
     known = {} if again else _read(store)
-    distinct = {_key(study, run, where): run for run in study.runs}
+    distinct = {_key(study, run, where): run for run in runs}
     missing = [key for key in distinct if key not in known]
     # As many at a time as the study will have, so that each is as slow as it will be then.
     padded = missing + [missing[i % len(missing)] for i in range(-len(missing) % len(where))] if missing else []
@@ -145,18 +206,17 @@ def estimate(study: Prepared, store: Store, again: bool = False) -> dict[str, Es
             known[key] = {name: mean(fact[name] for fact in facts) for name in facts[0]}
     if found:
         _write(store, {**_read(store), **known})
-    return {run.signature: _estimate(study, run, known[_key(study, run, where)]) for run in study.runs}
+    return {run.signature: _estimate(study, run, known[_key(study, run, where)]) for run in runs}
 
 
-def known_seconds(study: Prepared, store: Store, engine: Engine) -> dict[str, float]:
+def known_seconds(study: Prepared, store: Store) -> dict[str, float]:
     """Signature -> seconds that were measured before, of the runs of which they are known for this packing."""
     if study.spec.engine != "local":
         return {}
     known, where = _read(store), local_places(study, store)
-    found = {run.signature: known.get(_key(study, run, where)) for run in study.runs}
-    estimates = {run.signature: _estimate(study, run, found[run.signature]) for run in study.runs
-                 if found[run.signature]}  # fmt: skip
-    return {signature: facts.seconds for signature, facts in estimates.items() if facts.seconds is not None}
+    facts = {run.signature: (run, known.get(_key(study, run, where))) for run in study.runs}
+    estimates = {signature: _estimate(study, run, fact) for signature, (run, fact) in facts.items() if fact}
+    return {signature: estimate.seconds for signature, estimate in estimates.items() if estimate.seconds is not None}
 
 
 def _estimate(study: Prepared, run: RunSpec, facts: Any) -> Estimate:
@@ -220,11 +280,3 @@ def _read(store: Store) -> dict[str, Any]:
 
 def _write(store: Store, measured: dict[str, Any]) -> None:
     write_text(store.folder / MEASURED, json.dumps({"format": FORMAT, "measured": measured}) + "\n")
-
-
-def schedule_end(estimates: Iterable[float], slots: int) -> float:
-    """Seconds until runs that take so long each have all ended, handed out in this order to so many slots."""
-    free = [0.0] * slots
-    for seconds in estimates:
-        free[free.index(min(free))] += seconds
-    return max(free)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 
 from roadmap.training.spec import RunSpec
@@ -32,12 +32,20 @@ class Forecast:
 
     def left(self, waiting: Iterable[RunSpec], running: Iterable[float | None], slots: int) -> float | None:
         """Seconds until the last run ends: the ``running`` ones have so much left, the waiting ones follow in order."""
-        free = sorted([*(seconds or 0.0 for seconds in running)])
-        free = [0.0] * (slots - len(free)) + free
-        for run in waiting:
-            seconds = self.seconds(run)
-            if seconds is None:
-                return None
-            free[0] += seconds
-            free.sort()
-        return free[-1] if free else 0.0
+        seconds = [self.seconds(run) for run in waiting]
+        if any(one is None for one in seconds):
+            return None
+        free = [one or 0.0 for one in running]
+        free += [0.0] * (slots - len(free))
+        return max([*free, *(end for _, _, end in schedule([one or 0.0 for one in seconds], free))])
+
+
+def schedule(seconds: Sequence[float], free: Sequence[float]) -> list[tuple[int, float, float]]:
+    """(slot, start, end) of runs that take so many seconds each, begun in order as slots fall ``free``."""
+    free = list(free)
+    planned = []
+    for duration in seconds:
+        slot = free.index(min(free))
+        planned.append((slot, free[slot], free[slot] + duration))
+        free[slot] += duration
+    return planned

@@ -138,7 +138,7 @@ def run_study(
         _forget(study.runs, store, retrain)
     engine = engine or make_engine(study, store)
     try:
-        measured = known_seconds(study, store, engine)
+        measured = known_seconds(study, store)
         _Round(study, place, store, engine, display, command, measured).go()
     except OSError as error:
         raise RoadmapError(f"the study in {folder} had to stop: {error}") from None

@@ -1,4 +1,4 @@
-"""The store: finished and unfinished runs on disk, shared by all studies; the only truth. `docs/store.md` is its schema.
+"""The store: finished and unfinished runs on disk, shared by all studies; the only truth. docs/store.md has its schema.
 
 ::
 
