@@ -7,11 +7,23 @@ import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+#: What workers leave to the process that they work for: when it ends, they do.
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+Result = TypeVar("Result")
 
 #: What a fresh process has imported before it is forked.
-PRELOAD = ["roadmap.training.fit", "roadmap.study.work", "roadmap.network.weights", "roadmap.data.shared"]
+PRELOAD = [
+    "roadmap.training.fit",
+    "roadmap.study.work",
+    "roadmap.network.weights",
+    "roadmap.data.shared",
+    "roadmap.cost.counting",
+]
 
 
 def prepare_processes() -> Any:
@@ -22,16 +34,22 @@ def prepare_processes() -> Any:
     context.set_forkserver_preload(PRELOAD)
     from multiprocessing.forkserver import ensure_running
 
-    # Ctrl-C reaches every process of the terminal; what it means is the first one's to say.
+    # Ctrl-C and a request to end reach every process of a group; what they mean is the first one's to say.
     main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS} if main else {}
     try:
         with without_main():
             ensure_running()
     finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return context
+
+
+def in_clean_process(work: Callable[..., Result], *arguments: Any) -> Result:
+    """What ``work`` returns, or raises, in a process of its own; `BrokenProcessPool` where that process died."""
+    with without_main(), ProcessPoolExecutor(1, mp_context=prepare_processes()) as pool:
+        return pool.submit(work, *arguments).result()
 
 
 @contextlib.contextmanager

@@ -20,13 +20,14 @@ from roadmap.analysis.study import Study, load_study
 from roadmap.analysis.tables import baseline, mean_interval, summarize
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
+from roadmap.study.folder import StudyFolder
 from roadmap.study.store import COLUMNS, Store
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "trajectory.ipynb"
 
 
 def make_rows(scores, regime="resnet50", **values):
-    """Rows of a study from ``{step: {seed: top1}}``, where None stands for a run that diverged."""
+    """Rows of a study from ``{step: {seed: top1}}``, where None stands for a run that failed."""
     return [
         {
             "regime": regime,
@@ -63,16 +64,18 @@ def make_rows(scores, regime="resnet50", **values):
 
 def write_study(folder, rows):
     """A study's folder that holds these rows as finished runs."""
-    store = Store(folder)
+    store = Store(folder.parent / "store")
+    store.begin()
     records = []
     for index, row in enumerate(rows):
-        row = {**row, "signature": f"run{index}"}
+        row = {**row, "signature": f"{index:016x}"}
         records.append({part: {} for part in COLUMNS.values()})
         for name, part in COLUMNS.items():
             records[-1][part][name] = row.get(name)
-    store.begin({"runs": [record["run"] for record in records]}, resume=False)
+    StudyFolder(folder).begin({"runs": [record["run"] for record in records]}, store)
     for record in records:
-        store.finish(record["run"]["signature"], record)
+        record["result"]["retry"] = False
+        store.finish(record["run"]["signature"], record, [], weights=False)
 
 
 def make_runs(scores, **values):

@@ -7,10 +7,8 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +29,10 @@ SMALL = (
 
 
 def command(*words, cwd=None):
+    """Run the command line. Where the words name an output folder and no store, the store lies in that folder."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COLUMNS")}
+    if "--out" in words and "--store" not in words:
+        words = [*words, "--store", Path(words[words.index("--out") + 1]) / "store"]
     return subprocess.run(
         [sys.executable, "-m", "roadmap", *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True,
         timeout=300, check=False,
@@ -69,9 +70,10 @@ def test_a_study_leaves_table_figure_records_and_weights(finished):
         assert (row["status"], row["epochs"], row["device"], row["threads"]) == ("done", "2", "cpu", "1")
         assert 0 <= float(row["top1"]) <= 100 and float(row["seconds"]) > 0 and float(row["images_per_second"]) > 0
         assert row["torch"] == torch.__version__ and "run --only" in row["command"]
-        record = json.loads((folder / "runs" / row["signature"] / "run.json").read_text())
-        assert record["run"]["recipe"]["batch_size"] == 16 and len(record["history"]) == 2
-    assert {"trajectory.png", "trajectory.svg", "study.json", "trajectory.csv", "runs"} == {
+        record = json.loads((folder / "store" / "runs" / row["signature"] / "run.json").read_text())
+        assert record["run"]["recipe"]["batch_size"] == 16
+        assert len(pd.read_csv(folder / "store" / "runs" / row["signature"] / "history.csv")) == 2
+    assert {"trajectory.png", "trajectory.svg", "study.json", "trajectory.csv", "store"} == {
         p.name for p in folder.iterdir()
     }
 
@@ -94,7 +96,7 @@ def test_stored_weights_give_the_stored_accuracy(finished, images):
     from roadmap.recipes.recipe import Recipe
 
     for row in roadmap.load_study(folder).runs.itertuples():
-        run = folder / "runs" / row.signature
+        run = folder / "store" / "runs" / row.signature
         network = RoadmapNet(Design(**json.loads((run / "run.json").read_text())["run"]["design"]))
         roadmap.load_weights(network, run / "weights.safetensors")
         network.eval()
@@ -110,8 +112,9 @@ def test_a_pipe_gets_plain_lines(finished):
     done, _ = finished
     lines = done.stdout.splitlines()
     assert lines[0].startswith("4 runs, ")
-    runs = [f"{step} seed {seed}" for step in ("patchify_stem", "layer_norm") for seed in (0, 1)]
-    assert [line.split(":")[0] for line in lines[1:5]] == [f"[{n}/4] {run}" for n, run in enumerate(runs, start=1)]
+    runs = {f"{step} seed {seed}" for step in ("patchify_stem", "layer_norm") for seed in (0, 1)}
+    told = [re.match(r"\[(\d)/4\] (.*): [\d.]+ %, [\d.]+ s$", line).groups() for line in lines[1:5]]
+    assert [number for number, _ in told] == list("1234") and {run for _, run in told} == runs
     assert "\x1b" not in done.stdout and not done.stderr
 
 
@@ -143,19 +146,53 @@ def test_a_terminal_gets_a_live_table(images, tmp_path):
         ["patchify_stem", "2/2"],
         ["layer_norm", "2/2"],
     ]
-    assert any(row[0] == "study" and "4/4" in row for row in rows if row)
+    assert any(row[:3] == ["4", "done,", "0"] and "4" in row[5:] for row in rows if row)
 
 
-def test_the_same_study_again_is_refused_and_resumed_without_training(finished, images):
+def test_the_same_study_again_trains_nothing(finished, images):
     _, folder = finished
-    before = contents(folder)
-    words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder]
-    again = command(*words)
-    assert again.returncode == 2 and "add --resume" in again.stderr and again.stderr.count("\n") == 1
-    assert contents(folder) == before
-    resumed = command(*words, "--resume")
-    assert resumed.returncode == 0 and resumed.stdout.count("was there already") == 4
-    assert contents(folder) == before
+    before = contents(folder / "store")
+    for more in ([], ["--resume"]):
+        again = command("run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder, *more)
+        assert again.returncode == 0 and again.stdout.count("was there already") == 4, again.stderr
+    assert contents(folder / "store") == before
+
+
+def test_studies_share_runs(finished, images, tmp_path):
+    """Another study that wants some of the same trainings finds them, under names of its own."""
+    _, folder = finished
+    words = [*SMALL, "--data", "folder", "--data-dir", images, "--store", folder / "store"]
+    words[words.index("patchify_stem,layer_norm")] = "layer_norm,separate_downsample"
+    other = command("run", *words, "--out", tmp_path / "other")
+    assert other.returncode == 0, other.stderr
+    assert other.stdout.count("was there already") == 2
+    mine, theirs = (roadmap.load_study(path).runs for path in (folder, tmp_path / "other"))
+    shared = set(mine["signature"]) & set(theirs["signature"])
+    assert set(theirs[theirs["signature"].isin(shared)]["step"]) == {"layer_norm"} and len(shared) == 2
+    shutil.rmtree(tmp_path / "other")
+    for signature in set(theirs["signature"]) - shared:
+        shutil.rmtree(folder / "store" / "runs" / signature)
+
+
+def test_a_study_may_grow(finished, images, tmp_path):
+    _, folder = finished
+    shutil.copytree(folder, tmp_path / "study")
+    words = [*SMALL, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study"]
+    words[words.index("--seeds") + 1] = "3"
+    grown = command("run", *words)
+    assert grown.returncode == 0 and grown.stdout.count("was there already") == 4, grown.stderr
+    assert len(roadmap.load_study(tmp_path / "study").runs) == 6
+
+
+def test_retrain_forgets_what_was_there(finished, images, tmp_path):
+    _, folder = finished
+    shutil.copytree(folder, tmp_path / "study")
+    words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study", "--retrain"]
+    assert command(*words, "failed").stdout.count("was there already") == 4
+    again = command(*words, "all")
+    assert again.returncode == 0 and "was there already" not in again.stdout
+    for path in (folder / "store" / "runs").rglob("weights.safetensors"):
+        assert (tmp_path / "study" / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
 
 def test_another_study_never_touches_the_folder(finished, images):
@@ -179,26 +216,6 @@ def test_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_study_stopped_by_ctrl_c_goes_on(images, tmp_path):
-    words = "--only patchify_stem,layer_norm --seeds 1 --epochs 60 --width 4 --batch-size 8 --threads 1".split()
-    words = ["run", *words, "--data", "folder", "--data-dir", str(images), "--out", str(tmp_path / "study")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "roadmap", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    first = [process.stdout.readline(), process.stdout.readline()]
-    assert first[1].startswith("[1/2]")
-    time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "To go on: roadmap run" in errors and "--resume" in errors and "Traceback" not in errors
-    assert len(list((tmp_path / "study" / "runs").iterdir())) == 1
-    resumed = command(*words, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("was there already") == 1 and "[2/2] layer_norm" in resumed.stdout
-    assert not (tmp_path / "study" / "partial").exists()
-
-
 def test_a_diverged_run_is_recorded_and_the_rest_go_on(images, tmp_path):
     done = command(
         *"run --only resnet50,gelu --seeds 1 --epochs 1 --width 4 --depth 1 --batch-size 8 --lr 999".split(),
@@ -208,9 +225,9 @@ def test_a_diverged_run_is_recorded_and_the_rest_go_on(images, tmp_path):
     )
     table = pd.read_csv(tmp_path / "study" / "trajectory.csv")
     assert list(table["step"]) == ["resnet50", "gelu"]
-    bad = table[table["status"] == "diverged"]
-    assert len(bad) and bad["top1"].isna().all() and bad["reason"].str.contains("loss is").all()
-    assert done.returncode == 1 and f"{len(bad)} of 2 runs diverged" in done.stderr
+    bad = table[table["status"] == "failed"]
+    assert len(bad) and bad["top1"].isna().all() and bad["reason"].str.contains("diverged: .* loss is").all()
+    assert done.returncode == 1 and f"{len(bad)} of 2 runs failed" in done.stderr
     assert (tmp_path / "study" / "trajectory.png").stat().st_size > 1000
 
 
@@ -230,6 +247,7 @@ def test_cifar10_with_the_paper_overlay(tmp_path):
 def test_from_python_on_the_embedded_set(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     study = roadmap.run(only=["stage_ratio"], seeds=[3], epochs=1, image_size=16, threads=1)
+    assert {path.name for path in Path("results").iterdir()} == {"stage_ratio", "store"}
     assert study.path == Path("results/stage_ratio")
     row = study.runs.iloc[0]
     assert (row["step"], row["seed"], row["recipe"], row["data"]) == ("stage_ratio", 3, "quick", "embedded")
@@ -273,6 +291,8 @@ def test_every_setting_is_an_option_with_help():
         "--epochs", "--image-size", "--width", "--depth", "--stem-stride", "--batch-size",
         "--lr", "--device", "--precision",
         "--compile", "--out", "--resume", "--dry-run", "--roads", "--paper", "--loading", "--workers", "--threads",
+        "--store", "--retrain", "--jobs", "--engine", "--address", "--devices", "--num-nodes", "--gpus", "--slurm",
+        "--retries", "--logger",
     ):  # fmt: skip
         assert f"  {name}" in shown, name
 
@@ -323,6 +343,21 @@ BAD = [
     ("run --precision 8", "'8' is not one of"),
     ("run --threads 0", "threads is 0"),
     ("run --resume", "nothing to resume"),
+    ("run --jobs 0", "jobs is '0'"),
+    ("run --jobs many", "jobs is 'many'"),
+    ("run --retries -1", "retries is -1"),
+    ("run --engine kubernetes", "'kubernetes' is not one of"),
+    ("run --address auto", "--address is for --engine ray"),
+    ("run --num-nodes 2", "--num-nodes above 1 needs --engine ray or slurm"),
+    ("run --gpus 0.5", "--gpus is for --engine ray or slurm"),
+    ("run --slurm partition=gpu", "--slurm is for --engine slurm"),
+    ("run --engine slurm --slurm partition", "slurm is 'partition'"),
+    ("run --devices 0", "devices is 0"),
+    ("run --devices 2", "normalises over the whole batch"),
+    ("run --devices 3 --only gelu --batch-size 32", "cannot be shared out evenly to 3"),
+    ("run --devices 2 --device cuda:1", "leave its number out"),
+    ("run --logger paper", "'paper' is not one of"),
+    ("plan --upto gelo", "unknown step 'gelo' (did you mean 'gelu'?)"),
     ("run nowhere.yaml", "there is no file nowhere.yaml"),
     ("run --bogus", "--bogus"),
     ("rum", "unknown command 'rum' (did you mean 'run'?)"),
@@ -376,22 +411,18 @@ def test_bad_study_files(tmp_path, text, sentence):
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_run_that_lost_a_part_is_made_again_or_named(finished, images, tmp_path):
-    _, folder = finished
-    shutil.copytree(folder, tmp_path / "study")
-    words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study", "--resume"]
-    first = sorted((tmp_path / "study" / "runs").iterdir())[0]
-    (first / "weights.safetensors").unlink()
-    done = command(*words)
-    assert done.returncode == 0 and done.stdout.count("was there already") == 3, done.stderr
-    again, before = ((place / "runs" / first.name / "weights.safetensors") for place in (tmp_path / "study", folder))
-    assert again.read_bytes() == before.read_bytes()
-    (first / "run.json").write_text('{"format": 1}')
-    done = command(*words)
-    assert done.returncode == 2 and "without its folder" in done.stderr and done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 99}', '{"format": 1}', '{"format": 1, "runs": 5}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"format": 99}',
+        '{"format": 1}',
+        '{"format": 2, "runs": 5}',
+        '{"format": 2, "store": "x", "runs": [5]}',
+    ],
+)
 def test_a_damaged_or_foreign_study_is_refused(tmp_path, content):
     (tmp_path / "study.json").write_text(content)
     with pytest.raises(RoadmapError, match="study.json"):

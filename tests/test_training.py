@@ -17,7 +17,8 @@ from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 from roadmap.recipes.recipe import Recipe
 from roadmap.training import fit
-from roadmap.training.fit import fit_run
+from roadmap.training.fit import Watch, fit_run, make_fit
+from roadmap.training.module import Classifier, StoppedError
 from roadmap.training.spec import Execution, RunSpec
 
 ONE_THREAD = Execution(device="cpu", threads=1)
@@ -87,27 +88,22 @@ def test_learning_rate_warms_up_and_follows_a_cosine_to_zero(data, tmp_path):
     rates = []
     run = make_run(data, epochs=5, warmup_epochs=1)
 
-    class Record(fit.Classifier):
+    class Record(Classifier):
         def on_train_batch_start(self, batch, index):
             rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
-    original, fit.Classifier = fit.Classifier, Record
-    try:
-        fit_run(run, data, tmp_path, ONE_THREAD)
-    finally:
-        fit.Classifier = original
+    module, trainer = make_fit(run, data, tmp_path, ONE_THREAD, Watch(), kind=Record)
+    trainer.fit(module)
     warm = [2e-3 * step / 4 for step in range(4)]
     cosine = [2e-3 * 0.5 * (1 + math.cos(math.pi * step / 16)) for step in range(16)]
     assert rates == pytest.approx(warm + cosine)
 
 
 def test_weight_decay_spares_norms_biases_and_layer_scale(data):
-    from roadmap.training.module import Classifier
-
     network = RoadmapNet(END)
     for decay_all, spared in ((False, {name for name, p in network.named_parameters() if p.ndim < 2}), (True, set())):
         run = make_run(data, weight_decay=0.05, decay_all=decay_all)
-        module = Classifier(network, run.recipe, Batcher(data, run.recipe, 0), fused=False, report=print)
+        module = Classifier(network, run.recipe, Batcher(data, run.recipe, 0), fused=False, watcher=Watch(), save=print)
         groups = module.configure_optimizers()["optimizer"].param_groups
         free = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
         assert {name for name, p in network.named_parameters() if id(p) in free} == spared
@@ -130,21 +126,67 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(data, tmp_path, monkeypatch, 
     class Stop(Exception):
         pass
 
-    def stop(epochs, fraction, loss):
-        if epochs == stopped:
-            raise Stop
+    class Stopping(Watch):
+        def report(self, progress):
+            if progress.epoch == stopped:
+                raise Stop
 
     with pytest.raises(Stop):
-        fit_run(run, data, tmp_path / "parts", execution, stop)
+        fit_run(run, data, tmp_path / "parts", execution, Stopping())
     checkpoint = tmp_path / "parts" / fit.CHECKPOINT
     if stopped > 1:  # the checkpoint is of an epoch before the stop, and holds no code
         assert torch.load(checkpoint, weights_only=True)["epoch"] == stopped - 2
     seen = []
-    resumed = fit_run(run, data, tmp_path / "parts", execution, lambda epochs, fraction, loss: seen.append(epochs))
+
+    class Listening(Watch):
+        def report(self, progress):
+            seen.append(progress.epoch)
+
+    resumed = fit_run(run, data, tmp_path / "parts", execution, Listening())
     assert min(seen) == stopped, "where it went on"
     assert same_weights(whole.network, resumed.network)
     assert whole.metrics["top1"] == resumed.metrics["top1"] and len(resumed.history) == 4
     assert not same_weights(whole.network, fit_run(dataclasses.replace(run, seed=1), data, tmp_path, execution).network)
+
+
+def test_a_run_that_is_asked_to_stop_ends_its_epoch_and_is_saved(data, tmp_path):
+    run = make_run(data)
+    whole = fit_run(run, data, tmp_path / "whole", ONE_THREAD)
+
+    class Stopping(Watch):
+        def wants_stop(self):
+            return True
+
+    for epoch in (1, 2):  # an epoch at each start
+        with pytest.raises(StoppedError):
+            fit_run(run, data, tmp_path / "parts", ONE_THREAD, Stopping())
+        saved = torch.load(tmp_path / "parts" / fit.CHECKPOINT, weights_only=True)
+        assert len(saved["roadmap_history"]) == epoch
+    resumed = fit_run(run, data, tmp_path / "parts", ONE_THREAD, Stopping())  # the last epoch: there is nothing to save
+    assert same_weights(whole.network, resumed.network)
+
+
+def test_a_run_goes_on_with_the_threads_it_was_begun_with(data, tmp_path):
+    class Stopping(Watch):
+        def wants_stop(self):
+            return True
+
+    with pytest.raises(StoppedError):
+        fit_run(make_run(data), data, tmp_path, Execution(device="cpu", threads=2), Stopping())
+    fit_run(make_run(data), data, tmp_path, ONE_THREAD)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+def test_accuracy_on_training_images_is_counted(data, tmp_path):
+    """A network that learns nothing any more is tested on the images it trains on, without augmentation."""
+    run = make_run(data, END, epochs=1, lr=1e-12, batch_size=24)
+    result = fit_run(run, data, tmp_path, ONE_THREAD)
+    network = result.network.train()
+    right = sum(
+        int((network(images).argmax(1) == labels).sum()) for images, labels in Batcher(data, run.recipe, 0).training(0)
+    )
+    assert result.history[0]["train_top1"] == pytest.approx(100 * right / 72)
 
 
 def test_a_damaged_checkpoint_is_not_believed(data, tmp_path):
@@ -157,7 +199,8 @@ def test_a_damaged_checkpoint_is_not_believed(data, tmp_path):
 
 def test_a_run_that_diverges_says_so(data, tmp_path):
     result = fit_run(make_run(data, START, optimizer="sgd", lr=999.0), data, tmp_path, ONE_THREAD)
-    assert result.metrics["status"] == "diverged" and result.metrics["top1"] is None
+    assert result.metrics["status"] == "failed" and result.metrics["top1"] is None
+    assert result.metrics["reason"].startswith("diverged: ")
     assert "loss is nan" in result.metrics["reason"] or "loss is inf" in result.metrics["reason"]
 
 

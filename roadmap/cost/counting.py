@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +10,15 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import conv_flop_jit, generic_activation_jit, linear_flop_jit
 from torch import nn
 
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")  # what torch has deprecated
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import conv_flop_jit, generic_activation_jit, linear_flop_jit
 
 #: The operators that the paper's "GFLOPs" count: torch's name, fvcore's name, fvcore's rule.
 COUNTED_OPERATORS = {

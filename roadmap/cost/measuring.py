@@ -6,13 +6,12 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
-from roadmap.processes import prepare_processes, without_main
+from roadmap.processes import in_clean_process
 
 MIB = 2**20
 
@@ -42,14 +41,13 @@ def measure(
     results = []
     for training in (False, True):
         # A process's peak memory never falls: every measurement has a process of its own.
-        with without_main(), ProcessPoolExecutor(1, mp_context=prepare_processes()) as pool:
-            task = pool.submit(_measure, design, image_size, batch_size, device, seconds, threads, training)
-            try:
-                results.append(task.result())
-            except (BrokenProcessPool, MemoryError):
-                raise RoadmapError(
-                    f"a batch of {batch_size} images of {image_size} pixels does not fit into memory"
-                ) from None
+        arguments = (design, image_size, batch_size, device, seconds, threads, training)
+        try:
+            results.append(in_clean_process(_measure, *arguments))
+        except (BrokenProcessPool, MemoryError):
+            raise RoadmapError(
+                f"a batch of {batch_size} images of {image_size} pixels does not fit into memory"
+            ) from None
     return Speed(*results[0], *results[1])
 
 

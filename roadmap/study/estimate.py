@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
@@ -256,15 +257,11 @@ def _batch(study: Prepared, run: RunSpec) -> int:
 
 def _key(study: Prepared, run: RunSpec, where: Iterable[Place]) -> str:
     """Names all that a run's time depends on: the training but for its seed, how it is packed, machine and versions."""
-    import torch
-
-    from roadmap.training.device import device_name
-
     where = list(where)
     facts = [
         dataclasses.replace(run, seed=0).signature, len(where), where[0].device.partition(":")[0], where[0].threads,
-        device_name(torch.device(study.device)), study.spec.devices, study.spec.compile, study.spec.workers,
-        torch.__version__,
+        study.device_name, study.spec.devices, study.spec.compile, study.spec.workers,
+        version("torch"),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

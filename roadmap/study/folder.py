@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from roadmap.checks import RoadmapError
 from roadmap.files import write_text
-from roadmap.study.store import DamagedError, Store, csv_text, read_json, row_of
+from roadmap.study.store import COLUMNS, DamagedError, Store, csv_text, read_json, row_of
 
 FORMAT = 2
 STUDY = "study.json"
@@ -29,24 +30,28 @@ class StudyFolder:
     def __init__(self, folder: str | os.PathLike) -> None:
         self.folder = Path(folder)
 
-    def begin(self, study: dict[str, Any], store: Store, resume: bool) -> None:
-        """Claim the folder for a study, given as plain values with its ``runs``.
+    def check(self, signatures: set[str], store: Store, resume: bool) -> None:
+        """Raise `RoadmapError` unless the folder can be that of a study with these runs.
 
-        A study that was begun here goes on, and may have grown by seeds or steps. Raises `RoadmapError`, and changes
-        nothing, where the folder holds another study or anything else, or nothing and ``resume`` is set.
+        A study that was begun here goes on, and may have grown by seeds or steps; another one's folder, or one that
+        holds anything else, is refused. With ``resume`` there must be a study.
         """
         try:
             present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
         except OSError as error:
             raise RoadmapError(f"{self.folder} cannot be used as output folder: {error.strerror}") from None
         if STUDY in present:
-            before = {run["signature"] for run in self.study()["runs"]}
-            if not before <= {run["signature"] for run in study["runs"]}:
+            if not {run["signature"] for run in self.study()["runs"]} <= signatures:
                 raise RoadmapError(f"{self.folder} holds another study's results: choose another --out")
-        elif any(not name.startswith(".") for name in present) and self.folder.resolve() != store.folder.resolve():
+            return
+        of_store = [self.folder / name in (store.folder, *store.folder.parents) for name in present]
+        if not all(of_store) and self.folder.resolve() != store.folder.resolve():
             raise RoadmapError(f"{self.folder} is not empty and holds no study: choose another --out")
-        elif resume:
+        if resume:
             raise RoadmapError(f"there is nothing to resume in {self.folder}")
+
+    def begin(self, study: dict[str, Any], store: Store) -> None:
+        """Write down what a study asks for, as plain values with its ``runs``. `check` was called before."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             where = os.path.relpath(store.folder.resolve(), self.folder.resolve())
@@ -64,7 +69,7 @@ class StudyFolder:
         runs = content.get("runs")
         if not isinstance(content.get("store"), str) or not isinstance(runs, list):
             raise RoadmapError(f"{self.folder / STUDY} is damaged: it has no store or no runs")
-        if not all(isinstance(run, dict) and isinstance(run.get("signature"), str) for run in runs):
+        if not all(isinstance(run, dict) and re.fullmatch("[0-9a-f]{16}", str(run.get("signature"))) for run in runs):
             raise RoadmapError(f"{self.folder / STUDY} is damaged: it has a run without a signature")
         return content
 
@@ -91,5 +96,5 @@ class StudyFolder:
 
     def write_table(self) -> Path:
         """Write trajectory.csv from the runs in the store."""
-        write_text(self.folder / TABLE, csv_text(self.rows()))
+        write_text(self.folder / TABLE, csv_text(self.rows(), COLUMNS))
         return self.folder / TABLE

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
+from roadmap.processes import SIGNALS, in_clean_process, prepare_processes
 from roadmap.study.display import Display
 from roadmap.study.engines import Engine
 from roadmap.study.folder import StudyFolder
@@ -40,13 +41,15 @@ class Stopped(KeyboardInterrupt):  # noqa: N818  (as KeyboardInterrupt)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that has been looked at and can start: its opened data, its runs and what each costs."""
+    """A study that has been looked at and can start: its opened data, its runs, what each step costs, and the device
+    with its name."""
 
     spec: StudySpec
     data: ImageData
     runs: list[RunSpec]
     costs: dict[str, Cost]
     device: str
+    device_name: str
 
     def cost(self, run: RunSpec) -> Cost:
         """The counted cost of a run's network."""
@@ -83,25 +86,33 @@ class Prepared:
 
 def prepare(spec: StudySpec) -> Prepared:
     """Open the data, resolve every run and count its cost; nothing is written. Raises `RoadmapError`."""
-    from roadmap.processes import prepare_processes
-
-    if spec.engine == "local":
-        prepare_processes()  # imports what workers need, while this process does the same and counts
-    from roadmap.cost.counting import count
+    prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.data.sources import open_data
+    from roadmap.study.engines import check_engine
     from roadmap.study.loggers import check_logger
-    from roadmap.training.device import resolve_device
-    from roadmap.training.fit import check_shares
 
     check_logger(spec.logger)
-    # On a cluster the devices are others' than this machine's.
-    device = str(resolve_device(spec.execution, spec.precision)) if spec.engine == "local" else spec.device
+    check_engine(spec)
     data = open_data(spec.data, spec.data_dir, spec.image_size, spec.download, spec.loading)
     runs = plan(spec, data)
+    device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
-        check_shares(run, spec.execution.processes, device.partition(":")[0])
-    costs = {run.step: count(run.design, data.image_size) for run in runs}
-    return Prepared(spec, data, runs, costs, device)
+        spec.execution.check_shares(run, device.partition(":")[0])
+    return Prepared(spec, data, runs, costs, device, name)
+
+
+def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, str, dict[str, Cost]]:
+    """The device of a study, its name, and what each step costs."""
+    import torch
+
+    from roadmap.cost.counting import count
+    from roadmap.training.device import device_name, resolve_device
+
+    # On a cluster the devices are others' than this machine's.
+    local = spec.engine == "local"
+    device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device
+    costs = {run.step: count(run.design, image_size) for run in runs}
+    return device, device_name(torch.device(device)) if local else device, costs
 
 
 def default_folder(spec: StudySpec) -> Path:
@@ -129,11 +140,12 @@ def run_study(
     from roadmap.study.engines import make_engine
     from roadmap.study.estimate import known_seconds
 
-    store.begin()
     place = StudyFolder(folder)
+    place.check({run.signature for run in study.runs}, store, resume)
+    store.begin()
     asked = dataclasses.asdict(study.spec) | {"fingerprint": study.data.fingerprint}
     content = {"spec": asked, "command": command, "classes": study.data.class_names}
-    place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store, resume)
+    place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store)
     if retrain:
         _forget(study.runs, store, retrain)
     engine = engine or make_engine(study, store)
@@ -203,10 +215,12 @@ class _Round:
             self._look()
 
     def _hand_out(self) -> None:
-        while self.waiting and not self.alone and len(self.running) < self.engine.slots:
-            self._submit(self.waiting.popleft())
         if self.alone and not self.running:
             self._submit(self.alone.popleft())
+        while self.waiting and len(self.running) < self.engine.slots:
+            if self.alone or self.lonely & self.running.keys():
+                return
+            self._submit(self.waiting.popleft())
 
     def _submit(self, run: RunSpec) -> None:
         if self.store.is_claimed(run.signature):
@@ -324,8 +338,7 @@ class _Round:
             self.engine.stop()
             self.display.say("stopping after the running epochs; Ctrl-C again stops now")
 
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, hear) for number in numbers}
+        before = {number: signal.signal(number, hear) for number in SIGNALS}
         try:
             yield
         finally:

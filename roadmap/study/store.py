@@ -22,15 +22,20 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from roadmap.checks import RoadmapError
-from roadmap.files import write_text
+from roadmap.files import whole_file, write_text
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 FORMAT = 2
 MARK = "store.json"
@@ -55,12 +60,28 @@ COLUMNS = {
 }  # fmt: skip
 #: What is left over for so many seconds has no owner any more.
 _FORGOTTEN = 3600.0
+#: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.
+_PATIENCE = 0.2
+#: States of a run in the store. ``unreadable``: by this version or this user; nothing is known of it, nothing removed.
+STATUSES = ("done", "running", "interrupted", "failed", "damaged", "unreadable")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run as the store has it now: its ``status`` of `STATUSES`, and as much as there is of its record, its last
+    report and the reason of a failure or damage. A ``running`` run that failed before has a record, too."""
+
+    signature: str
+    status: str
+    record: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = None
+    reason: str | None = None
 
 
 def check_signature(text: str) -> str:
     """The text itself if it can be a run's signature or the beginning of one. Raises `RoadmapError`."""
     if not re.fullmatch(r"[0-9a-f]{1,16}", text):
-        raise RoadmapError(f"'{text}' is no run: a run is named by its signature, up to 16 digits of 0-9 and a-f")
+        raise RoadmapError(f"{text!r} is no run: a run is named by its signature, up to 16 digits of 0-9 and a-f")
     return text
 
 
@@ -105,7 +126,7 @@ class Store:
         """Signatures of all runs that are finished or failed, sorted."""
         try:
             with os.scandir(self.folder / "runs") as entries:
-                return sorted(entry.name for entry in entries if re.fullmatch(r"[0-9a-f]{16}", entry.name))
+                return sorted(entry.name for entry in entries if _is_signature(entry.name))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -113,7 +134,8 @@ class Store:
 
     def find(self, beginning: str) -> str:
         """The one run, finished or in work, whose signature begins so. Raises `RoadmapError` for none or several."""
-        check_signature(beginning)
+        if len(check_signature(beginning)) == 16 and any(os.path.lexists(path) for path in self.folders(beginning)):
+            return beginning
         known = sorted(set(self.signatures()) | set(self._in_work()))
         found = [signature for signature in known if signature.startswith(beginning)]
         if not found:
@@ -123,8 +145,12 @@ class Store:
         return found[0]
 
     def path(self, signature: str) -> Path:
-        """The folder of a finished run."""
-        return self.folder / "runs" / signature
+        """The folder of a finished run. Raises `RoadmapError` for what cannot be a signature, such as ``../x``."""
+        return self.folder / "runs" / check_signature(signature)
+
+    def folders(self, signature: str) -> tuple[Path, Path]:
+        """Where a run is when it is finished and while it is in work; there may be either, both or none."""
+        return self.path(signature), self.folder / "partial" / signature
 
     def record(self, signature: str) -> dict[str, Any] | None:
         """The record of a run that is finished or failed, or None.
@@ -132,43 +158,93 @@ class Store:
         Raises `DamagedError` where a file of it is missing, cut off or no record, and `RoadmapError` where another
         version wrote it.
         """
-        path = self.path(signature) / RECORD
+        looked_at: tuple[int, ...] | None = ()
+        while True:
+            try:
+                return self._read(signature)
+            except DamagedError:
+                # Removed or replaced while it was read? What is damaged is so at a second look at the same folder, too.
+                found = self._identity(signature)
+                if found == looked_at:
+                    raise
+                looked_at = found
+
+    def _read(self, signature: str) -> dict[str, Any] | None:
+        folder = os.fspath(self.path(signature))
+        path = Path(folder, RECORD)
         try:
             text = path.read_bytes()
-        except FileNotFoundError:
-            if self.path(signature).is_dir():
-                raise DamagedError(f"{self.path(signature)} has no {RECORD}") from None
+        except (FileNotFoundError, NotADirectoryError):
+            if os.path.lexists(folder):
+                raise DamagedError(f"{folder} has no {RECORD}") from None
             return None
         except OSError as error:
             raise RoadmapError(f"{path} cannot be read: {error.strerror}") from None
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DamagedError(f"{path} is cut off or overwritten") from None
         check_format(path, content, FORMAT)
         try:
             if content["signature"] != signature:
                 raise DamagedError(f"{path} belongs to another run, {content['signature']}")
             for name, facts in content["files"].items():
-                if (self.path(signature) / name).stat().st_size != facts["bytes"]:
-                    raise DamagedError(f"{self.path(signature) / name} is cut off or overwritten")
+                if name not in (HISTORY, WEIGHTS):
+                    raise DamagedError(f"{path} names a file that is none of a run's, {name!r}")
+                if os.stat(f"{folder}/{name}").st_size != facts["bytes"]:  # noqa: PTH116  (a third of Path's time)
+                    raise DamagedError(f"{folder}/{name} is cut off or overwritten")
             for column, part in COLUMNS.items():
                 content[part][column]
         except (KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{path} is damaged: it lacks {error}") from None
         except OSError:
-            raise DamagedError(f"{self.path(signature) / name} is missing") from None
+            raise DamagedError(f"{folder}/{name} is missing") from None
         return content
 
-    def rows(self, signatures: Iterable[str] | None = None) -> list[dict[str, Any]]:
-        """One flat mapping, of `COLUMNS`, for each of these runs that is finished or failed; all runs by default."""
-        rows = []
-        for signature in self.signatures() if signatures is None else signatures:
-            with contextlib.suppress(DamagedError):
-                record = self.record(signature)
-                if record is not None:
-                    rows.append(row_of(record))
-        return rows
+    def _identity(self, signature: str) -> tuple[int, ...] | None:
+        """What changes when a run's folder is replaced; None while there is none."""
+        with contextlib.suppress(OSError):
+            facts = self.path(signature).lstat()
+            return facts.st_ino, facts.st_mtime_ns, facts.st_ctime_ns
+        return None
+
+    def entries(self) -> Iterator[Entry]:
+        """Every run as it is now, whatever others do to the store meanwhile, in the order of signatures."""
+        # In this order: a run that ends between the two listings is in both, and not in none.
+        in_work = set(self._in_work())
+        for signature in sorted(in_work | set(self.signatures())):
+            entry = self._entry(signature, signature in in_work)
+            if entry is not None:
+                yield entry
+
+    def entry(self, signature: str) -> Entry | None:
+        """A run as it is now, or None where the store has nothing of it."""
+        check_signature(signature)
+        return self._entry(signature, self._has_work(signature))
+
+    def _entry(self, signature: str, in_work: bool, mine: bool = False) -> Entry | None:
+        """``mine``: this process has claimed the run, and trains nothing."""
+        # In this order: a run that ends after the first look has its record at the second.
+        claimed = in_work and not mine and self.is_claimed(signature)
+        progress = self.progress(signature) if in_work else None
+        record, lack, reason = None, "", None
+        try:
+            record = self.record(signature)
+        except DamagedError as error:
+            lack, reason = "damaged", str(error)
+        except RoadmapError as error:
+            lack, reason = "unreadable", str(error)
+        if record is not None and record["result"]["status"] == "done":
+            return Entry(signature, "done", record)
+        if claimed:
+            return Entry(signature, "running", record, progress or {})
+        if lack:
+            return Entry(signature, lack, None, progress, reason)
+        if record is not None:
+            return Entry(signature, "failed", record, progress, record["result"]["reason"])
+        if in_work and self._has_work(signature):
+            return Entry(signature, "interrupted", None, progress)
+        return None
 
     def damaged(self, signature: str) -> str | None:
         """What is wrong with a finished run, or None."""
@@ -185,8 +261,12 @@ class Store:
         except DamagedError as error:
             return str(error)
         for name, facts in (record or {"files": {}})["files"].items():
-            if _digest(self.path(signature) / name) != facts["sha256"]:
-                return f"{self.path(signature) / name} is not what was written"
+            path = self.path(signature) / name
+            try:
+                if _digest(path) != facts.get("sha256"):
+                    return f"{path} is not what was written"
+            except OSError as error:
+                return f"{path} cannot be read: {error.strerror}"
         return None
 
     def history(self, signature: str) -> list[dict[str, float]]:
@@ -194,14 +274,32 @@ class Store:
         with (self.path(signature) / HISTORY).open(newline="", encoding="utf-8") as lines:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
 
-    def remove(self, signature: str) -> None:
-        """Remove a finished run and whatever is left of its work. Raises `RoadmapError` while it is in work."""
-        with self.claim(signature) as mine:
-            if not mine:
-                raise RoadmapError(f"run {signature} is being trained: stop that first")
-            # A rename first: what is under `runs` is whole at any moment.
-            self._set_aside(self.path(signature))
-            shutil.rmtree(self.folder / "partial" / signature, ignore_errors=True)
+    def remove(self, *signatures: str) -> None:
+        """Remove runs and whatever is left of their work.
+
+        Raises `RoadmapError`, and removes none of them, while one is in work.
+        """
+        with contextlib.ExitStack() as claims:
+            for signature in signatures:
+                if not claims.enter_context(self.claim(signature, _PATIENCE)):
+                    raise RoadmapError(f"run {signature} is being trained: stop that first")
+            for signature in signatures:
+                self._take_away(signature)
+
+    def remove_if(self, signature: str, status: str) -> bool:
+        """Remove a run if it has this status at the moment of its removal; whether it was so."""
+        with self.claim(signature, _PATIENCE) as mine:
+            entry = self._entry(signature, self._has_work(signature), mine) if mine else None
+            if entry is None or entry.status != status:
+                return False
+            self._take_away(signature)
+            return True
+
+    def _take_away(self, signature: str) -> None:
+        """Remove all of a run that this process has claimed."""
+        # A rename first: what is under `runs` is whole at any moment.
+        self._set_aside(self.path(signature))
+        _delete(self.folder / "partial" / signature)
         self._unlock(signature)
 
     # --- runs in work ---
@@ -212,6 +310,8 @@ class Store:
 
         ``patience``: seconds to wait for it; others hold it for a moment to see whether it is free.
         """
+        from filelock import FileLock, Timeout  # not needed to read
+
         lock = FileLock(self.folder / "locks" / signature)
         try:
             lock.acquire(timeout=patience, poll_interval=0.02)
@@ -224,13 +324,19 @@ class Store:
             lock.release()
 
     def is_claimed(self, signature: str) -> bool:
-        """Whether a living process has the run to itself."""
-        if not (self.folder / "locks" / signature).exists():
-            return False
+        """Whether a living process has the run to itself. Writes nothing, and two who look do not see each other."""
+        path = self.folder / "locks" / signature
         try:
-            with self.claim(signature) as mine:
-                return not mine
-        except OSError:  # a store that may only be read: fresh progress is the sign of life then
+            if not path.exists():
+                return False
+            if fcntl is None:  # Windows
+                with self.claim(signature) as mine:
+                    return not mine
+            with path.open("rb") as lock:
+                return not _shared(lock.fileno())
+        except FileNotFoundError:
+            return False
+        except OSError:  # a lock that may not be opened: fresh progress is the sign of life then
             progress = self.progress(signature)
             return progress is not None and time.time() - progress["updated"] < 20 * PROGRESS_INTERVAL
 
@@ -254,15 +360,12 @@ class Store:
             content = json.loads((self.folder / "partial" / signature / PROGRESS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return content if isinstance(content, dict) and "updated" in content else None
+        known = isinstance(content, dict) and isinstance(content.get("updated"), (int, float))
+        return content if known else None
 
     def running(self) -> dict[str, dict[str, Any]]:
         """Signature -> last report, of the runs that a living process trains."""
         return {name: self.progress(name) or {} for name in self._in_work() if self.is_claimed(name)}
-
-    def interrupted(self) -> list[str]:
-        """Signatures of runs that were begun and that nobody trains now."""
-        return [name for name in self._in_work() if not self.is_claimed(name)]
 
     def ask_to_stop(self, signature: str) -> None:
         """Ask whoever trains this run to end after the epoch, saving it."""
@@ -287,6 +390,19 @@ class Store:
         write_text(whole / RECORD, json.dumps(content) + "\n")
         self._publish(signature)
 
+    def adopt(self, signature: str, files: dict[str, bytes]) -> None:
+        """Put a run among the finished ones that was made elsewhere: the files of its folder, by name.
+
+        Only the process that has claimed the run may do so. A record that was there is replaced.
+        """
+        whole = self.partial(signature) / "whole"
+        shutil.rmtree(whole, ignore_errors=True)
+        whole.mkdir()
+        for name in (name for name in (HISTORY, WEIGHTS, RECORD) if name in files):
+            with whole_file(whole / name) as temporary:
+                temporary.write_bytes(files[name])
+        self._publish(signature)
+
     def recover(self, signature: str) -> None:
         """Put a run among the finished ones that was whole when its process died. Only whoever has claimed it may."""
         if (self.folder / "partial" / signature / "whole" / RECORD).is_file():
@@ -303,19 +419,22 @@ class Store:
             self._unlock(signature)
 
     def _set_aside(self, path: Path) -> None:
-        if path.exists():
+        if os.path.lexists(path):
             aside = self.folder / "partial" / f".{path.name}.{os.getpid()}"
             path.rename(aside)
-            shutil.rmtree(aside, ignore_errors=True)
+            _delete(aside)
 
     def _unlock(self, signature: str) -> None:
         """Remove a lock's file. Whoever waits for it finds a file without a name, and looks at the run again."""
         (self.folder / "locks" / signature).unlink(missing_ok=True)
 
+    def _has_work(self, signature: str) -> bool:
+        return os.path.lexists(self.folder / "partial" / signature)
+
     def _in_work(self) -> list[str]:
         try:
             with os.scandir(self.folder / "partial") as entries:
-                return sorted(entry.name for entry in entries if re.fullmatch(r"[0-9a-f]{16}", entry.name))
+                return sorted(entry.name for entry in entries if _is_signature(entry.name))
         except OSError:
             return []
 
@@ -323,15 +442,40 @@ class Store:
 
     def garbage(self) -> list[Path]:
         """What no run needs: folders set aside, temporary files and data of processes that are gone, spare locks."""
-        patterns = (".*", "partial/.*", "partial/*/.*")
-        found = [path for pattern in patterns for path in self.folder.glob(pattern) if _forgotten(path)]
-        known = set(self._in_work())
+        found = _forgotten(self.folder) + _forgotten(self.folder / "partial")
+        for signature in self._in_work():
+            folder = self.folder / "partial" / signature
+            if not self.is_claimed(signature):
+                found += [folder] if self._is_settled(signature) else _forgotten(folder)
+        in_work = set(self._in_work())
         found += [
             path
-            for path in (self.folder / "locks").glob("*")
-            if path.name not in known and not self.is_claimed(path.name)
+            for path in _listed(self.folder / "locks")
+            if _is_signature(path.name) and path.name not in in_work and not self.is_claimed(path.name)
         ]
         return sorted(found)
+
+    def discard(self, path: Path) -> bool:
+        """Remove a piece of `garbage`, unless a process has claimed its run by now."""
+        parts = path.relative_to(self.folder).parts
+        signature = next((part for part in parts if _is_signature(part)), None)
+        if signature is None:
+            _delete(path)
+            return True
+        with self.claim(signature) as mine:
+            if mine:
+                _delete(path)
+                if not (self.folder / "partial" / signature).exists():
+                    self._unlock(signature)
+            return mine
+
+    def _is_settled(self, signature: str) -> bool:
+        """Whether a run needs nothing of its work any more."""
+        try:
+            record = self.record(signature)
+        except RoadmapError:
+            return False
+        return record is not None and not record["result"]["retry"]
 
 
 class DamagedError(RoadmapError):
@@ -343,11 +487,28 @@ def row_of(record: dict[str, Any]) -> dict[str, Any]:
     return {column: record[part][column] for column, part in COLUMNS.items()}
 
 
-def csv_text(rows: list[dict[str, Any]]) -> str:
-    """A table as comma-separated values, with the columns of all its rows."""
+def disk_bytes(path: str | Path) -> int:
+    """Bytes of a file, or of all files under a folder; links are not followed, and what vanishes counts nothing."""
+    try:
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return os.lstat(path).st_size
+        with os.scandir(path) as entries:
+            return sum(
+                disk_bytes(entry.path)
+                if entry.is_dir(follow_symlinks=False)
+                else entry.stat(follow_symlinks=False).st_size
+                for entry in entries
+            )
+    except OSError:
+        return 0
+
+
+def csv_text(rows: list[dict[str, Any]], columns: Iterable[str] | None = None) -> str:
+    """A table as comma-separated values, by default with the columns of all its rows."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    if rows:
+    names = list(columns or dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    if names:
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -373,6 +534,46 @@ def check_format(path: Path, content: Any, newest: int) -> None:
         )
 
 
+def _is_signature(name: str) -> bool:
+    return re.fullmatch(r"[0-9a-f]{16}", name) is not None
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where it has gone."""
+    with contextlib.suppress(OSError):
+        return list(folder.iterdir())
+    return []
+
+
+def _forgotten(folder: Path) -> list[Path]:
+    """What a process of this package left over in a folder, long ago, under a name such as ``.run.json.4711``."""
+    long_ago = time.time() - _FORGOTTEN
+    found = []
+    for path in _listed(folder):
+        with contextlib.suppress(OSError):
+            if re.fullmatch(r"\..+\.[0-9]+", path.name) and path.lstat().st_mtime < long_ago:
+                found.append(path)
+    return found
+
+
+def _delete(path: Path) -> None:
+    """Remove a file, a link (and not what it points to) or a folder; whatever cannot be removed stays."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _shared(descriptor: int) -> bool:
+    """Whether nobody has locked this file for itself."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def _digest(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as content:
@@ -388,9 +589,3 @@ def _sync(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _forgotten(path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return time.time() - path.stat().st_mtime > _FORGOTTEN
-    return False

@@ -97,7 +97,7 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
     except Exception as error:
         if problem := _storage_problem(error):
             return Outcome("storage", problem)
-        if "DataLoader worker" in str(error):
+        if "DataLoader worker" in str(error) or (task.execution.processes > 1 and _lost_another(error)):
             return Outcome("died", _one_line(error))
         if first:
             reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
@@ -173,7 +173,7 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
 
         def _say(self, facts: dict[str, Any]) -> None:
             if first:
-                known = {"epochs": task.run.recipe.epochs, "began": self._begun, "pid": os.getpid()}
+                known = {"run": task.run.to_dict(), "epochs": task.run.recipe.epochs, "began": self._begun, "pid": os.getpid()}
                 store.report(task.run.signature, {**known, "host": platform.node(), **facts})
 
         def epoch_ended(self, history: list[dict[str, Any]]) -> None:
@@ -201,6 +201,13 @@ def _storage_problem(error: Exception) -> str | None:
     """What the disk said, where a library wrapped it in an error of its own."""
     words = ("No space left on device", "File too large", "Disk quota exceeded", "Read-only file system")
     return next((word for word in words if word in str(error)), None)
+
+
+def _lost_another(error: Exception) -> bool:
+    """Whether a process that trained the run together with this one has gone."""
+    import torch.distributed
+
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _one_line(error: BaseException) -> str:

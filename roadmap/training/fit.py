@@ -17,7 +17,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
-from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import ImageData, cores
 from roadmap.files import whole_file
@@ -121,7 +120,7 @@ def make_fit(
     _be_quiet()
     together = execution.processes > 1
     rank = int(os.environ["RANK"]) if together else 0
-    check_shares(run, execution.processes, device.type)
+    execution.check_shares(run, device.type)
     seed_everything(run.seed)
     network = RoadmapNet(run.design)
     network.to(memory_format=torch.channels_last)
@@ -161,16 +160,6 @@ def make_fit(
         **options,
     )
     return module, trainer
-
-
-def check_shares(run: RunSpec, processes: int, device: str) -> None:
-    """Raise `RoadmapError` where so many processes cannot train this run together to the same end as one."""
-    if processes > 1 and run.recipe.batch_size % processes:
-        raise RoadmapError(f"batches of {run.recipe.batch_size} images cannot be shared out evenly to {processes}")
-    if processes > 1 and device != "cuda" and run.design.norm == "batch":
-        raise RoadmapError(
-            f"{run.step} normalises over the whole batch, which several processes can do on GPUs alone: use one device"
-        )
 
 
 def is_memory_error(error: BaseException) -> bool:

@@ -114,3 +114,17 @@ class Execution:
     def processes(self) -> int:
         """How many processes train one run together."""
         return self.devices * self.num_nodes
+
+    def check_shares(self, run: RunSpec, device: str) -> None:
+        """Raise `RoadmapError` where so many processes cannot train this run together to the same end as one."""
+        if self.processes == 1:
+            return
+        if run.recipe.batch_size % self.processes:
+            raise RoadmapError(
+                f"batches of {run.recipe.batch_size} images cannot be shared out evenly to {self.processes}"
+            )
+        if device != "cuda" and run.design.norm == "batch":
+            raise RoadmapError(
+                f"{run.step} normalises over the whole batch, which several processes can do on GPUs alone: "
+                "use one device"
+            )

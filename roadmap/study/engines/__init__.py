@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any, Protocol
+
+from roadmap.checks import RoadmapError
 
 if TYPE_CHECKING:
     from roadmap.study.runner import Prepared
+    from roadmap.study.spec import StudySpec
     from roadmap.study.store import Store
     from roadmap.study.work import Outcome, Task
 
 #: Names of the engines, as ``--engine`` takes them.
 ENGINES = ("local", "ray", "slurm")
+#: The package that an engine needs.
+PACKAGES = {"ray": "ray", "slurm": "submitit"}
 
 
 class Engine(Protocol):
     """Carries out tasks; made for one study, its data and its packing, and used as a context."""
 
-    #: How many tasks it works on at once.
-    slots: int
+    @property
+    def slots(self) -> int:
+        """How many tasks it works on at once; may change while it works."""
 
     def __enter__(self) -> Any: ...
     def __exit__(self, *error: object) -> None: ...
@@ -33,6 +40,23 @@ class Engine(Protocol):
 
     def kill(self) -> None:
         """End every task at once."""
+
+
+def check_engine(spec: StudySpec) -> None:
+    """Raise `RoadmapError` where the engine that a study asks for lacks its package, or its settings cannot be."""
+    package = PACKAGES.get(spec.engine)
+    if package and importlib.util.find_spec(package) is None:
+        raise RoadmapError(
+            f"--engine {spec.engine} needs the package {package}: pip install 'roadmap-ablation[{spec.engine}]'"
+        )
+    if spec.engine == "ray":
+        from roadmap.study.engines.ray import import_ray
+
+        import_ray(spec.address)
+    elif spec.engine == "slurm":
+        from roadmap.study.engines.slurm import job_settings
+
+        job_settings(spec)
 
 
 def make_engine(study: Prepared, store: Store) -> Engine:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import multiprocessing
 import os
 import queue
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
-from roadmap.processes import prepare_processes, without_main
+from roadmap.checks import RoadmapError
+from roadmap.processes import SIGNALS, prepare_processes, without_main
 from roadmap.study.store import Store
 from roadmap.study.work import Outcome, carry_out
 
@@ -118,8 +121,7 @@ class _Gang:
             ours, theirs = context.Pipe()
             arguments = (theirs, data, place.cores[rank::ranks], rank, ranks, work)
             process = context.Process(target=_serve, args=arguments, daemon=False, name="roadmap worker")
-            with without_main():
-                process.start()
+            _start(process)
             theirs.close()
             self.processes.append(process)
             self.pipes.append(ours)
@@ -177,6 +179,18 @@ class _Gang:
             pipe.close()
 
 
+def _start(process: Any) -> None:
+    """Start a process. The server that it is forked from may die meanwhile: another try starts another server."""
+    for patience in (0.5, 0.5, 0.0):
+        try:
+            with without_main():
+                process.start()
+            return
+        except (EOFError, OSError):
+            time.sleep(patience)
+    raise RoadmapError("no process to train in could be started: the server that forks them ends at once")
+
+
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         try:
@@ -196,7 +210,10 @@ def _free_port() -> int:
 
 def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks: int, work: Work) -> None:
     """The life of a worker: tasks in, outcomes out. Ends at once when the process that started it does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":  # loaders of images, made anew each epoch, would import everything and copy the data
+        multiprocessing.set_start_method("fork", force=True)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     tasks: queue.SimpleQueue = queue.SimpleQueue()
