@@ -119,8 +119,8 @@ class Soak:
         kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(self.kills.items()))
         print(
             f"{self.kills.total()} kills ({kinds}), {self.stops} runs asked to stop, {self.starts} starts "
-            f"({self.doubles} of a second runner), {self.rounds} studies: {self.equal} of {self.compared} weight files equal, "
-            f"{len(self.faults)} faults"
+            f"({self.doubles} of a second runner), {self.rounds} studies: "
+            f"{self.equal} of {self.compared} weight files equal, {len(self.faults)} faults"
         )
         return self.equal == self.compared and not self.faults
 

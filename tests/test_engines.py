@@ -151,13 +151,13 @@ def test_nodes_that_do_not_see_the_store_send_their_runs_back(images, reference,
     monkeypatch.setattr(engine.RayEngine, "_begin", begin_out_of_sight)
     monkeypatch.setattr(engine, "_adopt", lambda task, files: adopted.append(files) or adopt(task, files))
     study = roadmap.run(
-        only=["patchify_stem", "layer_norm"], seeds=2, epochs=40, width=4, batch_size=16, image_size=16,
-        data="folder", data_dir=str(images), engine="ray", jobs="2",
-        out=tmp_path / "study", store=tmp_path / "store",
+        only=["layer_norm"], seeds=2, epochs=40, width=4, batch_size=16, image_size=16,
+        data="folder", data_dir=str(images), engine="ray", jobs="1", out=tmp_path / "study", store=tmp_path / "store",
     )  # fmt: skip
-    assert list(study.runs["status"]) == ["done"] * 4 and [len(files) for files in adopted] == [3] * 4
-    assert weights(tmp_path) == reference
-    assert all(Store(tmp_path / "store").verify(name) is None for name in reference)
+    assert list(study.runs["status"]) == ["done"] * 2 and [len(files) for files in adopted] == [3] * 2
+    made = weights(tmp_path)
+    assert len(made) == 2 and made.items() <= reference.items()
+    assert all(Store(tmp_path / "store").verify(name) is None for name in made)
 
 
 # --- Slurm
@@ -166,7 +166,8 @@ def test_nodes_that_do_not_see_the_store_send_their_runs_back(images, reference,
 @pytest.mark.slow
 def test_a_study_as_slurm_jobs_survives_a_dying_job(data, reference, tmp_path):
     pytest.importorskip("submitit")
-    process = start(tmp_path, *SMALL, *data, "--engine", "slurm", "--slurm", "cluster=local,time=30", "--jobs", 2)
+    words = ["--seeds", 1, "--engine", "slurm", "--slurm", "cluster=local,time=30"]
+    process = start(tmp_path, *SMALL, *data, *words)
 
     def victim():
         assert process.poll() is None, process.communicate()
@@ -175,8 +176,9 @@ def test_a_study_as_slurm_jobs_survives_a_dying_job(data, reference, tmp_path):
     name, pid = wait_for(victim)
     os.kill(pid, signal.SIGKILL)
     finish(process)
-    assert weights(tmp_path) == reference
-    assert attempts(tmp_path) == dict.fromkeys(reference, 1) | {name: 2}
+    made = weights(tmp_path)
+    assert len(made) == 2 and made.items() <= reference.items()
+    assert attempts(tmp_path) == dict.fromkeys(made, 1) | {name: 2}
     assert not list((tmp_path / "store").rglob("*.pkl"))
     (exchange,) = (tmp_path / "cache" / "roadmap" / "slurm").iterdir()
     assert exchange.stat().st_mode & 0o777 == 0o700, "kept, for the dead job's log is there"
@@ -239,11 +241,7 @@ def alone(data, tmp_path_factory):
 def test_two_processes_train_what_one_does(alone, data, tmp_path, engine):
     from safetensors.torch import load
 
-    more = {
-        "local": ["--jobs", "1"],
-        "ray": ["--engine", "ray"],
-        "slurm": "--engine slurm --slurm cluster=local".split(),
-    }
+    more = {"local": "--jobs 1", "ray": "--engine ray", "slurm": "--engine slurm --slurm cluster=local"}[engine]
     if engine != "local":
         pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
     (tmp_path / "recipe.yaml").write_text(RECIPE)
@@ -254,10 +252,7 @@ def test_two_processes_train_what_one_does(alone, data, tmp_path, engine):
     ((name, together),) = weights(tmp_path).items()
     one, two = load(weights(alone)[name]), load(together)
     worst = max(float((one[key] - two[key]).abs().max()) for key in one)
-    print(
-        f"{engine}: largest difference of a weight {worst:.2g}, of {max(float(v.abs().max()) for v in one.values()):.2g}"
-    )
-    assert 0 < worst < 1e-5
+    assert worst < 3e-6  # 3e-7 measured: 12 steps, each of which rounds weights below 2 to 1e-7
     cache = tmp_path / "cache" / "roadmap" / "slurm"
     assert not cache.exists() or not list(cache.iterdir())
 

@@ -363,7 +363,7 @@ def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, r
 
 
 def test_a_diverged_run_is_tried_again_only_when_asked_for(given, here, tmp_path):
-    words = study(given, tmp_path, "--seeds", "1", "--lr", "999")
+    words = study(given, tmp_path, "--recipe", "quick", "--seeds", "1", "--lr", "999")
     words[words.index(STUDY[1])] = "gelu"
     seen = []
     for more in ([], [], ["--retrain", "failed"]):
