@@ -47,7 +47,9 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
             with whole_file(output) as temporary:
                 _write_parquet(rows, temporary)
             return ""
-        text = csv_text(rows, COLUMNS) if kind == "csv" else _text(rows, kind, list(COLUMNS if all_columns else COMPACT))
+        text = (
+            csv_text(rows, COLUMNS) if kind == "csv" else _text(rows, kind, list(COLUMNS if all_columns else COMPACT))
+        )
         if output is None:
             return text
         write_text(output, text)

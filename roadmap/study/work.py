@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import platform
@@ -76,6 +75,8 @@ def is_settled(record: dict[str, Any] | None) -> bool:
 
 
 def _train(task: Task, data: ImageData, store: Store) -> Outcome:
+    folder = store.partial(task.run.signature)
+    (folder / STOP).unlink(missing_ok=True)  # before the imports: what is asked for meanwhile is meant
     from roadmap.network.weights import save_weights
     from roadmap.training.device import environment, resolve_device
     from roadmap.training.fit import fit_run
@@ -83,11 +84,19 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
 
     first = task.execution.processes == 1 or int(os.environ["RANK"]) == 0
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    folder = store.partial(task.run.signature)
-    (folder / STOP).unlink(missing_ok=True)
-    watch = _make_watch(task, store, first)
+    watch = metrics = None
     try:
+        watch = _make_watch(task, store, first)
         result = fit_run(task.run, data, folder, task.execution, watch)
+        if first:
+            # A loss that was no number will be none again: the same seed draws the same numbers.
+            metrics = {**result.metrics, "retry": False}
+            if metrics["status"] == "done":
+                save_weights(result.network, folder / WEIGHTS)
+            made_by = environment(resolve_device(task.execution), task.execution)
+            record = _record(task, metrics, made_by, started)
+            store.finish(task.run.signature, record, result.history, weights=metrics["status"] == "done")
+        return Outcome("finished")
     except StoppedError:
         return Outcome("stopped")
     except MemoryError as error:
@@ -103,22 +112,9 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
             reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
             record_failure(task, store, f"error: {reason}", started, retry=True)
         return Outcome("finished")
-    if not first:
-        return Outcome("finished")
-    done = result.metrics["status"] == "done"
-    if done:
-        try:
-            save_weights(result.network, folder / WEIGHTS)
-        except Exception as error:
-            if problem := _storage_problem(error):
-                return Outcome("storage", problem)
-            raise
-    # A loss that was no number will be none again: the same seed draws the same numbers.
-    metrics = {**result.metrics, "retry": False}
-    made_by = environment(resolve_device(task.execution), task.execution)
-    store.finish(task.run.signature, _record(task, metrics, made_by, started), result.history, done)
-    watch.close(metrics)
-    return Outcome("finished")
+    finally:
+        if watch:
+            watch.close(metrics)
 
 
 def record_failure(task: Task, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:
@@ -147,7 +143,7 @@ def _record(task: Task, metrics: dict[str, Any], made_by: dict[str, Any], starte
 
 
 def _make_watch(task: Task, store: Store, first: bool) -> Any:
-    from roadmap.study.loggers import make_logger
+    from roadmap.study.loggers import RunLog
     from roadmap.training.fit import Watch
     from roadmap.training.module import Progress
 
@@ -158,7 +154,7 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
             super().__init__()
             self._begun = time.time()
             self._before: float | None = None
-            self._logger = make_logger(task) if first else None
+            self._log = RunLog(task) if first and task.logger else None
             self._logged = 0
             self._say({"epoch": 0, "fraction": 0.0})
 
@@ -173,26 +169,25 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
 
         def _say(self, facts: dict[str, Any]) -> None:
             if first:
-                known = {"run": task.run.to_dict(), "epochs": task.run.recipe.epochs, "began": self._begun, "pid": os.getpid()}
-                store.report(task.run.signature, {**known, "host": platform.node(), **facts})
+                run = {"run": task.run.to_dict(), "epochs": task.run.recipe.epochs}
+                process = {"began": self._begun, "pid": os.getpid(), "host": platform.node()}
+                store.report(task.run.signature, {**run, **process, **facts})
 
         def epoch_ended(self, history: list[dict[str, Any]]) -> None:
-            if self._logger:
+            if self._log:
                 for epoch in history[self._logged :]:
-                    self._logger.log_metrics({name: value for name, value in epoch.items() if name != "epoch"},
-                                             step=int(epoch["epoch"]))  # fmt: skip
+                    self._log.add({name: value for name, value in epoch.items() if name != "epoch"}, epoch["epoch"])
                 self._logged = len(history)
 
         def wants_stop(self) -> bool:
             return (Path(store.folder) / "partial" / task.run.signature / STOP).exists()
 
-        def close(self, metrics: dict[str, Any]) -> None:
-            if self._logger:
-                scores = {name: metrics[name] for name in ("top1", "top5", "loss") if metrics[name] is not None}
-                with contextlib.suppress(Exception):  # the run is in the store: a logger's trouble cannot undo that
-                    self._logger.log_metrics({f"test_{name}": value for name, value in scores.items()},
-                                             step=task.run.recipe.epochs)  # fmt: skip
-                    self._logger.finalize("success" if metrics["status"] == "done" else "failed")
+        def close(self, metrics: dict[str, Any] | None) -> None:
+            if self._log:
+                scores = {f"test_{name}": metrics[name] for name in ("top1", "top5", "loss")} if metrics else {}
+                self._log.add({name: value for name, value in scores.items() if value is not None},
+                              task.run.recipe.epochs)  # fmt: skip
+                self._log.end("success" if metrics and metrics["status"] == "done" else "failed")
 
     return StoreWatch()
 

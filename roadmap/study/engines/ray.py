@@ -30,6 +30,8 @@ Answer = tuple[Outcome, dict[str, bytes]]
 
 #: Seconds to wait for an answer from the address of a cluster.
 _PATIENCE = 5.0
+#: Ray would print what it thinks of every process that dies, and report how it is used.
+_QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_USAGE_STATS_ENABLED": "0"}
 #: When joining a cluster: Ray would ask a dead one for a quarter of an hour.
 _SOON = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "5"}
 #: Without it Ray takes this machine's name in the network for "127.0.0.1", also where the cluster listens there alone.
@@ -212,9 +214,7 @@ def import_ray(address: str | None) -> Any:
     """
     if address not in (None, "auto") and not re.fullmatch(r"[^\s:/]+:[0-9]{1,5}", address or ""):
         raise RoadmapError(f"address is '{address}', but must be auto or HOST:PORT, such as 10.0.0.1:6379")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if address:
-        os.environ.update(_SOON)
+    os.environ.update(_QUIET | (_SOON if address else {}))
     host, _, port = (address or "").rpartition(":")
     if address is None or (host in _LOCAL_HOSTS and _answers(host, int(port))):
         os.environ.update(_STAY_LOCAL)

@@ -145,8 +145,9 @@ class SlurmEngine:
             self._jobs.remove((task, job))
             if outcome.kind == "died":
                 self._all_well = False
-            if outcome.kind == "died" or (job.num_tasks > 1 and outcome.kind != "finished"):
-                job.cancel(check=False)  # the others may wait for the first one for ever
+            # One process may wait for another that has gone, and Slurm may put a preempted job back into its queue.
+            if outcome.kind != "finished" and (job.num_tasks > 1 or job.state == "PREEMPTED"):
+                job.cancel(check=False)
         return [(task, outcome) for task, _, outcome in ended]
 
     def _outcome(self, job: Any) -> Outcome | None:
@@ -193,16 +194,16 @@ def _result(job: Any) -> Outcome | None:
 def carry_out_job(task: Task, opening: tuple[Any, ...]) -> Outcome:
     """Open the data and carry out a task, alone or as one of the job's processes.
 
-    What Slurm sends before it ends a job for its time or for another one is taken for a request to stop: the run goes
-    on in another job.
+    The signal that Slurm sends some time before it ends a job is taken for a request to stop after the epoch: the run
+    goes on in another job. SIGTERM leaves no time for that: it ends the job, which counts as a try.
     """
     from submitit import JobEnvironment
 
     from roadmap.data.sources import open_data
 
     store = Store(task.store)
-    for name in ("SIGTERM", f"SIG{JobEnvironment.USR_SIG}"):
-        signal.signal(getattr(signal, name), lambda *_: store.ask_to_stop(task.run.signature))
+    number = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
+    signal.signal(number, lambda *_: store.ask_to_stop(task.run.signature))
     _announce(task)
     try:
         store.check()
@@ -211,7 +212,10 @@ def carry_out_job(task: Task, opening: tuple[Any, ...]) -> Outcome:
             raise RoadmapError(f"{opening[1] or opening[0]} holds other images than where the study was started")
     except RoadmapError as error:
         return _refuse(task, store, str(error))
-    return carry_out(task, data)
+    try:
+        return carry_out(task, data)
+    except KeyboardInterrupt:  # what Lightning makes of SIGTERM
+        return Outcome("died", "its job was told to end: cancelled, preempted or out of time")
 
 
 def _announce(task: Task) -> None:
