@@ -8,8 +8,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
+
+from roadmap.checks import RoadmapError
 
 #: What workers leave to the process that they work for: when it ends, they do.
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -46,10 +47,38 @@ def prepare_processes() -> Any:
     return context
 
 
+class ProcessDiedError(RoadmapError):
+    """A process was ended before it could answer."""
+
+
 def in_clean_process(work: Callable[..., Result], *arguments: Any) -> Result:
-    """What ``work`` returns, or raises, in a process of its own; `BrokenProcessPool` where that process died."""
-    with without_main(), ProcessPoolExecutor(1, mp_context=prepare_processes()) as pool:
-        return pool.submit(work, *arguments).result()
+    """What ``work`` returns, or raises, in a process of its own; `ProcessDiedError` where that process died."""
+    context = prepare_processes()
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(theirs, work, arguments), daemon=True)
+    try:
+        with without_main():
+            process.start()
+        theirs.close()
+        answer = ours.recv()
+    except (EOFError, ConnectionError):
+        raise ProcessDiedError("a process that worked for this one was ended from outside: start again") from None
+    finally:
+        if process.pid:
+            process.join()
+        ours.close()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
+
+
+def _answer(pipe: Any, work: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    try:
+        answer = work(*arguments)
+    except Exception as error:
+        answer = error
+    with contextlib.suppress(BrokenPipeError):  # nobody waits any more
+        pipe.send(answer)
 
 
 @contextlib.contextmanager

@@ -6,12 +6,11 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
-from roadmap.processes import in_clean_process
+from roadmap.processes import ProcessDiedError, in_clean_process
 
 MIB = 2**20
 
@@ -44,7 +43,7 @@ def measure(
         arguments = (design, image_size, batch_size, device, seconds, threads, training)
         try:
             results.append(in_clean_process(_measure, *arguments))
-        except (BrokenProcessPool, MemoryError):
+        except (ProcessDiedError, MemoryError):
             raise RoadmapError(
                 f"a batch of {batch_size} images of {image_size} pixels does not fit into memory"
             ) from None

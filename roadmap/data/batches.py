@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -177,10 +178,13 @@ class Batcher:
         return RandomErasing(probability, mode="pixel", device=device) if probability else None
 
     def _loader(self, images: Dataset, size: int) -> DataLoader:
+        # Forked where that is safe: workers, made anew each epoch, would import everything and copy the data otherwise.
+        fork = self.workers > 0 and sys.platform == "linux"
         # Its own generator, for the loader draws a number that would come from the network's.
         return DataLoader(
-            images, size, num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator()
-        )
+            images, size, num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator(),
+            multiprocessing_context="fork" if fork else None,
+        )  # fmt: skip
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:

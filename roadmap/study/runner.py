@@ -299,6 +299,8 @@ class _Round:
         now = time.monotonic()
         if now - self._looked >= LOOK:
             self._looked = now
+            if self.stops:  # again, for one that was only about to begin may not have heard
+                self.engine.stop()
             for signature, run in self.running.items():
                 self.display.progress(run, self.store.progress(signature))
             self.display.refresh(list(self.waiting) + list(self.alone), len(self.elsewhere))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,6 +87,14 @@ class Classifier(pl.LightningModule):
         return self.batcher.testing()
 
     # --- training ---
+
+    def setup(self, stage: str) -> None:
+        self._on_terminate = signal.getsignal(signal.SIGTERM)
+
+    def on_fit_start(self) -> None:
+        # Lightning would end the fit on SIGTERM. Who started it says what that means; a study saves the epoch first.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_terminate)
 
     def configure_optimizers(self) -> Any:
         recipe, steps = self.recipe, self.batcher.steps

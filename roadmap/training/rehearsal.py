@@ -49,6 +49,7 @@ class _Rehearsal(Classifier):
     seconds = 2.0
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         self.marks: list[float] = []
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:

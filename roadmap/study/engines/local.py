@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import queue
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -212,8 +210,6 @@ def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks
     """The life of a worker: tasks in, outcomes out. Ends at once when the process that started it does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":  # loaders of images, made anew each epoch, would import everything and copy the data
-        multiprocessing.set_start_method("fork", force=True)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     tasks: queue.SimpleQueue = queue.SimpleQueue()
