@@ -6,11 +6,11 @@ import contextlib
 import importlib.util
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 from folders import make_image_folder
 
@@ -38,17 +38,14 @@ TOGETHER = "--only layer_norm --seeds 1 --width 4 --image-size 16 --threads 1 --
 def start(folder, *words):
     """`roadmap run` in a folder, which takes the study, the store and the cache."""
     environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "RAY_USAGE_STATS_ENABLED": "0"}
-    return subprocess.Popen(
-        [sys.executable, "-m", "roadmap", "run", *map(str, words), "--out", "study", "--store", "store"],
-        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return commands.start("run", *words, "--out", "study", "--store", "store", cwd=folder, env=environment)
 
 
 def finish(process):
     """What a study printed; it has ended well."""
-    shown, errors = process.communicate(timeout=400)
-    assert process.returncode == 0, shown + errors
-    return shown
+    shown = commands.end(process)
+    assert shown.code == 0, shown.out + shown.err
+    return shown.out
 
 
 def weights(folder):
@@ -89,9 +86,11 @@ def data(images):
 @pytest.fixture(scope="module")
 def reference(data, tmp_path_factory):
     """Weights of the small study from this machine, one run after the other."""
-    folder = tmp_path_factory.mktemp("reference")
-    finish(start(folder, *SMALL, *data, "--jobs", 1, "--threads", 1))
-    return weights(folder)
+
+    def make(folder):
+        finish(start(folder, *SMALL, *data, "--jobs", 1, "--threads", 1))
+
+    return weights(commands.once(tmp_path_factory, "local", make))
 
 
 # --- Ray
@@ -230,10 +229,12 @@ def test_settings_of_slurm_reach_submitit(monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def alone(data, tmp_path_factory):
     """The weights of a run that one process trained."""
-    folder = tmp_path_factory.mktemp("alone")
-    (folder / "recipe.yaml").write_text(RECIPE)
-    finish(start(folder, *TOGETHER, *data))
-    return folder
+
+    def make(folder):
+        (folder / "recipe.yaml").write_text(RECIPE)
+        finish(start(folder, *TOGETHER, *data))
+
+    return commands.once(tmp_path_factory, "alone", make)
 
 
 @pytest.mark.slow

@@ -15,38 +15,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
 
+import commands
 import pandas as pd
 import pytest
 from markdown_it import MarkdownIt
 
 import roadmap
-from roadmap import cli
 
 PROJECT = Path(__file__).parents[1]
 
 
-class Shown(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def call(monkeypatch, capsys):
+def call():
     """The command line, in this process; never a traceback, and one sentence for a mistake."""
 
-    def call(*words) -> Shown:
-        monkeypatch.setattr(sys, "argv", ["roadmap", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code
-        shown = Shown(code, *capsys.readouterr())
-        if code:
-            assert code == 2 and shown.err.startswith("roadmap: ") and shown.err.count("\n") == 1, shown
+    def call(*words):
+        shown = commands.call(*words)
+        if shown.code:
+            assert shown.code == 2 and shown.err.startswith("roadmap: ") and shown.err.count("\n") == 1, shown
         return shown
 
     return call
@@ -55,11 +42,13 @@ def call(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """The folder of a store with two runs that are done and one that failed, and with a study of the former."""
-    folder = tmp_path_factory.mktemp("trained")
-    small = {"epochs": 2, "width": 4, "batch_size": 32, "image_size": 16, "threads": 1, "jobs": "1"}
-    roadmap.run(only=["patchify_stem"], seeds=[0, 1], out=folder / "study", store=folder / "store", **small)
-    roadmap.run(only=["gelu"], seeds=[0], lr=999.0, out=folder / "bad", store=folder / "store", **small)
-    return folder
+
+    def make(folder):
+        small = {"epochs": 2, "width": 4, "batch_size": 32, "image_size": 16, "threads": 1, "jobs": "1"}
+        roadmap.run(only=["patchify_stem"], seeds=[0, 1], out=folder / "study", store=folder / "store", **small)
+        roadmap.run(only=["gelu"], seeds=[0], lr=999.0, out=folder / "bad", store=folder / "store", **small)
+
+    return commands.once(tmp_path_factory, "trained", make)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from commands import Shown, call, end, once, start
 from folders import make_cifar10, make_image_folder
 
 import roadmap
@@ -29,14 +30,14 @@ SMALL = (
 
 
 def command(*words, cwd=None):
-    """Run the command line. Where the words name an output folder and no store, the store lies in that folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("COLUMNS")}
+    """The command line. Where the words name an output folder and no store, the store lies in that folder."""
+    return call(*_with_store(words), cwd=cwd)
+
+
+def _with_store(words):
     if "--out" in words and "--store" not in words:
-        words = [*words, "--store", Path(words[words.index("--out") + 1]) / "store"]
-    return subprocess.run(
-        [sys.executable, "-m", "roadmap", *map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True,
-        timeout=300, check=False,
-    )  # fmt: skip
+        return [*words, "--store", Path(words[words.index("--out") + 1]) / "store"]
+    return words
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +48,15 @@ def images(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory):
     """A finished study, what its command printed, and its folder."""
-    folder = tmp_path_factory.mktemp("studies") / "study"
-    done = command("run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return done, folder
+
+    def make(folder):
+        words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder / "study"]
+        done = end(start(*_with_store(words)))
+        assert done.code == 0, done.err
+        (folder / "shown.json").write_text(json.dumps(done))
+
+    folder = once(tmp_path_factory, "finished", make)
+    return Shown(*json.loads((folder / "shown.json").read_text())), folder / "study"
 
 
 def contents(folder):
@@ -110,12 +116,12 @@ def test_stored_weights_give_the_stored_accuracy(finished, images):
 
 def test_a_pipe_gets_plain_lines(finished):
     done, _ = finished
-    lines = done.stdout.splitlines()
+    lines = done.out.splitlines()
     assert lines[0].startswith("4 runs, ")
     runs = {f"{step} seed {seed}" for step in ("patchify_stem", "layer_norm") for seed in (0, 1)}
     told = [re.match(r"\[(\d)/4\] (.*): [\d.]+ %, [\d.]+ s$", line).groups() for line in lines[1:5]]
     assert [number for number, _ in told] == list("1234") and {run for _, run in told} == runs
-    assert "\x1b" not in done.stdout and not done.stderr
+    assert "\x1b" not in done.out and not done.err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
@@ -154,24 +160,21 @@ def test_the_same_study_again_trains_nothing(finished, images):
     before = contents(folder / "store")
     for more in ([], ["--resume"]):
         again = command("run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder, *more)
-        assert again.returncode == 0 and again.stdout.count("was there already") == 4, again.stderr
+        assert again.code == 0 and again.out.count("was there already") == 4, again.err
     assert contents(folder / "store") == before
 
 
 def test_studies_share_runs(finished, images, tmp_path):
     """Another study that wants some of the same trainings finds them, under names of its own."""
     _, folder = finished
-    words = [*SMALL, "--data", "folder", "--data-dir", images, "--store", folder / "store"]
+    store = shutil.copytree(folder / "store", tmp_path / "store")
+    words = [*SMALL, "--data", "folder", "--data-dir", images, "--store", store, "--out", tmp_path / "other"]
     words[words.index("patchify_stem,layer_norm")] = "layer_norm,separate_downsample"
-    other = command("run", *words, "--out", tmp_path / "other")
-    assert other.returncode == 0, other.stderr
-    assert other.stdout.count("was there already") == 2
+    other = command("run", *words)
+    assert other.code == 0 and other.out.count("was there already") == 2, other.err
     mine, theirs = (roadmap.load_study(path).runs for path in (folder, tmp_path / "other"))
     shared = set(mine["signature"]) & set(theirs["signature"])
     assert set(theirs[theirs["signature"].isin(shared)]["step"]) == {"layer_norm"} and len(shared) == 2
-    shutil.rmtree(tmp_path / "other")
-    for signature in set(theirs["signature"]) - shared:
-        shutil.rmtree(folder / "store" / "runs" / signature)
 
 
 def test_a_study_may_grow(finished, images, tmp_path):
@@ -180,7 +183,7 @@ def test_a_study_may_grow(finished, images, tmp_path):
     words = [*SMALL, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study"]
     words[words.index("--seeds") + 1] = "3"
     grown = command("run", *words)
-    assert grown.returncode == 0 and grown.stdout.count("was there already") == 4, grown.stderr
+    assert grown.code == 0 and grown.out.count("was there already") == 4, grown.err
     assert len(roadmap.load_study(tmp_path / "study").runs) == 6
 
 
@@ -188,9 +191,9 @@ def test_retrain_forgets_what_was_there(finished, images, tmp_path):
     _, folder = finished
     shutil.copytree(folder, tmp_path / "study")
     words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study", "--retrain"]
-    assert command(*words, "failed").stdout.count("was there already") == 4
+    assert command(*words, "failed").out.count("was there already") == 4
     again = command(*words, "all")
-    assert again.returncode == 0 and "was there already" not in again.stdout
+    assert again.code == 0 and "was there already" not in again.out
     for path in (folder / "store" / "runs").rglob("weights.safetensors"):
         assert (tmp_path / "study" / path.relative_to(folder)).read_bytes() == path.read_bytes()
 
@@ -201,15 +204,15 @@ def test_another_study_never_touches_the_folder(finished, images):
     words = ["run", *SMALL, "--data", "folder", "--data-dir", images, "--out", folder, "--lr", "0.5"]
     for more in ([], ["--resume"]):
         other = command(*words, *more)
-        assert other.returncode == 2 and "holds another study's results" in other.stderr
+        assert other.code == 2 and "holds another study's results" in other.err
     assert contents(folder) == before
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(images, tmp_path):
     done = command("run", *SMALL, "--data", "folder", "--data-dir", images, "--dry-run", "--lr", "0.125", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "72 training and 24 test images of 16 px, 3 classes" in done.stdout
-    row = next(line for line in done.stdout.splitlines() if line.startswith("layer_norm")).split()
+    assert done.code == 0, done.err
+    assert "72 training and 24 test images of 16 px, 3 classes" in done.out
+    row = next(line for line in done.out.splitlines() if line.startswith("layer_norm")).split()
     assert row[3:10] == ["small", "adamw", "0.125", "16", "2", "8", "0,1"]
     network = roadmap.ladder().scaled(4, 1 / 3, stem_stride=2, num_classes=3)["layer_norm"].design
     assert float(row[10]) == pytest.approx(2 * 2 * 72 * 6 * count(network, 16).gmacs * 1e9 / 1e15, rel=5e-3)
@@ -227,7 +230,7 @@ def test_a_diverged_run_is_recorded_and_the_rest_go_on(images, tmp_path):
     assert list(table["step"]) == ["resnet50", "gelu"]
     bad = table[table["status"] == "failed"]
     assert len(bad) and bad["top1"].isna().all() and bad["reason"].str.contains("diverged: .* loss is").all()
-    assert done.returncode == 1 and f"{len(bad)} of 2 runs failed" in done.stderr
+    assert done.code == 1 and f"{len(bad)} of 2 runs failed" in done.err
     assert (tmp_path / "study" / "trajectory.png").stat().st_size > 1000
 
 
@@ -235,12 +238,12 @@ def test_cifar10_with_the_paper_overlay(tmp_path):
     make_cifar10(tmp_path / "data")
     words = "--data cifar10 --only large_kernel,kernel_9 --seeds 1 --epochs 1 --width 4 --threads 1 --paper".split()
     done = command("run", *words, "--data-dir", tmp_path / "data", "--out", tmp_path / "study")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
     assert "ImageNet-1K" in (tmp_path / "study" / "trajectory.svg").read_text()
     drawn = (tmp_path / "study" / "trajectory.svg").read_bytes()
-    assert command("plot", tmp_path / "study", "--paper").returncode == 0
+    assert command("plot", tmp_path / "study", "--paper").code == 0
     assert (tmp_path / "study" / "trajectory.svg").read_bytes() == drawn
-    assert command("plot", tmp_path / "study").returncode == 0
+    assert command("plot", tmp_path / "study").code == 0
     assert (tmp_path / "study" / "trajectory.svg").read_bytes() != drawn
 
 
@@ -260,7 +263,7 @@ def test_streamed_images_train_too(images, tmp_path):
         "--only gelu --seeds 1 --epochs 1 --width 4 --loading stream --workers 1 --threads 1 --batch-size 16".split()
     )
     done = command("run", *words, "--data", "folder", "--data-dir", images, "--out", tmp_path / "study")
-    assert done.returncode == 0, done.stderr
+    assert done.code == 0, done.err
 
 
 # --- what is asked
@@ -285,7 +288,7 @@ def test_file_and_options_mean_the_same(tmp_path):
 
 
 def test_every_setting_is_an_option_with_help():
-    shown = command("run", "--help").stdout
+    shown = command("run", "--help").out
     for name in (
         "--from", "--upto", "--only", "--regime", "--data", "--data-dir", "--download", "--recipe", "--seeds",
         "--epochs", "--image-size", "--width", "--depth", "--stem-stride", "--batch-size",
@@ -300,8 +303,8 @@ def test_every_setting_is_an_option_with_help():
 def test_an_option_turns_a_setting_of_the_file_off(images, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(f"roads: true\nfrom: large_kernel\nupto: gelu\ndata: folder\ndata_dir: {images}\n")
-    assert "kernel_9" in command("run", path, "--dry-run").stdout
-    assert "kernel_9" not in command("run", path, "--dry-run", "--no-roads").stdout
+    assert "kernel_9" in command("run", path, "--dry-run").out
+    assert "kernel_9" not in command("run", path, "--dry-run", "--no-roads").out
 
 
 BAD = [
@@ -432,5 +435,5 @@ def test_a_damaged_or_foreign_study_is_refused(tmp_path, content):
 def test_a_folder_with_other_things_is_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     done = command("run", "--only", "gelu", "--epochs", "1", "--out", tmp_path)
-    assert done.returncode == 2 and "is not empty and holds no study" in done.stderr
+    assert done.code == 2 and "is not empty and holds no study" in done.err
     assert contents(tmp_path) == {"thesis.tex": b"precious"}

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from commands import call, end, once, start
 from folders import make_image_folder
 
-from roadmap import cli
 from roadmap.study.display import PlainDisplay
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.runner import prepare, run_study
@@ -59,36 +59,24 @@ LITTLE = 120_000
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """A folder with all that the study needs."""
-    folder = tmp_path_factory.mktemp("given")
-    make_image_folder(folder / "images", size=(20, 16))
-    (folder / "everything.yaml").write_text(RECIPE)
-    return folder
+
+    def make(folder):
+        make_image_folder(folder / "images", size=(20, 16))
+        (folder / "everything.yaml").write_text(RECIPE)
+
+    return once(tmp_path_factory, "given", make)
 
 
 @pytest.fixture(scope="module")
 def reference(given, tmp_path_factory):
     """The folder of the study, undisturbed, of a user who shows others nothing."""
-    folder = tmp_path_factory.mktemp("reference")
-    code, _, errors = end(start(study(given, folder), umask=0o077))
-    assert code == 0, errors
-    assert len(weights(folder / "store")) == RUNS
-    return folder
 
+    def make(folder):
+        code, _, errors = end(start(*study(given, folder), umask=0o077))
+        assert code == 0, errors
+        assert len(weights(folder / "store")) == RUNS
 
-@pytest.fixture
-def here(monkeypatch, capsys):
-    """A command in this process, which has imported everything already: (exit code, output, errors)."""
-
-    def command(words):
-        monkeypatch.setattr(sys, "argv", ["roadmap", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code
-        return code, *capsys.readouterr()
-
-    return command
+    return once(tmp_path_factory, "undisturbed", make)
 
 
 @pytest.fixture
@@ -113,18 +101,6 @@ def study(given, folder, *more):
     """Words of the command."""
     words = ["run", *STUDY, "--recipe", given / "everything.yaml", "--data", "folder", "--data-dir", given / "images"]
     return [str(word) for word in [*words, "--out", folder / "table", "--store", folder / "store", *more]]
-
-
-def start(words, **options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "roadmap", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True, **options,
-    )  # fmt: skip
-
-
-def end(process):
-    output, errors = process.communicate(timeout=200)
-    return process.returncode, output, errors
 
 
 def weights(store):
@@ -173,9 +149,9 @@ def wait_until(condition, seconds=120):
 # --- processes die
 
 
-def test_killed_workers_and_a_killed_runner(given, reference, here, tmp_path):
+def test_killed_workers_and_a_killed_runner(given, reference, tmp_path):
     words, store = study(given, tmp_path), tmp_path / "store"
-    runner = start(words)
+    runner = start(*words)
     first, second = at_work(store)
     Store(store).ask_to_stop(first)  # so that there is a checkpoint
     wait_until(lambda: (store / "partial" / first / "epoch.ckpt").exists())
@@ -186,23 +162,23 @@ def test_killed_workers_and_a_killed_runner(given, reference, here, tmp_path):
     finished = identities(store)
     assert "died: its process was ended by signal SIGKILL" in runner.communicate()[0]
     wait_until(lambda: not any(map(alive, workers)))
-    code, output, errors = here(words)
+    code, output, errors = call(*words)
     assert code == 0, errors
     assert output.count("was there already") >= len(finished) > 0
     assert finished.items() <= identities(store).items()
     assert_equal(tmp_path, reference)
 
 
-def test_without_retries_a_dead_run_is_named_and_the_rest_go_on(given, reference, here, tmp_path):
+def test_without_retries_a_dead_run_is_named_and_the_rest_go_on(given, reference, tmp_path):
     words, store = study(given, tmp_path, "--retries", "0"), tmp_path / "store"
-    runner = start(words)
+    runner = start(*words)
     victim, report = next(iter(at_work(store).items()))
     os.kill(report["pid"], signal.SIGKILL)
     code, _, errors = end(runner)
     assert code == 1 and "1 of 4 runs failed" in errors and f"({victim}): died: its process was ended" in errors
     assert sorted(Store(store).signatures()) == sorted(weights(reference / "store"))
     before = identities(store)
-    code, output, errors = here(words)
+    code, output, errors = call(*words)
     assert code == 0 and output.count("was there already") == 3, errors
     assert {name for name, identity in identities(store).items() if before[name] != identity} == {victim}
     assert_equal(tmp_path, reference)
@@ -211,7 +187,7 @@ def test_without_retries_a_dead_run_is_named_and_the_rest_go_on(given, reference
 # --- somebody stops it
 
 
-def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, here, tmp_path):
+def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, tmp_path):
     store, bomb = tmp_path / "store", tmp_path / "it went off"
 
     def stopped(runner):
@@ -222,14 +198,14 @@ def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, here
     def saved():
         return sorted(store.glob("partial/*/epoch.ckpt"))
 
-    runner = start(study(given, tmp_path))
+    runner = start(*study(given, tmp_path))
     at_work(store)
     os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
     again = stopped(runner)
     assert len(saved()) == 2 and again[-1] == "--resume"
     saved()[0].write_bytes(saved()[0].read_bytes()[:-5000])  # one is cut off
 
-    runner = start(again)
+    runner = start(*again)
     at_work(store, epoch=4)
     runner.terminate()
     again = stopped(runner)
@@ -237,13 +213,13 @@ def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, here
     saved()[0].write_bytes(b"")
     saved()[1].write_bytes(pickle.dumps(Bomb(str(bomb))))
 
-    runner = start(again)
+    runner = start(*again)
     at_work(store, epoch=1)
     os.killpg(runner.pid, signal.SIGINT)
     os.killpg(runner.pid, signal.SIGINT)
     again = stopped(runner)
 
-    code, _, errors = here(again)
+    code, _, errors = call(*again)
     assert code == 0, errors
     assert not bomb.exists()
     assert_equal(tmp_path, reference)
@@ -264,13 +240,13 @@ class Bomb:
 
 def test_files_that_cannot_be_written_and_then_three_at_once(given, reference, tmp_path):
     words, store = study(given, tmp_path), tmp_path / "store"
-    limited = start(words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE)))
+    limited = start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE)))
     code, _, errors = end(limited)
     assert code == 2 and errors.count("\n") == 1 and "File too large" in errors, errors
     assert not list((store / "runs").iterdir())
 
     elsewhere = [word.replace(str(tmp_path / "table"), str(tmp_path / "other")) for word in words]
-    runners = [start(words), start(words), start(elsewhere)]
+    runners = [start(*words), start(*words), start(*elsewhere)]
     seen = set()
     while any(runner.poll() is None for runner in runners):
         with contextlib.suppress(FileNotFoundError):
@@ -284,22 +260,22 @@ def test_files_that_cannot_be_written_and_then_three_at_once(given, reference, t
     assert (tmp_path / "other" / "trajectory.csv").read_bytes() == (tmp_path / "table" / "trajectory.csv").read_bytes()
 
 
-def test_a_full_disk(given, reference, here, mounted, tmp_path):
+def test_a_full_disk(given, reference, mounted, tmp_path):
     folder = mounted("size=600k")
     words = study(given, folder)
-    code, _, errors = here(words)
+    code, _, errors = call(*words)
     assert code == 2 and errors.count("\n") == 1 and "No space left on device" in errors, errors
     finished = identities(folder / "store")
     assert all(Store(folder / "store").verify(name) is None for name in finished)
     mounted("remount,size=64m")
-    code, _, errors = here(words)
+    code, _, errors = call(*words)
     assert code == 0, errors
     assert finished.items() <= identities(folder / "store").items()
     assert_equal(folder, reference)
 
 
 @pytest.mark.parametrize("what", ["store", "table"])
-def test_a_folder_that_may_only_be_read(given, here, mounted, tmp_path, what):
+def test_a_folder_that_may_only_be_read(given, mounted, tmp_path, what):
     readable = tmp_path / "readable"
     if os.geteuid() == 0:
         readable = mounted("ro")
@@ -307,7 +283,7 @@ def test_a_folder_that_may_only_be_read(given, here, mounted, tmp_path, what):
         readable.mkdir(mode=0o555)
     words = study(given, tmp_path)
     words[words.index(str(tmp_path / what))] = str(readable / what)
-    code, _, errors = here(words)
+    code, _, errors = call(*words)
     assert code == 2 and errors.startswith("roadmap: ") and errors.count("\n") == 1
     assert not list(readable.iterdir())
 
@@ -317,7 +293,7 @@ def test_files_are_for_the_user_alone_where_the_umask_says_so(reference):
 
 
 @pytest.mark.parametrize("share", [0.5, 0.0])
-def test_finished_runs_that_lost_a_part_are_trained_again(given, reference, here, tmp_path, share):
+def test_finished_runs_that_lost_a_part_are_trained_again(given, reference, tmp_path, share):
     shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
     store = tmp_path / "store"
     before = identities(store)
@@ -325,7 +301,7 @@ def test_finished_runs_that_lost_a_part_are_trained_again(given, reference, here
     for name, file in damaged.items():
         path = store / "runs" / name / file
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    code, output, errors = here(study(given, tmp_path))
+    code, output, errors = call(*study(given, tmp_path))
     assert code == 0 and output.count("was there already") == RUNS - len(damaged), errors
     for name, file in damaged.items():
         assert f"{name}/{file} is cut off or overwritten: it is trained again" in output
@@ -334,7 +310,7 @@ def test_finished_runs_that_lost_a_part_are_trained_again(given, reference, here
     assert_equal(tmp_path, reference)
 
 
-def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, reference, here, tmp_path):
+def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, reference, tmp_path):
     shutil.copytree(reference, tmp_path, dirs_exist_ok=True)
     store, bomb = tmp_path / "store", tmp_path / "it went off"
     first, second, third, _ = sorted(identities(store))
@@ -345,7 +321,7 @@ def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, r
     (store / "runs" / first / "run.json").write_text(json.dumps(record))
     shutil.copy(store / "runs" / first / "run.json", store / "runs" / second / "run.json")
     (store / "runs" / third / "weights.safetensors").write_bytes(pickle.dumps(Bomb(str(bomb))))
-    code, output, errors = here(study(given, tmp_path))
+    code, output, errors = call(*study(given, tmp_path))
     assert code == 0 and output.count("it is trained again") == 3, errors
     assert precious.read_text() == "precious" and not bomb.exists()
     assert_equal(tmp_path, reference)
@@ -354,7 +330,7 @@ def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, r
     asked["runs"][0]["signature"] = "../../precious"
     (tmp_path / "table" / "study.json").write_text(json.dumps(asked))
     for words in (study(given, tmp_path), ["plot", str(tmp_path / "table")]):
-        code, _, errors = here(words)
+        code, _, errors = call(*words)
         assert code == 2 and errors.count("\n") == 1, errors
     assert precious.read_text() == "precious"
 
@@ -362,12 +338,12 @@ def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, r
 # --- runs that cannot succeed
 
 
-def test_a_diverged_run_is_tried_again_only_when_asked_for(given, here, tmp_path):
+def test_a_diverged_run_is_tried_again_only_when_asked_for(given, tmp_path):
     words = study(given, tmp_path, "--recipe", "quick", "--seeds", "1", "--lr", "999")
     words[words.index(STUDY[1])] = "gelu"
     seen = []
     for more in ([], [], ["--retrain", "failed"]):
-        code, _, errors = here([*words, *more])
+        code, _, errors = call(*words, *more)
         assert code == 1 and "1 of 1 runs failed" in errors and "diverged: training loss is" in errors
         seen.append(identities(tmp_path / "store"))
     assert seen[0] == seen[1] != seen[2]
@@ -386,7 +362,7 @@ def short_of_memory(task, data):
     return carry_out(task, data)
 
 
-def test_a_run_without_memory_is_tried_alone_then_recorded(given, reference, here, tmp_path, capsys):
+def test_a_run_without_memory_is_tried_alone_then_recorded(given, reference, tmp_path, capsys):
     names = {"only": "layer_norm,patchify_stem", "recipe": str(given / "everything.yaml"), "data": "folder"}
     spec = load_spec(None, **names, data_dir=str(given / "images"), seeds=2, width=4, image_size=16, device="cpu",
                      threads=1, jobs="2", workers=1)  # fmt: skip
@@ -403,6 +379,6 @@ def test_a_run_without_memory_is_tried_alone_then_recorded(given, reference, her
     failed = records.pop(("layer_norm", 1))
     assert (failed["status"], failed["reason"]) == ("failed", "out of memory: no room")
     assert {result["status"] for result in records.values()} == {"done"}
-    code, output, errors = here(study(given, tmp_path))
+    code, output, errors = call(*study(given, tmp_path))
     assert code == 0 and output.count("was there already") == 3, errors
     assert_equal(tmp_path, reference)

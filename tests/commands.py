@@ -1,0 +1,68 @@
+"""The command line, in this process, which has imported everything already, or in one of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+
+from roadmap import cli
+
+
+def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that ``make`` fills, once for all test processes, which only read it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder = root / name
+    with FileLock(root / f"{name}.lock"):
+        if not (root / f"{name}.made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            (root / f"{name}.made").touch()
+    return folder
+
+
+class Shown(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def call(*words, cwd=None) -> Shown:
+    """What a command prints and its exit code."""
+    before, argv, out, err = Path.cwd(), sys.argv, io.StringIO(), io.StringIO()
+    sys.argv, code = ["roadmap", *map(str, words)], 0
+    os.chdir(cwd or before)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            cli.main()
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
+    finally:
+        sys.argv = argv
+        os.chdir(before)
+    return Shown(code, out.getvalue(), err.getvalue())
+
+
+def start(*words, cwd=None, **options) -> subprocess.Popen:
+    """A command in a process, and a session, of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "roadmap", *map(str, words)], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True, **options,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen) -> Shown:
+    """What a started command printed, when it has ended."""
+    out, err = process.communicate(timeout=400)
+    return Shown(process.returncode, out, err)
