@@ -207,7 +207,7 @@ class LiveDisplay:
         }  # fmt: skip
         shown = [f"{number} {name}" for name, number in counts.items() if number or name not in ("elsewhere", "failed")]
         line = f"{', '.join(shown)} of {len(self._runs)} runs; {clock(time.monotonic() - self._begun)} so far"
-        if self._running or self._waiting:
+        if self._running:
             running = [self._left(*run) for run in self._running.values()]
             left = self._forecast.left(self._waiting, running, self._slots)
             if left:

@@ -207,6 +207,7 @@ class _Round:
     def _work(self) -> None:
         while self.waiting or self.alone or self.running or self.elsewhere:
             if self.stops and not self.running:
+                self.display.refresh([*self.waiting, *self.alone], len(self.elsewhere))
                 return
             if not self.stops:
                 self._hand_out()
