@@ -27,7 +27,9 @@ def cli() -> None:
     \b
     roadmap steps                        the ladder as a table: what each step changes and costs
     roadmap run --upto large_kernel      train every step up to that one, and draw the trajectory
+    roadmap plan --upto large_kernel     what that would take here, measured, and when it would end
     roadmap run experiments/ladder.yaml  train the study in a file
+    roadmap status                       where the runs stand, finished or in work
     """
 
 
