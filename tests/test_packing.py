@@ -85,11 +85,11 @@ def test_the_memory_that_is_planned_for_is_enough(images):
     from roadmap.study.engines.local import LocalEngine, Place
     from roadmap.study.estimate import Rehearse, carry_out_rehearsal
 
-    spec = load_spec(only=("resnet50", "stage_ratio", "separate_downsample"), seeds=1, width=32, batch_size=128)
+    spec = load_spec(only=("resnet50", "separate_downsample"), seeds=1, width=24, batch_size=128)
     data = open_data("embedded")
     for run in plan(spec, data):
         with LocalEngine(data, [Place("cpu", 1)], work=carry_out_rehearsal, fresh=True) as engine:
-            engine.submit(Rehearse(run, spec.execution, 128, 0.5))
+            engine.submit(Rehearse(run, spec.execution, 128, 0.1))
             while not (ended := engine.wait(1.0)):
                 pass
         planned = packing.cpu_need(run, count(run.design, 32))

@@ -363,7 +363,7 @@ BAD = [
     ("plan --upto gelo", "unknown step 'gelo' (did you mean 'gelu'?)"),
     ("run nowhere.yaml", "there is no file nowhere.yaml"),
     ("run --bogus", "--bogus"),
-    ("rum", "unknown command 'rum' (did you mean 'run'?)"),
+    ("rnu", "unknown command 'rnu' (did you mean 'run'?)"),
     ("steps --regime resnet101", "'resnet101' is not one of"),
     ("steps --image-size 8", "reduced to nothing"),
     ("steps --json --csv", "exclude each other"),
