@@ -416,7 +416,7 @@ def test_a_run_of_another_format_is_named_and_left_alone(store, call):
 
 @pytest.mark.parametrize("words", COMMANDS)
 def test_no_store_at_all(tmp_path, call, words):
-    assert "there is no folder" in call(*words.split(), "--store", tmp_path / "nowhere").err
+    assert "there is no store in" in call(*words.split(), "--store", tmp_path / "nowhere").err
     (tmp_path / "other").mkdir()
     assert "holds no store" in call(*words.split(), "--store", tmp_path / "other").err
     assert [path.name for path in tmp_path.rglob("*")] == ["other"]

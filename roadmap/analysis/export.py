@@ -79,9 +79,9 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
 def _text(rows: list[dict[str, Any]], kind: str, columns: list[str]) -> str:
     from tabulate import tabulate
 
-    cells = [[_cell(row[name], name) for name in columns] for row in rows]
-    if kind == "md":
-        cells = [[_escape_markdown(cell) for cell in row] for row in cells]
+    words = {name for name in columns if kind == "md" and name not in INTEGERS | NUMBERS}
+    shown = [[(name, _cell(row[name], name)) for name in columns] for row in rows]
+    cells = [[_escape_markdown(cell) if name in words else cell for name, cell in row] for row in shown]
     sides = ["right" if name in INTEGERS | NUMBERS else "left" for name in columns]
     form = {"md": "pipe", "latex": "latex_booktabs"}[kind]  # which escapes what LaTeX would take for its own
     return tabulate(cells, columns, form, disable_numparse=True, colalign=sides if cells else None) + "\n"

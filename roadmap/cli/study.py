@@ -129,9 +129,8 @@ def _print_times(runs: Any) -> None:
     known = runs[runs["estimated_seconds"].notna() & (runs["status"] == "done")]
     if len(known):
         real, estimated = known["wall_seconds"].sum(), known["estimated_seconds"].sum()
-        click.echo(
-            f"time of {len(known)} runs: {real:.0f} s, estimated {estimated:.0f} s ({real / estimated:.2f} of it)"
-        )
+        ratio = real / estimated
+        click.echo(f"{len(known)} runs took {real:.0f} s of {estimated:.0f} s that were estimated (ratio {ratio:.2f})")
 
 
 @cli.command("plan")

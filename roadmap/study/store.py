@@ -115,7 +115,7 @@ class Store:
     def check(self) -> None:
         """Raise `RoadmapError` unless this is a store of a format that this version reads."""
         if not self.folder.is_dir():
-            raise RoadmapError(f"there is no folder {self.folder}")
+            raise RoadmapError(f"there is no store in {self.folder}: roadmap run makes one, --store names another")
         if not (self.folder / MARK).is_file():
             raise RoadmapError(f"{self.folder} holds no store (no {MARK})")
         read_json(self.folder / MARK, FORMAT)
