@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills by Linux'
 
 #: Everything random that a recipe has; some seconds a run.
 RECIPE = """
-epochs: 16
+epochs: 12
 batch_size: 8
 lr: 0.004
 warmup_epochs: 1

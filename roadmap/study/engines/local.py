@@ -170,7 +170,10 @@ class _Gang:
     def end(self) -> None:
         """End the processes at once."""
         for process in self.processes:
-            process.kill()
+            try:  # with the loaders of images that it started
+                os.killpg(process.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError, AttributeError):  # no group yet, or none at all on this system
+                process.kill()
         for process in self.processes:
             process.join()
         for pipe in self.pipes:
@@ -210,6 +213,8 @@ def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks
     """The life of a worker: tasks in, outcomes out. Ends at once when the process that started it does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    if grouped := hasattr(os, "setpgrp"):
+        os.setpgrp()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     tasks: queue.SimpleQueue = queue.SimpleQueue()
@@ -219,6 +224,8 @@ def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks
             try:
                 tasks.put(pipe.recv())
             except (EOFError, OSError):
+                if grouped:
+                    os.killpg(0, signal.SIGKILL)
                 os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
