@@ -17,7 +17,7 @@ from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.forecast import schedule
 from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
 from roadmap.study.store import FORMAT, MARK, Store, read_json
-from roadmap.study.work import Outcome, is_settled
+from roadmap.study.work import Outcome
 from roadmap.training.spec import Execution, RunSpec
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def plan_ahead(study: Prepared, store: Store, again: bool = False, measure: bool
     """Look ahead at a study: what is to be trained and, with ``measure`` and on this machine, what that takes."""
     if (store.folder / MARK).exists():
         store.check()
-    todo = [run for run in study.runs if store.damaged(run.signature) or not is_settled(store.record(run.signature))]
+    todo = [run for run in study.runs if not store.settled(run.signature)]
     if not (measure and todo and study.spec.engine == "local"):
         return Ahead(study, todo, {}, [], {})
     store.begin()

@@ -19,8 +19,8 @@ from roadmap.study.display import Display
 from roadmap.study.engines import Engine
 from roadmap.study.folder import StudyFolder
 from roadmap.study.spec import StudySpec, plan
-from roadmap.study.store import DEFAULT_STORE, DamagedError, Store
-from roadmap.study.work import Outcome, Task, is_settled, record_failure
+from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
+from roadmap.study.work import Outcome, Task, record_failure
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -306,14 +306,14 @@ class _Round:
                 self.display.progress(run, self.store.progress(signature))
             self.display.refresh(list(self.waiting) + list(self.alone), len(self.elsewhere))
         for signature, run in list(self.elsewhere.items()):
+            if self.store.is_claimed(signature):
+                continue
+            del self.elsewhere[signature]
             record = self._settled(run, failed_too=True)
-            claimed = self.store.is_claimed(signature)
-            if record is not None and not claimed:
-                del self.elsewhere[signature]
-                self.display.finish(run, record["result"], trained=False)
-            elif not claimed and record is None and (record := self._settled(run, failed_too=True)) is None:
-                del self.elsewhere[signature]
+            if record is None:
                 self.waiting.append(run)
+            else:
+                self.display.finish(run, record["result"], trained=False)
         if self.elsewhere and not self.running:
             time.sleep(LOOK)
 

@@ -125,8 +125,7 @@ class Store:
     def signatures(self) -> list[str]:
         """Signatures of all runs that are finished or failed, sorted."""
         try:
-            with os.scandir(self.folder / "runs") as entries:
-                return sorted(entry.name for entry in entries if _is_signature(entry.name))
+            return _signatures_in(self.folder / "runs")
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -244,6 +243,13 @@ class Store:
             return Entry(signature, "failed", record, progress, record["result"]["reason"])
         if in_work and self._has_work(signature):
             return Entry(signature, "interrupted", None, progress)
+        return None
+
+    def settled(self, signature: str) -> dict[str, Any] | None:
+        """The record of a run that need not be trained; None for one that is missing, damaged or worth another try."""
+        with contextlib.suppress(DamagedError):
+            record = self.record(signature)
+            return record if is_settled(record) else None
         return None
 
     def damaged(self, signature: str) -> str | None:
@@ -413,8 +419,7 @@ class Store:
         self._set_aside(self.path(signature))
         (partial / "whole").rename(self.path(signature))
         _sync(self.folder / "runs")
-        record = self.record(signature)
-        if record and not record["result"]["retry"]:
+        if self.settled(signature):
             shutil.rmtree(partial, ignore_errors=True)
             self._unlock(signature)
 
@@ -432,11 +437,9 @@ class Store:
         return os.path.lexists(self.folder / "partial" / signature)
 
     def _in_work(self) -> list[str]:
-        try:
-            with os.scandir(self.folder / "partial") as entries:
-                return sorted(entry.name for entry in entries if _is_signature(entry.name))
-        except OSError:
-            return []
+        with contextlib.suppress(OSError):
+            return _signatures_in(self.folder / "partial")
+        return []
 
     # --- housekeeping ---
 
@@ -471,15 +474,18 @@ class Store:
 
     def _is_settled(self, signature: str) -> bool:
         """Whether a run needs nothing of its work any more."""
-        try:
-            record = self.record(signature)
-        except RoadmapError:
-            return False
-        return record is not None and not record["result"]["retry"]
+        with contextlib.suppress(RoadmapError):
+            return self.settled(signature) is not None
+        return False
 
 
 class DamagedError(RoadmapError):
     """A finished run lost a part."""
+
+
+def is_settled(record: dict[str, Any] | None) -> bool:
+    """Whether a record says that its run need not be trained: it is done, or would fail again."""
+    return record is not None and not record["result"]["retry"]
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
@@ -536,6 +542,11 @@ def check_format(path: Path, content: Any, newest: int) -> None:
 
 def _is_signature(name: str) -> bool:
     return re.fullmatch(r"[0-9a-f]{16}", name) is not None
+
+
+def _signatures_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if _is_signature(entry.name))
 
 
 def _listed(folder: Path) -> list[Path]:

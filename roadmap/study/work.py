@@ -62,16 +62,11 @@ def carry_out(task: Task, data: ImageData) -> Outcome:
             if not mine:
                 return Outcome("busy")
             store.recover(signature)
-            if store.damaged(signature) is None and is_settled(store.record(signature)):
+            if store.settled(signature):
                 return Outcome("finished")
             return _train(task, data, store)
     except OSError as error:
         return Outcome("memory" if error.errno == errno.ENOMEM else "storage", str(error))
-
-
-def is_settled(record: dict[str, Any] | None) -> bool:
-    """Whether a record says that its run need not be trained: it is done, or would fail again."""
-    return record is not None and not record["result"]["retry"]
 
 
 def _train(task: Task, data: ImageData, store: Store) -> Outcome:

@@ -60,16 +60,6 @@ class RunSpec:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> RunSpec:
-        """The run that `to_dict` wrote. Raises `RoadmapError` where the values are not those of a run."""
-        try:
-            values = {name: value for name, value in values.items() if name != "signature"}
-            design, recipe = Design(**values.pop("design")), Recipe(**values.pop("recipe"))
-            return cls(design=design, recipe=recipe, **values)
-        except (KeyError, TypeError) as error:
-            raise RoadmapError(f"these are not the settings of a run: {error}") from None
-
 
 def _as_floats(value: Any) -> Any:
     """The same value with every number a float, so that 1 and 1.0, which train alike, are named alike."""

@@ -58,9 +58,7 @@ class LocalEngine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for gang in self._gangs:
-            if gang:
-                gang.end()
+        self.kill()
         self._gangs = [None] * self.slots
 
     def submit(self, task: Any) -> None:
@@ -102,10 +100,6 @@ class LocalEngine:
         for gang in self._gangs:
             if gang:
                 gang.end()
-
-    def pids(self) -> list[int]:
-        """Process numbers of all workers."""
-        return [process.pid for gang in self._gangs if gang for process in gang.processes]
 
 
 class _Gang:

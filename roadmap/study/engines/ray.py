@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roadmap.checks import RoadmapError
 from roadmap.study.store import MARK, Store
-from roadmap.study.work import Outcome, Task, carry_out, is_settled
+from roadmap.study.work import Outcome, Task, carry_out
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData, Split
@@ -270,7 +270,7 @@ def _adopt(task: Task, files: dict[str, bytes]) -> Outcome:
         with store.claim(signature, _PATIENCE) as mine:
             if not mine:
                 return Outcome("busy")
-            if store.damaged(signature) or not is_settled(store.record(signature)):
+            if not store.settled(signature):
                 store.adopt(signature, files)
     except OSError as error:
         return Outcome("storage", str(error))
