@@ -103,7 +103,9 @@ def test_weight_decay_spares_norms_biases_and_layer_scale(data):
     network = RoadmapNet(END)
     for decay_all, spared in ((False, {name for name, p in network.named_parameters() if p.ndim < 2}), (True, set())):
         run = make_run(data, weight_decay=0.05, decay_all=decay_all)
-        module = Classifier(network, run.recipe, Batcher(data, run.recipe, 0), fused=False, watcher=Watch(), save=print)
+        module = Classifier(
+            network, run.recipe, Batcher(data, run.recipe, 0), fused=False, watcher=Watch(), save=print, tested=()
+        )
         groups = module.configure_optimizers()["optimizer"].param_groups
         free = {id(p) for group in groups if group["weight_decay"] == 0 for p in group["params"]}
         assert {name for name, p in network.named_parameters() if id(p) in free} == spared

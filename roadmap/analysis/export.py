@@ -22,10 +22,10 @@ INTEGERS = {
     "attempts",
 }  # fmt: skip
 NUMBERS = {
-    "gmacs", "top1", "top5", "loss", "train_loss", "seconds", "images_per_second", "wall_seconds", "estimated_seconds",
-    "depth", "lr",
+    "gmacs", "top1", "top5", "loss", "train_loss", "seconds", "images_per_second", "data_seconds", "wall_seconds",
+    "estimated_seconds", "depth", "lr",
 }  # fmt: skip
-FLAGS = {"adopted", "compile"}
+FLAGS = {"adopted", "compile", "dirty"}
 #: Digits in text; six where nothing is said.
 DIGITS = {"top1": ".2f", "top5": ".2f", "gmacs": ".4g", "seconds": ".1f"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -270,15 +271,24 @@ class _Fit:
         return fit(picture, self.size, self.share)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Batches:
-    """Batches, mixed where the recipe mixes."""
+    """Batches, mixed where the recipe mixes. ``waited``: seconds that whoever asked for them had to wait."""
 
     source: Iterable[Batch]
     mix: Callable[[Tensor, Tensor], Batch] | None = None
+    waited: float = 0.0
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self.source) if self.mix is None else (self.mix(*batch) for batch in self.source)
+        batches = iter(self.source)
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            batch = batch if self.mix is None else self.mix(*batch)
+            self.waited += time.perf_counter() - begun
+            yield batch

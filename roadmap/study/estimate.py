@@ -229,7 +229,11 @@ def _estimate(study: Prepared, run: RunSpec, facts: Any) -> Estimate:
     scale = run.recipe.batch_size / measured.batch_size
     fixed = 20.0 * study.cost(run).params
     memory = fixed + max(0.0, measured.memory_bytes - fixed) * scale
-    return Estimate(measured.seconds(run, len(study.data.train), len(study.data.test)), memory, scaled=scale > 1)
+    return Estimate(
+        measured.seconds(run, len(study.data.train), len(study.data.test), study.spec.execution),
+        memory,
+        scaled=scale > 1,
+    )
 
 
 def _rehearse(study: Prepared, runs: list[RunSpec], where: list[Place]) -> list[Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.processes import SIGNALS, in_clean_process, prepare_processes
+from roadmap.provenance import code_record
 from roadmap.study.display import Display
 from roadmap.study.engines import Engine
 from roadmap.study.folder import StudyFolder
@@ -77,6 +78,7 @@ class Prepared:
                     "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": self.spec.compile,
                 },
                 "data": {
+                    "opened": self.spec.opened,
                     "classes": data.class_names, "train": len(data.train), "test": len(data.test),
                     "mean": data.mean, "std": data.std,
                 },
@@ -93,7 +95,7 @@ def prepare(spec: StudySpec) -> Prepared:
 
     check_logger(spec.logger)
     check_engine(spec)
-    data = open_data(spec.data, spec.data_dir, spec.image_size, spec.download, spec.loading)
+    data = open_data(**spec.opened)
     runs = plan(spec, data)
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
@@ -117,7 +119,7 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
 
 def default_folder(spec: StudySpec) -> Path:
     """Where a study's table and figure go where nothing is said."""
-    return DEFAULT_STORE.parent / spec.name
+    return DEFAULT_STORE.parent / spec.title
 
 
 def run_study(
@@ -175,7 +177,7 @@ class _Round:
     ) -> None:  # fmt: skip
         self.study, self.folder, self.store, self.engine, self.display = study, folder, store, engine, display
         self.measured = measured
-        self.origin = {"command": command, "engine": study.spec.engine}
+        self.origin = {"command": command, "engine": study.spec.engine, **code_record()}
         self.log_folder = str((folder.folder / "logs").absolute())
         self.waiting: deque[RunSpec] = deque()
         self.alone: deque[RunSpec] = deque()  # to be tried again with nothing beside them

@@ -55,6 +55,8 @@ class StudySpec:
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
 
+    name: str | None = setting("name of the study, and of its folder in results [default: what is trained, on what]",
+                               metavar="NAME")  # fmt: skip
     regime: str = setting("the paper's ladder: from ResNet-50 to ConvNeXt-T, or from ResNet-200", "resnet50",
                           choices=tuple(REGIMES))  # fmt: skip
     from_: str | None = setting("first rung to train [default: the start]", metavar="STEP")
@@ -79,6 +81,8 @@ class StudySpec:
                                   metavar="FACTOR")  # fmt: skip
     stem_stride: int | None = setting("what every stem divides the image by [default: 2 below 128 px, else 4]",
                                       choices=STEM_STRIDES)  # fmt: skip
+    test_every: int | None = setting("epochs between two tests of a run; the last epoch's is its result [default: as "
+                                     "often as takes a tenth of the training]", metavar="N")  # fmt: skip
     precision: str = setting("arithmetic of the training", "32", choices=PRECISIONS)
     device: str = setting("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
     compile: bool = setting("compile the networks with torch.compile", False)
@@ -131,6 +135,8 @@ class StudySpec:
             check_number("lr", self.lr, 1e-12, 1000)
         if self.stem_stride is not None:
             check_choice("stem_stride", self.stem_stride, STEM_STRIDES)
+        if self.name is not None and not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", str(self.name)):
+            raise RoadmapError(f"name is {self.name!r}, but must be a name that a folder can have")
         for name in ("from_", "upto", "data_dir", "recipe", "device"):
             if getattr(self, name) is not None:
                 check_text(option_name(name), getattr(self, name))
@@ -160,7 +166,16 @@ class StudySpec:
     @property
     def execution(self) -> Execution:
         """Where and how the runs are executed."""
-        return Execution(self.device, self.compile, self.workers, self.threads, self.devices, self.num_nodes)
+        return Execution(self.device, self.compile, self.workers, self.threads, self.devices, self.num_nodes,
+                         self.test_every)  # fmt: skip
+
+    @property
+    def opened(self) -> dict[str, Any]:
+        """How the data set is opened: the arguments of `open_data`."""
+        return {
+            "name": self.data, "directory": self.data_dir, "image_size": self.image_size, "download": self.download,
+            "loading": self.loading,
+        }  # fmt: skip
 
     @property
     def slurm_settings(self) -> dict[str, str | int]:
@@ -183,8 +198,10 @@ class StudySpec:
         return rungs.between(self.from_, self.upto, self.roads)
 
     @property
-    def name(self) -> str:
-        """Name of the default results folder: what is trained, on what."""
+    def title(self) -> str:
+        """Name of the study, and of its folder: the given one, or what is trained, on what."""
+        if self.name:
+            return self.name
         steps = "+".join(self.only) if self.only else f"{self.rungs[0].name}-to-{self.rungs[-1].name}"
         prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
         return steps if self.data == "embedded" and not prefix else f"{prefix}{self.data}-{steps}"

@@ -49,15 +49,18 @@ COLUMNS = {
     "regime": "run", "step": "run", "adopted": "run", "seed": "run", "status": "result", "gmacs": "cost",
     "params": "cost", "activations": "cost", "top1": "result", "top5": "result", "loss": "result",
     "train_loss": "result", "epochs": "result", "seconds": "result", "images_per_second": "result",
-    "wall_seconds": "result", "estimated_seconds": "origin", "data": "run",
+    "data_seconds": "result", "wall_seconds": "result", "estimated_seconds": "origin", "data": "run",
     "image_size": "run", "width": "run", "depth": "run", "stem_stride": "labels", "recipe": "labels",
     "optimizer": "labels", "batch_size": "labels", "lr": "labels", "precision": "run", "compile": "labels",
     "device": "environment", "device_name": "environment", "devices": "environment", "threads": "environment",
     "platform": "environment",
     "python": "environment", "torch": "environment", "timm": "environment", "pytorch_lightning": "environment",
-    "roadmap": "environment", "started": "origin", "attempts": "origin", "command": "origin", "signature": "run",
+    "roadmap": "environment", "started": "origin", "attempts": "origin", "command": "origin",
+    "commit": "origin", "dirty": "origin", "source": "origin", "signature": "run",
     "reason": "result",
 }  # fmt: skip
+#: Columns that records of earlier versions lack.
+LATER = ("data_seconds", "commit", "dirty", "source")
 #: What is left over for so many seconds has no owner any more.
 _FORGOTTEN = 3600.0
 #: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.
@@ -193,6 +196,8 @@ class Store:
                 if os.stat(f"{folder}/{name}").st_size != facts["bytes"]:  # noqa: PTH116  (a third of Path's time)
                     raise DamagedError(f"{folder}/{name} is cut off or overwritten")
             for column, part in COLUMNS.items():
+                if column in LATER:
+                    content[part].setdefault(column, None)
                 content[part][column]
         except (KeyError, TypeError, AttributeError) as error:
             raise DamagedError(f"{path} is damaged: it lacks {error}") from None

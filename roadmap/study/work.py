@@ -118,7 +118,7 @@ def record_failure(task: Task, store: Store, reason: str, started: str | None = 
 
     started = started or datetime.now(timezone.utc).isoformat(timespec="seconds")
     nothing = dict.fromkeys(
-        ("top1", "top5", "loss", "train_loss", "epochs", "seconds", "images_per_second", "wall_seconds")
+        ("top1", "top5", "loss", "train_loss", "epochs", "seconds", "images_per_second", "data_seconds", "wall_seconds")
     )
     metrics = {"status": "failed", "reason": reason, "retry": retry, **nothing}
     try:
@@ -171,7 +171,8 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
         def epoch_ended(self, history: list[dict[str, Any]]) -> None:
             if self._log:
                 for epoch in history[self._logged :]:
-                    self._log.add({name: value for name, value in epoch.items() if name != "epoch"}, epoch["epoch"])
+                    values = {name: value for name, value in epoch.items() if name != "epoch" and value is not None}
+                    self._log.add(values, epoch["epoch"])
                 self._logged = len(history)
 
         def wants_stop(self) -> bool:

@@ -64,7 +64,7 @@ class RunResult:
 def fit_run(
     run: RunSpec, data: ImageData, folder: Path, execution: Execution | None = None, watch: Watch | None = None
 ) -> RunResult:
-    """Train one network and test it once, after the last epoch.
+    """Train one network, and test it: its result is what the test after the last epoch says.
 
     ``folder`` takes the checkpoint of the running epoch; a run that finds one there continues from it, with as many
     threads as it was begun with, and ends with the same weights as a run that was never stopped. A loss that is no
@@ -96,6 +96,7 @@ def fit_run(
         "train_loss": history[-1]["train_loss"] if history else None,
         "epochs": len(history),
         "seconds": module.train_seconds or time.perf_counter() - started,
+        "data_seconds": sum(epoch["data_seconds"] for epoch in history),
         "images_per_second": module.train_images / module.train_seconds if module.train_seconds else None,
         # what an interrupted run had trained before counts, too
         "wall_seconds": time.perf_counter() - started + sum(epoch["seconds"] for epoch in history[: module.resumed_at]),
@@ -137,7 +138,10 @@ def make_fit(
             trainer.save_checkpoint(folder / CHECKPOINT)
 
     # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
-    module = kind(network, run.recipe, batcher, fused=run.precision != "16-mixed", watcher=watch, save=save)
+    module = kind(
+        network, run.recipe, batcher, fused=run.precision != "16-mixed", watcher=watch, save=save,
+        tested=set(execution.tested(run.recipe.epochs, len(data.train), len(data.test))),
+    )  # fmt: skip
     if execution.compile:
         network.compile()  # the inner network alone, in place: names of parameters stay as they are
     options: dict[str, Any] = {"devices": [device.index] if device.type == "cuda" else 1}
@@ -153,7 +157,6 @@ def make_fit(
         precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]
         max_epochs=run.recipe.epochs,
         gradient_clip_val=run.recipe.clip_gradient,
-        check_val_every_n_epoch=run.recipe.epochs,
         reload_dataloaders_every_n_epochs=1,
         barebones=True,  # no logging, bars, summaries or checkpoints of Lightning's own: a tenth of a small step
         default_root_dir=folder,

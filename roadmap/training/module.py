@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,7 +57,8 @@ class Classifier(pl.LightningModule):
     """Trains a network by a recipe; loads a fresh set of batches for each epoch.
 
     At the end of every epoch but the last, ``save`` is called where ``watcher`` wants a checkpoint or a stop.
-    ``history`` collects one mapping an epoch; ``top1``, ``top5`` (per cent) and ``test_loss`` are there after the last.
+    ``history`` collects one mapping an epoch. The network is tested after the epochs ``tested``, the last among them:
+    ``top1``, ``top5`` (per cent) and ``test_loss`` are those of the latest test.
     """
 
     def __init__(
@@ -68,20 +69,25 @@ class Classifier(pl.LightningModule):
         fused: bool,
         watcher: Watcher,
         save: Callable[[], None],
+        tested: Collection[int],
     ) -> None:
         super().__init__()
         self.network = network
         self.recipe, self.batcher, self.fused = recipe, batcher, fused
-        self.watcher, self.save = watcher, save
+        self.watcher, self.save, self.tested = watcher, save, tested
         self.history: list[dict[str, Any]] = []
         self.resumed_at = 0
         self.train_seconds = 0.0
         self.train_images = 0
+        self.top1: float | None = None
+        self.top5: float | None = None
+        self.test_loss: float | None = None
 
     # --- data ---
 
     def train_dataloader(self) -> Any:
-        return self.batcher.training(self.current_epoch)
+        self._batches = self.batcher.training(self.current_epoch)
+        return self._batches
 
     def val_dataloader(self) -> Any:
         return self.batcher.testing()
@@ -137,6 +143,10 @@ class Classifier(pl.LightningModule):
         seed_everything(self.batcher.seed, self.current_epoch, EPOCH, *rank)
         self._sums = torch.zeros(2, device=self.device)  # of the losses of steps, of images told right
         self._steps = 0
+        self.top1 = self.top5 = self.test_loss = None
+        # Lightning asks this at the end of the epoch.
+        due = self.current_epoch + 1 in self.tested
+        self.trainer.check_val_every_n_epoch = 1 if due else self.recipe.epochs + 1
         self._started = self._reported = time.perf_counter()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -173,8 +183,11 @@ class Classifier(pl.LightningModule):
                 "epoch": self.current_epoch + 1,
                 "train_loss": loss,
                 "train_top1": top1,
+                "test_loss": self.test_loss,
+                "test_top1": self.top1,
                 "lr_end": lr,
                 "seconds": self._seconds,
+                "data_seconds": self._batches.waited,
                 "images": images,
             }
         )
@@ -232,6 +245,8 @@ class Classifier(pl.LightningModule):
         if self.batcher.ranks > 1:
             torch.distributed.all_reduce(counts)
         first, five, loss, count = counts.tolist()
-        self.top1, self.top5, self.test_loss = 100 * first / count, 100 * five / count, loss / count
-        if not math.isfinite(self.test_loss):
-            raise DivergedError(f"test loss is {self.test_loss}")
+        loss /= count
+        if math.isfinite(loss):
+            self.top1, self.top5, self.test_loss = 100 * first / count, 100 * five / count, loss
+        elif self.current_epoch + 1 == self.recipe.epochs:
+            raise DivergedError(f"test loss is {loss}")

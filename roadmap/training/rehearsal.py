@@ -33,10 +33,11 @@ class Rehearsed:
     memory_bytes: float
     batch_size: int
 
-    def seconds(self, run: RunSpec, train: int, test: int) -> float:
-        """Seconds of a whole run on ``train`` training images, tested once on ``test``."""
+    def seconds(self, run: RunSpec, train: int, test: int, execution: Execution) -> float:
+        """Seconds of a whole run on so many training and test images."""
         images = run.recipe.epochs * (train // run.recipe.batch_size * run.recipe.batch_size)
-        return self.setup_seconds + images * self.image_seconds + test * self.test_image_seconds
+        tested = test * len(execution.tested(run.recipe.epochs, train, test))
+        return self.setup_seconds + images * self.image_seconds + tested * self.test_image_seconds
 
 
 class _EnoughError(Exception):
@@ -73,8 +74,9 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
     before, started = peak_resident(), time.perf_counter()
     with TemporaryDirectory(prefix="roadmap-") as folder:
         module, trainer = make_fit(
-            dataclasses.replace(run, recipe=recipe), data, Path(folder), execution, _Deaf(), kind=_Rehearsal
-        )
+            dataclasses.replace(run, recipe=recipe), data, Path(folder),
+            dataclasses.replace(execution, test_every=recipe.epochs), _Deaf(), kind=_Rehearsal,
+        )  # fmt: skip
         module.seconds = seconds
         try:
             trainer.fit(module)

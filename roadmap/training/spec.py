@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,17 @@ from roadmap.network.design import Design
 from roadmap.recipes.recipe import Recipe
 
 PRECISIONS = ("32", "16-mixed", "bf16-mixed")
+#: Tests between epochs take at most this share of the training's time.
+TEST_SHARE = 0.1
 #: Part of every signature: raised when the same settings come to mean another training.
 SIGNATURE_FORMAT = 1
+#: Settings that came later, each with the value that means the training as it was before it came. At that value they
+#: are left out of the signature, so that a new setting renames no old run. Never a default: those may change.
+WITHOUT: dict[str, dict[str, Any]] = {
+    "design": {},
+    "recipe": {},
+    "run": {},
+}
 
 
 @dataclass(frozen=True)
@@ -47,8 +57,8 @@ class RunSpec:
             del recipe[label]
         content = {
             "format": SIGNATURE_FORMAT,
-            "design": dataclasses.asdict(self.design),
-            "recipe": recipe | {"peak_lr": self.recipe.peak_lr},
+            "design": _known_of_old("design", dataclasses.asdict(self.design)),
+            "recipe": _known_of_old("recipe", recipe | {"peak_lr": self.recipe.peak_lr}),
             "data": self.data_fingerprint,
             "image_size": self.image_size,
             "seed": self.seed,
@@ -59,6 +69,12 @@ class RunSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
+
+
+def _known_of_old(part: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that came later and are as if they had not."""
+    later = WITHOUT[part]
+    return {name: value for name, value in settings.items() if name not in later or value != later[name]}
 
 
 def _as_floats(value: Any) -> Any:
@@ -76,6 +92,9 @@ class Execution:
     one), ``compile`` the network with torch.compile, loader ``workers`` (None: one a core, four at most, where images
     are streamed), CPU ``threads`` (None: torch's own choice).
 
+    The network is tested after every ``test_every`` epochs (None: as often as takes at most `TEST_SHARE` of the
+    training) and after the last one, whose accuracy is the result.
+
     ``devices`` on each of ``num_nodes`` machines train it together (DistributedDataParallel), each in a process of its
     own that has torch.distributed's variables MASTER_ADDR, MASTER_PORT, RANK, LOCAL_RANK and WORLD_SIZE set. The batch
     is shared out among them.
@@ -87,6 +106,7 @@ class Execution:
     threads: int | None = None
     devices: int = 1
     num_nodes: int = 1
+    test_every: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
@@ -95,10 +115,17 @@ class Execution:
             check_int("workers", self.workers, 0, 1024)
         if self.threads is not None:
             check_int("threads", self.threads, 1, 1024)
+        if self.test_every is not None:
+            check_int("test_every", self.test_every, 1, 100_000)
         check_int("devices", self.devices, 1, 1024)
         check_int("num_nodes", self.num_nodes, 1, 100_000)
         if self.devices > 1 and ":" in self.device:
             raise RoadmapError(f"device '{self.device}' is one, but devices is {self.devices}: leave its number out")
+
+    def tested(self, epochs: int, train: int, test: int) -> list[int]:
+        """The epochs, from 1 on, after which a run on so many training and test images is tested."""
+        every = self.test_every or math.ceil(test / (3 * TEST_SHARE * train))  # an image costs a third of a trained one
+        return [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
 
     @property
     def processes(self) -> int:

@@ -1,0 +1,39 @@
+"""Which code made a result."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PACKAGE = Path(__file__).parent
+
+
+@cache
+def code_record() -> dict[str, Any]:
+    """``source``: 16 hexadecimal digits of the package's own files. ``commit``, and ``dirty`` where the tree differs
+    from it: of the git repository that the package is in, else of the working directory's; None where there is none."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".csv")):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
+    folder = PACKAGE if _git(PACKAGE, "ls-files", "--error-unmatch", "__init__.py") else Path()
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain") if commit else None
+    return {
+        "commit": commit.strip() if commit else None,
+        "dirty": None if changes is None else bool(changes),
+        "source": digest.hexdigest()[:16],
+    }
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """What git prints, or None where it is not there or fails."""
+    try:
+        done = subprocess.run(
+            ["git", "--no-optional-locks", *words], cwd=folder, capture_output=True, text=True, timeout=20, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout if done.returncode == 0 else None
