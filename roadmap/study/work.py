@@ -180,9 +180,6 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
 
         def close(self, metrics: dict[str, Any] | None) -> None:
             if self._log:
-                scores = {f"test_{name}": metrics[name] for name in ("top1", "top5", "loss")} if metrics else {}
-                self._log.add({name: value for name, value in scores.items() if value is not None},
-                              task.run.recipe.epochs)  # fmt: skip
                 self._log.end("success" if metrics and metrics["status"] == "done" else "failed")
 
     return StoreWatch()

@@ -185,6 +185,7 @@ class Classifier(pl.LightningModule):
                 "train_top1": top1,
                 "test_loss": self.test_loss,
                 "test_top1": self.top1,
+                "test_top5": self.top5,
                 "lr_end": lr,
                 "seconds": self._seconds,
                 "data_seconds": self._batches.waited,
