@@ -324,7 +324,7 @@ BAD = [
     ("run --only separate_downsample --image-size 8", "reduced to nothing by the strides"),
     ("run --epochs 0", "epochs is 0"),
     ("run --epochs -3", "epochs is -3"),
-    ("run --epochs many", "'many' is not a valid integer"),
+    ("run --epochs many", "epochs is 'many', but must be a whole number"),
     ("run --batch-size 0", "batch size is 0"),
     ("run --lr -1", "lr is -1"),
     ("run --lr nan", "lr is nan"),

@@ -10,35 +10,46 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from roadmap.cli.group import cli, print_table
 
 
 def study_options(command: Any) -> Any:
-    """One option a field of `StudySpec`, which holds names, choices and help."""
-    from roadmap.study.spec import StudySpec, option_name
+    """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`."""
+    from roadmap.recipes.recipe import SETTINGS
+    from roadmap.study.spec import StudySpec
 
-    for field in reversed(dataclasses.fields(StudySpec)):
-        words = field.metadata
-        options: dict[str, Any] = {"help": words["help"][0].upper() + words["help"][1:] + ".", "default": None}
-        flags = f"--{option_name(field.name).replace('_', '-')}"
-        if isinstance(field.default, bool):
-            flags += f"/--no-{flags[2:]}"
-        elif field.name == "only":
-            options |= {"multiple": True, "metavar": words["metavar"]}
-        elif "choices" in words:
-            kind = type(words["choices"][0])
-            options["type"] = click.Choice([str(choice) for choice in words["choices"]])
-            if kind is int:
-                options["callback"] = lambda context, option, value: None if value is None else int(value)
-        else:
-            annotation = str(field.type)
-            options["metavar"] = words["metavar"]
-            options["type"] = float if "float" in annotation else int if annotation.startswith("int") else str
-        if field.default not in (None, (), False):
-            options["help"] += f" [default: {'0,1,2' if field.name == 'seeds' else field.default}]"
-        command = click.option(flags, field.name, **options)(command)
+    of_study = [field for field in dataclasses.fields(StudySpec) if field.metadata]
+    for field in reversed(of_study):
+        default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
+        default = " [default: 0,1,2]" if field.name == "seeds" else default
+        command = _option(field, field.metadata["help"], default)(command)
+    for field in reversed(SETTINGS.values()):
+        command = _option(field, f"recipe: {field.metadata['help']}", "")(command)
     return command
+
+
+def _option(field: dataclasses.Field, help: str, default: str) -> Any:
+    from roadmap.settings import from_text, kind_of
+    from roadmap.study.spec import option_name
+
+    words, kind = field.metadata, kind_of(field)
+    options: dict[str, Any] = {"help": f"{help[0].upper()}{help[1:]}.{default}", "default": None}
+    flags = f"--{option_name(field.name).replace('_', '-')}"
+    if kind is bool:
+        flags += f"/--no-{flags[2:]}"
+    elif field.name == "only":
+        options |= {"multiple": True, "metavar": words["metavar"]}
+    elif "choices" in words:
+        options["type"] = click.Choice([str(choice) for choice in words["choices"]])
+        options["callback"] = lambda context, option, value: None if value is None else kind(value)
+    elif field.name == "seeds":
+        options |= {"metavar": words["metavar"]}
+    else:
+        options["metavar"] = words["metavar"]
+        options["callback"] = lambda context, option, value: None if value is None else from_text(field, value)
+    return click.option(flags, field.name, **options)
 
 
 STUDY_ARGUMENT = click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.yaml]")
@@ -108,7 +119,8 @@ def _prepare(study: Path | None, out: Path | None, store: Path | None, settings:
     from roadmap.study.spec import load_spec
     from roadmap.study.store import DEFAULT_STORE, Store
 
-    given = {name: value for name, value in settings.items() if value is not None and value != ()}
+    source = click.get_current_context().get_parameter_source
+    given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
     if "only" in given:
         given["only"] = ",".join(given["only"])
     spec = load_spec(study, **given)

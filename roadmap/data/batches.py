@@ -70,13 +70,24 @@ class Batcher:
 
     @property
     def batch_size(self) -> int:
-        """Images a training step, of all ranks together: the recipe's, or all there are."""
-        return min(self.recipe.batch_size, len(self.data.train) // 2 * 2 if self.recipe.mixes else len(self.data.train))
+        """Images a training step, of all ranks and parts together: the recipe's, or as many as there are."""
+        whole = self.recipe.accumulate * (2 if self.recipe.mixes else 1)
+        return min(self.recipe.batch_size, len(self.data.train) // whole * whole)
+
+    @property
+    def part_size(self) -> int:
+        """Images of one of the `batches`: a step's, or the part of them that gradient accumulation leaves."""
+        return self.batch_size // self.recipe.accumulate
 
     @property
     def steps(self) -> int:
         """Training steps an epoch. Images that do not fill a last batch are left out; another epoch has others."""
         return len(self.data.train) // self.batch_size
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch: one a step, or as many as a step's is cut into."""
+        return self.steps * self.recipe.accumulate
 
     def training(self, epoch: int) -> _Batches:
         """The training batches of this epoch, in its order."""
@@ -92,15 +103,15 @@ class Batcher:
             )
         if self.data.in_memory and self.recipe.randaugment is None:
             erase = self._erase(self.device.type)
-            batches = _TensorBatches(self, self.data.train, order, self.batch_size, self._augment(epoch), erase)
+            batches = _TensorBatches(self, self.data.train, order, self.part_size, self._augment(epoch), erase)
             return _Batches(batches, mix)
         transform = transforms.Compose(self._image_transforms())
         images = _Images(self.data.train, order, transform, (self.seed, epoch, IMAGE), self._share(len(order)))
-        return _Batches(self._loader(images, self.batch_size // self.ranks), mix)
+        return _Batches(self._loader(images, self.part_size // self.ranks), mix)
 
     def testing(self) -> _Batches:
         """The test batches, in order, without augmentation."""
-        size = min(max(self.recipe.batch_size, TEST_BATCH), len(self.data.test))
+        size = min(max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
         order = np.arange(len(self.data.test))
         if self.data.in_memory:
             return _Batches(_TensorBatches(self, self.data.test, order, size))
@@ -111,7 +122,7 @@ class Batcher:
 
     def _share(self, count: int) -> np.ndarray:
         """This rank's places among ``count`` images that are cut into whole batches."""
-        return np.arange(count).reshape(-1, self.ranks, self.batch_size // self.ranks)[:, self.rank].ravel()
+        return np.arange(count).reshape(-1, self.ranks, self.part_size // self.ranks)[:, self.rank].ravel()
 
     def store(self, split: Split) -> Batch:
         """A split on the device: images uint8 (M, S, S, 3) and labels (M,)."""

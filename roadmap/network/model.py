@@ -255,8 +255,15 @@ class RoadmapNet(nn.Module):
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict:
-        """timm's interface: parameter groups in order of depth, for layer-wise learning rates."""
-        blocks = [(r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None)]
+        """timm's interface: parameter groups in order of depth, for layer-wise learning rates.
+
+        Three consecutive blocks of a stage are a group, as where the paper decays learning rates (Appendix A.2).
+        """
+        deepest = max(self.design.blocks)
+        blocks = [(r"^stages\.(\d+)\.downsample", (0,))]
+        for first in range(0, deepest, 3):
+            three = "|".join(str(first + n) for n in range(3))
+            blocks.append((rf"^stages\.(\d+)\.blocks\.(?:{three})\.", (first // 3,)))
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else [*blocks, (r"^norm_pre", (99999,))]}
 
 

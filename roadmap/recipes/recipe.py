@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -23,9 +24,10 @@ from roadmap.checks import (
     nearest,
 )
 from roadmap.files import read_yaml
+from roadmap.settings import setting
 
-OPTIMIZERS = ("sgd", "adamw", "lamb")
-SCHEDULES = ("cosine", "step")
+OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "lamb", "lion")
+SCHEDULES = ("cosine", "linear", "step")
 CROPS = ("none", "shift", "resized")
 
 
@@ -33,63 +35,60 @@ CROPS = ("none", "shift", "resized")
 class Recipe:
     """All settings of a training. A recipe is a YAML file; the shipped ones are listed by ``roadmap recipes``.
 
-    name, why
-        What it is called and where its numbers come from.
-    classic
-        Name of the recipe that the ladder's start trains with, so that the rung ``modern_recipe`` is the change from
-        that one to this one. None: this recipe has no older twin.
-    epochs, batch_size
-        Passes over the training images, and images a step.
-    optimizer, momentum, betas, weight_decay, decay_all
-        ``sgd`` (momentum), ``adamw`` or ``lamb`` (betas), from timm. Weight decay spares norms, biases and layer scale
-        unless ``decay_all``.
-    lr, lr_batch_size
-        Peak learning rate at ``lr_batch_size`` images a step; it scales in proportion to ``batch_size``.
-    schedule, milestones, step_factor, warmup_epochs
-        ``cosine`` to zero; ``step`` multiplies by ``step_factor`` at each of the ``milestones``, in epochs.
-        Before that a linear warm-up from 0. Epochs may be fractions.
-    label_smoothing, mixup, cutmix
-        Smoothing of the targets; alpha of Mixup and of CutMix (timm; with both, each batch takes one at random).
-    crop, crop_pixels, crop_scale, flip
-        ``shift`` moves each image by up to ``crop_pixels`` (for small images); ``resized`` cuts a random part, of an
-        area within ``crop_scale``, and resizes it (Inception's); ``flip`` mirrors every second one where the data
-        allows.
-    randaugment, random_erasing
-        timm's RandAugment by its configuration string, and the probability to erase a rectangle.
-    stochastic_depth
-        Drop rate of the last block, for every rung alike; None leaves it to the regime (§A.1: 0.1, and 0.5 for
-        ResNet-200's).
-    clip_gradient
-        Largest norm of the whole gradient; None leaves it as it is.
+    Optimizers, schedules, Mixup, CutMix, RandAugment, erasing, averaging and layer-wise decay are timm's. The learning
+    rate is the one at ``lr_batch_size`` images a step, and in proportion at others. ``classic`` names the recipe that
+    the ladder's start trains with, so that the rung ``modern_recipe`` is the change from that one to this one; None:
+    there is no older twin. ``image_size``: what images are resized to where the study does not say, pixels.
+    ``stochastic_depth`` may differ between regimes: ``{resnet50: 0.0, resnet200: 0.1}``.
+
+    Raises `RoadmapError` for a value that cannot be, and for two that contradict each other.
     """
 
     name: str
     why: str = ""
     classic: str | None = None
+    image_size: int | None = None
     epochs: int = 1
     batch_size: int = 128
-    optimizer: str = "adamw"
+    accumulate: int = setting("parts that a batch is cut into, one after the other, to fit into memory; BatchNorm "
+                              "normalises over a part", 1, metavar="N")  # fmt: skip
+    optimizer: str = setting("update rule; sgd has momentum", "adamw", choices=OPTIMIZERS)
     lr: float = 1e-3
     lr_batch_size: int = 256
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
-    decay_all: bool = False
-    schedule: str = "cosine"
-    milestones: tuple[float, ...] = ()
-    step_factor: float = 0.1
-    warmup_epochs: float = 0.0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    crop: str = "none"
-    crop_pixels: int = 4
-    crop_scale: tuple[float, float] = (0.08, 1.0)
-    flip: bool = False
-    randaugment: str | None = None
-    random_erasing: float = 0.0
-    stochastic_depth: float | None = None
-    clip_gradient: float | None = None
+    momentum: float = setting("of sgd and nesterov", 0.9, metavar="M")
+    betas: tuple[float, float] = setting("decay rates of both moments, of the other optimizers", (0.9, 0.999),
+                                         metavar="B1,B2")  # fmt: skip
+    weight_decay: float = setting("weight decay", 0.0, metavar="RATE")
+    decay_all: bool = setting("decay norms, biases and layer scale, too", False)
+    layer_decay: float | None = setting("factor on the learning rate from each layer to the one beneath, three blocks "
+                                        "a layer; none: all learn alike", metavar="FACTOR")  # fmt: skip
+    head_scale: float | None = setting("factor on a fresh classifier's initial weights; none: as they are",
+                                       metavar="FACTOR")  # fmt: skip
+    schedule: str = setting("learning rate after warm-up; step multiplies it at every milestone", "cosine",
+                            choices=SCHEDULES)  # fmt: skip
+    min_lr: float = setting("where cosine and linear end", 0.0, metavar="RATE")
+    milestones: tuple[float, ...] = setting("epochs of the step schedule", (), metavar="E1,E2,...")
+    step_factor: float = setting("of the step schedule", 0.1, metavar="FACTOR")
+    warmup_epochs: float = setting("epochs of linear warm-up from 0; may be a fraction", 0.0, metavar="N")
+    clip_gradient: float | None = setting("largest norm of the whole gradient; none: as it is", metavar="NORM")
+    ema: float | None = setting("decay, a step, of an average of the weights, which is then tested and kept; none: no "
+                                "average", metavar="DECAY")  # fmt: skip
+    ema_warmup: bool = setting("let the average's decay rise from 0 during the first steps", False)
+    label_smoothing: float = setting("share of the target that goes to all classes", 0.0, metavar="SHARE")
+    mixup: float = setting("alpha of Mixup; 0: none. With CutMix, too, each batch takes one at random", 0.0,
+                           metavar="ALPHA")  # fmt: skip
+    cutmix: float = setting("alpha of CutMix; 0: none", 0.0, metavar="ALPHA")
+    crop: str = setting("random crop: a shift, for small images; or Inception's resized part", "none", choices=CROPS)
+    crop_pixels: int = setting("most that an image is shifted", 4, metavar="PIXELS")
+    crop_scale: tuple[float, float] = setting("share of the image's area that a resized crop has", (0.08, 1.0),
+                                              metavar="LOW,HIGH")  # fmt: skip
+    flip: bool = setting("mirror every second image, where the data allows", False)
+    randaugment: str | None = setting("timm's RandAugment, such as rand-m9-mstd0.5-inc1; none", metavar="WORDS")
+    random_erasing: float = setting("probability that a rectangle is erased", 0.0, metavar="P")
+    stochastic_depth: float | dict[str, float] | None = setting(
+        "drop rate of the last block, linear over depth; none leaves it to the regime (0.1, and 0.5 for resnet200)",
+        metavar="RATE",
+    )
 
     def __post_init__(self) -> None:
         for name, length in (("betas", 2), ("crop_scale", 2)):
@@ -111,6 +110,8 @@ class Recipe:
         check_int("epochs", self.epochs, 1, 100_000)
         check_int("batch size", self.batch_size, 2, 1_000_000)  # BatchNorm cannot normalise over one
         check_int("lr_batch_size", self.lr_batch_size, 1)
+        if self.image_size is not None:
+            check_int("image size", self.image_size, 1, 4096)
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("crop", self.crop, CROPS)
@@ -120,8 +121,22 @@ class Recipe:
         for name, high in (
             ("momentum", 1.0), ("weight_decay", 10.0), ("step_factor", 1.0), ("label_smoothing", 1.0),
             ("mixup", 100.0), ("cutmix", 100.0), ("random_erasing", 1.0), ("warmup_epochs", None),
+            ("min_lr", 1000.0),
         ):  # fmt: skip
             check_number(name, getattr(self, name), 0.0, high)
+        for name, low, high in (
+            ("clip_gradient", 1e-9, None), ("layer_decay", 1e-6, 1.0), ("head_scale", 0.0, 1000.0), ("ema", 0.0, 1.0),
+        ):  # fmt: skip
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), low, high)
+        rates = self.stochastic_depth if isinstance(self.stochastic_depth, dict) else {"": self.stochastic_depth}
+        for rate in rates.values():
+            if rate is not None:
+                check_number("stochastic_depth", rate, 0.0, 0.99)
+        if self.ema == 1:
+            raise RoadmapError("ema is 1, with which the average never leaves the initial weights: it must be below 1")
+        if self.ema_warmup and self.ema is None:
+            raise RoadmapError("ema_warmup without ema: there is no average whose decay could rise")
         if not isinstance(self.milestones, (list, tuple)):
             raise RoadmapError(f"milestones is {self.milestones!r}, but must be a list of epochs")
         object.__setattr__(self, "milestones", tuple(self.milestones))
@@ -134,18 +149,24 @@ class Recipe:
                 f"schedule is '{self.schedule}' with milestones {self.milestones}: 'step' alone has them"
             )
         check_int("crop_pixels", self.crop_pixels, 0, 1024)
-        check_bool("decay_all", self.decay_all)
-        check_bool("flip", self.flip)
+        for name in ("decay_all", "flip", "ema_warmup"):
+            check_bool(name, getattr(self, name))
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
             raise RoadmapError(f"crop_scale is {self.crop_scale}, but must be two rising shares of the area above 0")
-        if self.stochastic_depth is not None:
-            check_number("stochastic_depth", self.stochastic_depth, 0.0, 0.99)
-        if self.clip_gradient is not None:
-            check_number("clip_gradient", self.clip_gradient, 1e-9)
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
-            raise RoadmapError(f"warm-up of {self.warmup_epochs} epochs leaves nothing of {self.epochs} epochs")
-        if self.mixes and self.batch_size % 2:
-            raise RoadmapError(f"batch size is {self.batch_size}, but Mixup and CutMix pair images: it must be even")
+            raise RoadmapError(f"warm-up of {self.warmup_epochs:g} epochs leaves nothing of {self.epochs} epochs")
+        if self.min_lr > self.peak_lr:
+            raise RoadmapError(f"min_lr is {self.min_lr:g}, above the peak learning rate {self.peak_lr:g}")
+        check_int("accumulate", self.accumulate, 1, 100_000)
+        if self.batch_size % self.accumulate or self.batch_size == self.accumulate:
+            raise RoadmapError(
+                f"batches of {self.batch_size} images cannot be cut into {self.accumulate} parts of two or more"
+            )
+        if self.mixes and self.part_size % 2:
+            parts = f" of {self.accumulate} parts" if self.accumulate > 1 else ""
+            raise RoadmapError(
+                f"batch size is {self.batch_size}{parts}, but Mixup and CutMix pair images: it must be even"
+            )
 
     @property
     def mixes(self) -> bool:
@@ -153,18 +174,37 @@ class Recipe:
         return self.mixup > 0 or self.cutmix > 0
 
     @property
+    def part_size(self) -> int:
+        """Images that are in memory at once: the batch, or the part of it that `accumulate` leaves."""
+        return self.batch_size // self.accumulate
+
+    @property
     def peak_lr(self) -> float:
         """The learning rate after warm-up, at this batch size."""
         return self.lr * self.batch_size / self.lr_batch_size
 
-    def with_training(
-        self, epochs: int | None = None, batch_size: int | None = None, lr: float | None = None
-    ) -> Recipe:
-        """This recipe with other epochs, batch size or peak learning rate.
+    def drop_rate(self, regime: str, default: float) -> float:
+        """Stochastic depth's rate in a regime; ``default`` where the recipe leaves it to the regime."""
+        rate = self.stochastic_depth
+        if isinstance(rate, dict):
+            rate = rate.get(regime)
+        return default if rate is None else rate
 
-        Warm-up and steps of the schedule keep their share of the epochs; the learning rate follows the batch size,
-        unless ``lr`` is given, which is then the peak as it is.
+    def with_training(
+        self,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        lr: float | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> Recipe:
+        """This recipe with other epochs, batch size, peak learning rate, and some of `SETTINGS`.
+
+        Warm-up and milestones keep their share of the epochs; the learning rate follows the batch size, unless ``lr``
+        is given, which is then the peak as it is. ``settings`` hold as they are; a schedule other than step has no
+        milestones.
         """
+        settings = settings or {}
+        check_known("setting of a recipe", settings, SETTINGS)
         changes: dict[str, Any] = {}
         if epochs is not None:
             check_int("epochs", epochs, 1, 100_000)
@@ -178,7 +218,13 @@ class Recipe:
             changes["batch_size"] = batch_size
         if lr is not None:
             changes |= {"lr": lr, "lr_batch_size": self.batch_size if batch_size is None else batch_size}
-        return dataclasses.replace(self, **changes)
+        if settings.get("schedule", "step") != "step":
+            changes["milestones"] = ()
+        return dataclasses.replace(self, **(changes | dict(settings)))
+
+
+#: What a study may set of its recipe, beside epochs, batch size and learning rate: name -> field with its help.
+SETTINGS = {field.name: field for field in dataclasses.fields(Recipe) if field.metadata}
 
 
 def recipe_names() -> list[str]:

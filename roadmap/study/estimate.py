@@ -100,7 +100,7 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
     """How many runs share a card: measured with the largest, more while they bring throughput and find memory."""
     import torch
 
-    largest = max(study.runs, key=lambda run: study.cost(run).activations * run.recipe.batch_size)
+    largest = max(study.runs, key=lambda run: study.cost(run).activations * run.recipe.part_size)
     known = _read(store)
     key = "jobs:" + _key(study, largest, [Place(card, study.spec.threads)])
     if key in known:
@@ -226,7 +226,7 @@ def _estimate(study: Prepared, run: RunSpec, facts: Any) -> Estimate:
     if "reason" in facts:
         return Estimate(None, None, reason=facts["reason"])
     measured = Rehearsed(**facts)
-    scale = run.recipe.batch_size / measured.batch_size
+    scale = run.recipe.part_size / measured.batch_size
     fixed = 20.0 * study.cost(run).params
     memory = fixed + max(0.0, measured.memory_bytes - fixed) * scale
     return Estimate(
@@ -254,9 +254,9 @@ def _rehearse(study: Prepared, runs: list[RunSpec], where: list[Place]) -> list[
 
 def _batch(study: Prepared, run: RunSpec) -> int:
     if study.device.startswith("cuda"):
-        return run.recipe.batch_size
+        return run.recipe.part_size
     images = int(STEP_OPERATIONS / (6e9 * study.cost(run).gmacs)) // 2 * 2
-    return min(run.recipe.batch_size, max(FEWEST_IMAGES, images))
+    return min(run.recipe.part_size, max(FEWEST_IMAGES, images))
 
 
 def _key(study: Prepared, run: RunSpec, where: Iterable[Place]) -> str:

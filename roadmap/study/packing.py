@@ -44,7 +44,7 @@ def places(
 def cpu_need(run: RunSpec, cost: Cost) -> float:
     """Bytes that a training takes at most on the CPU: the process, weights with gradients and optimizer state, and of
     every activation itself, its gradient and what layers keep beside it (measured: tests/test_packing.py)."""
-    return PROCESS_BYTES + 4 * (5 * cost.params + 4 * cost.activations * run.recipe.batch_size)
+    return PROCESS_BYTES + 4 * (5 * cost.params + 4 * cost.activations * run.recipe.part_size)
 
 
 def memory() -> float:

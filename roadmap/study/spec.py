@@ -13,8 +13,9 @@ from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, ch
 from roadmap.data import DATA_SETS, LOADINGS
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
-from roadmap.recipes.recipe import Recipe, load_recipe
+from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
 from roadmap.rungs import REGIMES, Rung, ladder
+from roadmap.settings import setting
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.training.spec import PRECISIONS, Execution, RunSpec
@@ -40,11 +41,6 @@ FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
-
-
-def setting(help: str, default: Any = None, **metadata: Any) -> Any:
-    """A field that is at once a key of the study's YAML file, an option of the command line, and its help."""
-    return field(default=default, metadata={"help": help, **metadata})
 
 
 @dataclass(frozen=True)
@@ -103,6 +99,8 @@ class StudySpec:
     retries: int = setting("how often a run is tried again whose process died or ran out of memory", 2, metavar="N")
     logger: str | None = setting("log every run with this one of Lightning's loggers, one group a study",
                                  choices=tuple(LOGGERS))  # fmt: skip
+    #: Settings of the recipe, of every run: keys of the YAML file and options beside the others.
+    recipe_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.only, str):
@@ -172,9 +170,10 @@ class StudySpec:
     @property
     def opened(self) -> dict[str, Any]:
         """How the data set is opened: the arguments of `open_data`."""
+        recommended = load_recipe(self.recipe).image_size if self.recipe else None
         return {
-            "name": self.data, "directory": self.data_dir, "image_size": self.image_size, "download": self.download,
-            "loading": self.loading,
+            "name": self.data, "directory": self.data_dir, "image_size": self.image_size or recommended,
+            "download": self.download, "loading": self.loading,
         }  # fmt: skip
 
     @property
@@ -236,12 +235,16 @@ def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
 
     Raises `RoadmapError` for a file that cannot be read and for a setting that does not exist.
     """
-    names = {option_name(field.name): field.name for field in dataclasses.fields(StudySpec)}
+    names = {option_name(field.name): field.name for field in dataclasses.fields(StudySpec) if field.metadata}
+    known = [*names, *SETTINGS]
     settings = read_yaml(path) if path else {}
-    check_known("setting of a study", settings, names)
+    check_known("setting of a study", settings, known)
     settings |= {option_name(name): value for name, value in overrides.items()}
-    check_known("setting of a study", settings, names)
-    return StudySpec(**{names[name]: value for name, value in settings.items()})
+    check_known("setting of a study", settings, known)
+    of_recipe = {name: value for name, value in settings.items() if name in SETTINGS}
+    return StudySpec(
+        **{names[name]: value for name, value in settings.items() if name in names}, recipe_settings=of_recipe
+    )
 
 
 def scale_of(spec: StudySpec, data: ImageData) -> Scale:
@@ -268,7 +271,7 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
         rung = rungs[asked.name]
         rung.design.feature_sizes(data.image_size)
         recipe = _recipe(classic if rung.classic_recipe else modern, spec, len(data.train))
-        rate = REGIMES[spec.regime].stochastic_depth if recipe.stochastic_depth is None else recipe.stochastic_depth
+        rate = recipe.drop_rate(spec.regime, REGIMES[spec.regime].stochastic_depth)
         common: dict[str, Any] = {
             "regime": spec.regime, "step": rung.name, "adopted": rung.adopted, "width": scale.width,
             "depth": scale.depth, "design": rung.design.replace(stochastic_depth=rate), "recipe": recipe,
@@ -297,6 +300,10 @@ def steps_of(runs: Sequence[RunSpec]) -> list[str]:
 
 def _recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
     """The recipe with the study's own settings, and with batches that suit the number of training images."""
-    batch_size = spec.batch_size or min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS // 2 * 2))
-    batch_size = min(batch_size, max(2, images // 2 * 2))
-    return recipe.with_training(spec.epochs, None if batch_size == recipe.batch_size else batch_size, spec.lr)
+    parts = spec.recipe_settings.get("accumulate", recipe.accumulate)
+    check_int("accumulate", parts, 1, 100_000)
+    whole = 2 * parts
+    batch_size = spec.batch_size or min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS // whole * whole))
+    batch_size = min(batch_size, max(whole, images // whole * whole))
+    batch_size = None if batch_size == recipe.batch_size else batch_size
+    return recipe.with_training(spec.epochs, batch_size, spec.lr, spec.recipe_settings)

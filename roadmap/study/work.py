@@ -118,7 +118,18 @@ def record_failure(task: Task, store: Store, reason: str, started: str | None = 
 
     started = started or datetime.now(timezone.utc).isoformat(timespec="seconds")
     nothing = dict.fromkeys(
-        ("top1", "top5", "loss", "train_loss", "epochs", "seconds", "images_per_second", "data_seconds", "wall_seconds")
+        (
+            "top1",
+            "top5",
+            "last_top1",
+            "loss",
+            "train_loss",
+            "epochs",
+            "seconds",
+            "images_per_second",
+            "data_seconds",
+            "wall_seconds",
+        )
     )
     metrics = {"status": "failed", "reason": reason, "retry": retry, **nothing}
     try:

@@ -76,17 +76,19 @@ def fit_run(
     checkpoint = folder / CHECKPOINT
     threads = _threads_of(checkpoint)
     module, trainer = make_fit(run, data, folder, execution, watch or Watch(), threads=threads)
-    metrics: dict[str, Any] = {"status": "done", "reason": None}
+    metrics: dict[str, Any] = {"status": "done", "reason": None, "last_top1": None}
     try:
         trainer.fit(module, ckpt_path=checkpoint if threads else None, weights_only=True)
         metrics |= {"top1": module.top1, "top5": module.top5, "loss": module.test_loss}
+        if module.ema is not None:
+            metrics["last_top1"] = module.last_top1
     except DivergedError as error:
-        metrics = {"status": "failed", "reason": f"diverged: {error}", "top1": None, "top5": None, "loss": None}
+        metrics |= {"status": "failed", "reason": f"diverged: {error}", "top1": None, "top5": None, "loss": None}
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
         where = module.batcher.device
-        raise MemoryError(f"batches of {run.recipe.batch_size} images do not fit into the memory of {where}") from None
+        raise MemoryError(f"batches of {run.recipe.part_size} images do not fit into the memory of {where}") from None
     except SystemExit:  # Lightning's answer to Ctrl-C, which it then leaves ignored
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -101,7 +103,7 @@ def fit_run(
         # what an interrupted run had trained before counts, too
         "wall_seconds": time.perf_counter() - started + sum(epoch["seconds"] for epoch in history[: module.resumed_at]),
     }
-    return RunResult(metrics, history, module.network)
+    return RunResult(metrics, history, module.tested_network)
 
 
 def make_fit(
@@ -157,6 +159,7 @@ def make_fit(
         precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]
         max_epochs=run.recipe.epochs,
         gradient_clip_val=run.recipe.clip_gradient,
+        accumulate_grad_batches=run.recipe.accumulate,
         reload_dataloaders_every_n_epochs=1,
         barebones=True,  # no logging, bars, summaries or checkpoints of Lightning's own: a tenth of a small step
         default_root_dir=folder,

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -53,12 +54,18 @@ class Watcher(Protocol):
     def wants_stop(self) -> bool: ...
 
 
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Images (N, C, H, W) -> logits (N, classes) in float32."""
+    return network(images.contiguous(memory_format=torch.channels_last)).float()
+
+
 class Classifier(pl.LightningModule):
     """Trains a network by a recipe; loads a fresh set of batches for each epoch.
 
     At the end of every epoch but the last, ``save`` is called where ``watcher`` wants a checkpoint or a stop.
     ``history`` collects one mapping an epoch. The network is tested after the epochs ``tested``, the last among them:
-    ``top1``, ``top5`` (per cent) and ``test_loss`` are those of the latest test.
+    ``top1``, ``top5`` (per cent) and ``test_loss`` are those of the latest test; where the recipe averages the weights,
+    ``last_top1`` is that of the weights as the optimizer left them.
     """
 
     def __init__(
@@ -75,6 +82,9 @@ class Classifier(pl.LightningModule):
         self.network = network
         self.recipe, self.batcher, self.fused = recipe, batcher, fused
         self.watcher, self.save, self.tested = watcher, save, tested
+        self.ema = None
+        if recipe.ema is not None:
+            self.ema = ModelEmaV3(network, recipe.ema, use_warmup=recipe.ema_warmup).requires_grad_(False)
         self.history: list[dict[str, Any]] = []
         self.resumed_at = 0
         self.train_seconds = 0.0
@@ -82,6 +92,7 @@ class Classifier(pl.LightningModule):
         self.top1: float | None = None
         self.top5: float | None = None
         self.test_loss: float | None = None
+        self.last_top1: float | None = None
 
     # --- data ---
 
@@ -105,28 +116,30 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         recipe, steps = self.recipe, self.batcher.steps
         options: dict[str, Any] = {"betas": tuple(recipe.betas)}
-        if recipe.optimizer == "sgd":
+        if recipe.optimizer in ("sgd", "nesterov"):
             options = {"momentum": recipe.momentum}
-        if self.fused and recipe.optimizer in ("sgd", "adamw"):
+        if self.fused and recipe.optimizer in ("sgd", "nesterov", "adam", "adamw"):
             options["fused"] = True
         optimizer = create_optimizer_v2(
             self.network,
-            opt="momentum" if recipe.optimizer == "sgd" else recipe.optimizer,  # timm's "sgd" is Nesterov's
+            opt={"sgd": "momentum", "nesterov": "sgd"}.get(recipe.optimizer, recipe.optimizer),  # as timm calls them
             lr=recipe.peak_lr,
             weight_decay=recipe.weight_decay,
             filter_bias_and_bn=not recipe.decay_all,
+            layer_decay=recipe.layer_decay,
             **options,
         )
         # The cosine follows the warm-up, as in the paper's released code; steps count from the first epoch.
-        prefix = recipe.schedule == "cosine"
+        prefix = recipe.schedule != "step"
         scheduler, _ = create_scheduler_v2(
             optimizer,
-            sched="multistep" if recipe.schedule == "step" else recipe.schedule,
+            sched={"step": "multistep", "linear": "poly"}.get(recipe.schedule, recipe.schedule),
             # epochs may be fractions, though timm declares whole ones
             num_epochs=recipe.epochs - recipe.warmup_epochs if prefix else recipe.epochs,  # type: ignore[arg-type]
             # timm counts steps from 1 here, and would decay one early: half a step more is between the two
             decay_milestones=[epoch + 0.5 / steps for epoch in recipe.milestones],  # type: ignore[misc]
-            decay_rate=recipe.step_factor,
+            decay_rate=1.0 if recipe.schedule == "linear" else recipe.step_factor,  # the power of timm's poly
+            min_lr=recipe.min_lr,
             warmup_epochs=recipe.warmup_epochs,  # type: ignore[arg-type]
             warmup_lr=0.0,
             warmup_prefix=prefix,
@@ -142,7 +155,7 @@ class Classifier(pl.LightningModule):
         rank = (self.batcher.rank,) if self.batcher.ranks > 1 else ()
         seed_everything(self.batcher.seed, self.current_epoch, EPOCH, *rank)
         self._sums = torch.zeros(2, device=self.device)  # of the losses of steps, of images told right
-        self._steps = 0
+        self._seen = 0  # batches
         self.top1 = self.top5 = self.test_loss = None
         # Lightning asks this at the end of the epoch.
         due = self.current_epoch + 1 in self.tested
@@ -152,32 +165,34 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         images, targets = batch
         smoothing = 0.0 if self.recipe.mixes else self.recipe.label_smoothing  # Mixup's targets are smooth already
-        logits = self._logits(images)
+        logits = logits_of(self.network, images)
         loss = cross_entropy(logits, targets, label_smoothing=smoothing)
         with torch.no_grad():
             labels = targets.argmax(1) if targets.ndim == 2 else targets
             self._sums += torch.stack([loss, (logits.argmax(1) == labels).sum()])
-        self._steps += 1
+        self._seen += 1
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-        if self._steps == self.batcher.steps:  # the test after the last epoch comes before its end, and is no training
+        if self.ema is not None and self._seen % self.recipe.accumulate == 0:
+            self.ema.update(self.network, step=self.global_step)
+        if self._seen == self.batcher.batches:  # the test after the last epoch comes before its end, and is no training
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             self._seconds = time.perf_counter() - self._started
         if time.perf_counter() - self._reported > REPORT_INTERVAL:
             self._reported = time.perf_counter()
-            self._report(self.current_epoch, self._steps / self.batcher.steps, self._reported - self._started)
+            self._report(self.current_epoch, self._seen / self.batcher.batches, self._reported - self._started)
 
     def on_train_epoch_end(self) -> None:
         if self.batcher.ranks > 1:
             torch.distributed.all_reduce(self._sums)
             self._sums /= self.batcher.ranks  # now means over the ranks, as each rank's own share would be
         loss, top1 = self._so_far()
-        images = self._steps * self.batcher.batch_size
+        images = self._seen * self.batcher.part_size
         self.train_seconds += self._seconds
         self.train_images += images
-        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
+        lr = max(group["lr"] for group in self.trainer.optimizers[0].param_groups)
         self.history.append(
             {
                 "epoch": self.current_epoch + 1,
@@ -205,18 +220,20 @@ class Classifier(pl.LightningModule):
 
     def _report(self, epochs: int, fraction: float, seconds: float) -> None:
         loss, top1 = self._so_far()
-        self.watcher.report(Progress(epochs, fraction, loss, top1, self._steps * self.batcher.batch_size / seconds))
+        self.watcher.report(Progress(epochs, fraction, loss, top1, self._seen * self.batcher.part_size / seconds))
 
-    def _logits(self, images: Tensor) -> Tensor:
-        return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+    @property
+    def tested_network(self) -> nn.Module:
+        """The network that is tested and kept: the average of the weights where the recipe has one."""
+        return self.network if self.ema is None else self.ema.module
 
     def _so_far(self) -> tuple[float, float]:
         """(mean loss, top-1 in per cent) of this epoch's steps."""
         loss, right = self._sums.tolist()
-        loss /= self._steps
+        loss /= self._seen
         if not math.isfinite(loss):
             raise DivergedError(f"training loss is {loss} in epoch {self.current_epoch + 1}")
-        return loss, 100 * right * self.batcher.ranks / (self._steps * self.batcher.batch_size)
+        return loss, 100 * right * self.batcher.ranks / (self._seen * self.batcher.part_size)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["roadmap_history"] = self.history
@@ -231,21 +248,25 @@ class Classifier(pl.LightningModule):
     # --- testing ---
 
     def on_validation_epoch_start(self) -> None:
-        self._counts = torch.zeros(4, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
+        # right, within the first five, loss, images; and right without the average of the weights
+        self._counts = torch.zeros(5, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         images, labels = batch
-        logits = self._logits(images)
+        logits = logits_of(self.tested_network, images)
         ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
         loss = cross_entropy(logits, labels, reduction="sum")
-        counts = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(len(labels), device=loss.device)])
-        self._counts += counts.to(self._counts)
+        right = ranked[:, 0].sum()
+        last = right if self.ema is None else (logits_of(self.network, images).argmax(1) == labels).sum()
+        count = torch.tensor(len(labels), device=loss.device)
+        self._counts += torch.stack([right, ranked.sum(), loss, count, last]).to(self._counts)
 
     def on_validation_epoch_end(self) -> None:
         counts = self._counts.to(self.device)
         if self.batcher.ranks > 1:
             torch.distributed.all_reduce(counts)
-        first, five, loss, count = counts.tolist()
+        first, five, loss, count, last = counts.tolist()
+        self.last_top1 = 100 * last / count
         loss /= count
         if math.isfinite(loss):
             self.top1, self.top5, self.test_loss = 100 * first / count, 100 * five / count, loss

@@ -69,7 +69,13 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
     Raises `MemoryError` where the device has not enough.
     """
     recipe = dataclasses.replace(
-        run.recipe, batch_size=batch_size, epochs=100_000, warmup_epochs=0.0, schedule="cosine", milestones=()
+        run.recipe,
+        batch_size=batch_size,
+        accumulate=1,
+        epochs=100_000,
+        warmup_epochs=0.0,
+        schedule="cosine",
+        milestones=(),
     )
     before, started = peak_resident(), time.perf_counter()
     with TemporaryDirectory(prefix="roadmap-") as folder:

@@ -21,9 +21,16 @@ TEST_SHARE = 0.1
 SIGNATURE_FORMAT = 1
 #: Settings that came later, each with the value that means the training as it was before it came. At that value they
 #: are left out of the signature, so that a new setting renames no old run. Never a default: those may change.
-WITHOUT: dict[str, dict[str, Any]] = {
+WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
     "design": {},
-    "recipe": {},
+    "recipe": {
+        "accumulate": 1,
+        "layer_decay": None,
+        "head_scale": None,
+        "min_lr": 0.0,
+        "ema": None,
+        "ema_warmup": False,
+    },
     "run": {},
 }
 
@@ -53,7 +60,7 @@ class RunSpec:
     def signature(self) -> str:
         """16 hexadecimal digits that name everything the result depends on, defaults included; labels are left out."""
         recipe = dataclasses.asdict(self.recipe)
-        for label in ("name", "why", "classic", "lr", "lr_batch_size"):
+        for label in ("name", "why", "classic", "image_size", "lr", "lr_batch_size"):
             del recipe[label]
         content = {
             "format": SIGNATURE_FORMAT,
@@ -136,9 +143,9 @@ class Execution:
         """Raise `RoadmapError` where so many processes cannot train this run together to the same end as one."""
         if self.processes == 1:
             return
-        if run.recipe.batch_size % self.processes:
+        if run.recipe.part_size % self.processes:
             raise RoadmapError(
-                f"batches of {run.recipe.batch_size} images cannot be shared out evenly to {self.processes}"
+                f"batches of {run.recipe.part_size} images cannot be shared out evenly to {self.processes}"
             )
         if device != "cuda" and run.design.norm == "batch":
             raise RoadmapError(

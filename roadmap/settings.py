@@ -1,0 +1,32 @@
+"""Settings: fields of a dataclass that are at once keys of a YAML file, options of the command line, and their help."""
+
+from __future__ import annotations
+
+from dataclasses import Field, field
+from typing import Any
+
+from roadmap.checks import RoadmapError
+
+
+def setting(help: str, default: Any = None, **metadata: Any) -> Any:
+    """A field with its help; ``metadata`` may hold ``choices`` or a ``metavar``."""
+    return field(default=default, metadata={"help": help, **metadata})
+
+
+def kind_of(setting: Field) -> type:
+    """What one value is: bool, int, float or str."""
+    words = str(setting.type)
+    return next((kind for kind in (bool, int, float) if kind.__name__ in words), str)
+
+
+def from_text(setting: Field, text: str) -> Any:
+    """A setting's value from what was typed: ``none`` where nothing is a value, too, and lists separated by commas."""
+    kind, words = kind_of(setting), str(setting.type)
+    if text.lower() == "none" and "None" in words:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(",")) if "tuple" in words else kind(text)
+    except ValueError:
+        what = {int: "a whole number", float: "a number"}[kind]
+        listed = f"a list of such as 0.9,0.999, each {what}" if "tuple" in words else what
+        raise RoadmapError(f"{setting.name} is '{text}', but must be {listed}") from None
