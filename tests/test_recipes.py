@@ -56,7 +56,7 @@ def test_recipe_from_a_file(tmp_path):
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": 1.5}, "whole number"),
         ({"epochs": 5, "warmup_epochs": 5}, "leaves nothing of 5 epochs"),
-        ({"optimizer": "adamv"}, "did you mean 'adamw'"),
+        ({"optimizer": "adamw2"}, "did you mean 'adamw'"),
         ({"batch_size": 1}, "batch size is 1"),
         ({"schedule": "poly"}, "must be one of cosine, linear, step"),
         ({"betas": (1.0, 1.0)}, "below 1"),

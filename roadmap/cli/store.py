@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import time
@@ -324,6 +325,40 @@ def _print_files(record: dict[str, Any], folder: Path, problem: str | None, hist
     for name, facts in record["files"].items():
         click.echo(f"  {name}  {_size(facts['bytes'])}  sha256 {_word(facts.get('sha256'))}")
     click.echo(f"  {_word(problem)}" if problem else "  every byte is what was written")
+
+
+@cli.command()
+@click.argument("run")
+@STORE_OPTION
+@click.option("--data-dir", metavar="PATH", help="Where the data set lies now [default: where it lay].")
+@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps [default: the kind it was made on].")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reproduce(run: str, store: Path | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
+    """Make a finished run again, and say whether it matches.
+
+    It is trained from its record, in a temporary folder: same settings, seed, threads and kind of device. On the CPU of
+    the same type of machine, with the same versions, all weights are equal bit for bit; on a GPU where both were made
+    with --deterministic. RUN is a signature, as `roadmap list` shows it, or its beginning. Exit code 1: no match.
+    """
+    from roadmap.study.display import PlainDisplay, make_display
+    from roadmap.study.reproduction import reproduce as make_again
+
+    place = _open(store)
+    signature = place.find(run)
+    made = make_again(signature, place, PlainDisplay(sys.stderr) if as_json else make_display(), data_dir, device)
+    if as_json:
+        click.echo(json.dumps({**dataclasses.asdict(made), "matches": made.matches}, indent=1))
+    else:
+        print_table([{"": name, "recorded": _word(old), "again": _word(new), "equal": "yes" if old == new else "no"}
+                     for name, (old, new) in made.metrics.items()])  # fmt: skip
+        weights = "not compared: the run's are not kept" if made.weights is None else (
+            "equal, bit for bit" if not made.weights else f"differ by {made.weights:.3g} at most")  # fmt: skip
+        click.echo(f"weights: {weights}")
+        for name, (old, new) in made.circumstances.items():
+            click.echo(f"not as then: {name} is {_word(new)}, was {_word(old)}")
+        click.echo(f"run {signature} {'matches' if made.matches else 'does not match'}")
+    if not made.matches:
+        sys.exit(1)
 
 
 # --- export

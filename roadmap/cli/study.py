@@ -105,6 +105,7 @@ def run(
         sys.exit(130)
     click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg; runs: {place.folder}")
     _print_times(results.runs)
+    _print_data_time(results.runs)
     failed = results.runs[results.runs["status"] != "done"]
     if len(failed):
         click.echo(f"{len(failed)} of {len(prepared.runs)} runs failed:", err=True)
@@ -143,6 +144,18 @@ def _print_times(runs: Any) -> None:
         real, estimated = known["wall_seconds"].sum(), known["estimated_seconds"].sum()
         ratio = real / estimated
         click.echo(f"{len(known)} runs took {real:.0f} s of {estimated:.0f} s that were estimated (ratio {ratio:.2f})")
+
+
+def _print_data_time(runs: Any) -> None:
+    """The share of the training that was spent waiting for batches."""
+    known = runs[runs["data_seconds"].notna() & (runs["seconds"] > 0)]
+    if len(known):
+        shares = 100 * known["data_seconds"] / known["seconds"]
+        share = 100 * known["data_seconds"].sum() / known["seconds"].sum()
+        most = known.loc[shares.idxmax()]
+        click.echo(
+            f"waiting for images took {share:.1f} % of the training time, at most {shares.max():.1f} % ({most['step']})"
+        )
 
 
 @cli.command("plan")

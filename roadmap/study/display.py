@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import datetime, timedelta
 from statistics import mean, stdev
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from roadmap.study.forecast import Forecast
 from roadmap.study.spec import steps_of
@@ -58,7 +58,10 @@ def end_time(seconds: float) -> str:
 
 
 class PlainDisplay:
-    """One line a finished run."""
+    """One line a finished run, on standard output or another ``stream``."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -69,7 +72,11 @@ class PlainDisplay:
     def begin(self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]) -> None:
         self._total, self._done = len(runs), 0
         packed = f", {slots} side by side" if slots > 1 else ""
-        print(f"{self._total} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}", flush=True)
+        print(
+            f"{self._total} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}",
+            file=self._stream,
+            flush=True,
+        )
 
     def start(self, run: RunSpec) -> None:
         pass
@@ -81,17 +88,17 @@ class PlainDisplay:
         pass
 
     def pause(self, run: RunSpec, why: str) -> None:
-        print(f"{run.step} seed {run.seed}: {why}", flush=True)
+        print(f"{run.step} seed {run.seed}: {why}", file=self._stream, flush=True)
 
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
         self._done += 1
         seconds = f", {result['wall_seconds']:.1f} s" if result["wall_seconds"] else ""
         note = "" if trained else " (was there already)"
         line = f"[{self._done}/{self._total}] {run.step} seed {run.seed}: {outcome(result)}{seconds}{note}"
-        print(line, flush=True)
+        print(line, file=self._stream, flush=True)
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        print(text, file=self._stream, flush=True)
 
 
 class LiveDisplay:

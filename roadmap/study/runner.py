@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,7 @@ class Prepared:
                 "labels": {
                     "stem_stride": run.design.stem_stride, "recipe": recipe.name, "optimizer": recipe.optimizer,
                     "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": self.spec.compile,
+                    "deterministic": self.spec.deterministic,
                 },
                 "data": {
                     "opened": self.spec.opened,
@@ -86,8 +87,8 @@ class Prepared:
         )  # fmt: skip
 
 
-def prepare(spec: StudySpec) -> Prepared:
-    """Open the data, resolve every run and count its cost; nothing is written. Raises `RoadmapError`."""
+def prepare(spec: StudySpec, plan: Callable[[StudySpec, ImageData], list[RunSpec]] = plan) -> Prepared:
+    """Open the data, resolve every run of the ``plan`` and count its cost. Writes nothing; raises `RoadmapError`."""
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.data.sources import open_data
     from roadmap.study.engines import check_engine

@@ -82,6 +82,8 @@ class StudySpec:
     precision: str = setting("arithmetic of the training", "32", choices=PRECISIONS)
     device: str = setting("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
     compile: bool = setting("compile the networks with torch.compile", False)
+    deterministic: bool = setting("have a GPU compute the same bits every time, which takes longer; a CPU always does",
+                                  False)  # fmt: skip
     workers: int | None = setting("processes that load streamed images [default: one a core, 4 at most]", metavar="N")
     threads: int | None = setting("CPU threads of a run [default: the cores, shared out among the jobs]", metavar="N")
     jobs: str = setting("runs side by side; auto fills the machine: a core a run, on a card as many as gain by it",
@@ -122,7 +124,7 @@ class StudySpec:
             raise RoadmapError(
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
             )
-        for name in ("roads", "download", "compile"):
+        for name in ("roads", "download", "compile", "deterministic"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
             if getattr(self, name) is not None:
@@ -165,7 +167,7 @@ class StudySpec:
     def execution(self) -> Execution:
         """Where and how the runs are executed."""
         return Execution(self.device, self.compile, self.workers, self.threads, self.devices, self.num_nodes,
-                         self.test_every)  # fmt: skip
+                         self.test_every, self.deterministic)  # fmt: skip
 
     @property
     def opened(self) -> dict[str, Any]:

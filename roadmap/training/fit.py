@@ -161,6 +161,8 @@ def make_fit(
         gradient_clip_val=run.recipe.clip_gradient,
         accumulate_grad_batches=run.recipe.accumulate,
         reload_dataloaders_every_n_epochs=1,
+        # torch's remedies cost the CPU time and bring it nothing: it computes the same bits anyway.
+        deterministic=execution.deterministic and device.type == "cuda",
         barebones=True,  # no logging, bars, summaries or checkpoints of Lightning's own: a tenth of a small step
         default_root_dir=folder,
         **options,

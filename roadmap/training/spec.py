@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,6 +74,22 @@ class RunSpec:
         }
         return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
+        """The run of `to_dict`. Raises `RoadmapError` where another version wrote it, or somebody changed it."""
+        try:
+            known = {name: value for name, value in values.items() if name != "signature"}
+            run = cls(
+                **{**WITHOUT["run"], **known,
+                   "design": Design(**{**WITHOUT["design"], **values["design"]}),
+                   "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]})}
+            )  # fmt: skip
+        except (TypeError, KeyError) as error:
+            raise RoadmapError(f"the run's settings are those of another version: {error}") from None
+        if run.signature != values["signature"]:
+            raise RoadmapError(f"the settings are not those of run {values['signature']}: they make {run.signature}")
+        return run
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
@@ -99,6 +116,8 @@ class Execution:
     one), ``compile`` the network with torch.compile, loader ``workers`` (None: one a core, four at most, where images
     are streamed), CPU ``threads`` (None: torch's own choice).
 
+    ``deterministic`` has a GPU compute the same bits every time, which takes longer; a CPU always does.
+
     The network is tested after every ``test_every`` epochs (None: as often as takes at most `TEST_SHARE` of the
     training) and after the last one, whose accuracy is the result.
 
@@ -114,6 +133,7 @@ class Execution:
     devices: int = 1
     num_nodes: int = 1
     test_every: int | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):

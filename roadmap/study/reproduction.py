@@ -1,0 +1,99 @@
+"""`reproduce`: make a finished run again from its record, and say whether it is the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from roadmap.checks import RoadmapError
+from roadmap.processes import in_clean_process
+from roadmap.provenance import code_record
+from roadmap.study.display import Display
+from roadmap.study.runner import prepare, run_study
+from roadmap.study.spec import load_spec
+from roadmap.study.store import WEIGHTS, Store
+from roadmap.training.spec import RunSpec
+
+#: What a run's numbers are, and what may change them.
+METRICS = ("status", "top1", "top5", "loss", "train_loss", "epochs")
+CIRCUMSTANCES = ("device", "device_name", "devices", "threads", "python", "torch", "timm", "pytorch_lightning",
+                 "roadmap", "platform")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What came out of making a run again.
+
+    ``metrics`` and ``circumstances`` (hardware, versions and code, where they differ): name -> (recorded, now).
+    ``weights`` is the largest difference between two weights, 0.0 where all are equal bit for bit, and None where
+    there is nothing to compare.
+    """
+
+    signature: str
+    metrics: dict[str, tuple[Any, Any]]
+    weights: float | None
+    circumstances: dict[str, tuple[Any, Any]]
+
+    @property
+    def matches(self) -> bool:
+        """Whether all numbers are the same, and, where they could be compared, all weights bit for bit."""
+        return all(old == new for old, new in self.metrics.values()) and not self.weights
+
+
+def reproduce(
+    signature: str, store: Store, display: Display, data_dir: str | None = None, device: str | None = None
+) -> Reproduction:
+    """Train a finished run of the store again, in a temporary store, and compare.
+
+    ``data_dir``: where the data set lies now, if not where it lay. ``device``: another one than the recorded kind.
+    Raises `RoadmapError` where the run is not finished, its record is of another version, or the data are others.
+    """
+    record = store.record(signature)
+    if record is None:
+        raise RoadmapError(f"run {signature} is not finished: there is nothing to compare with yet")
+    run = RunSpec.from_dict(record["run"])
+    opened = record["data"].get("opened") or {"name": run.data, "image_size": run.image_size}
+    environment, labels = record["environment"], record["labels"]
+    names = {"name": "data", "directory": "data_dir"}
+    settings = {names.get(name, name): value for name, value in opened.items()} | {
+        "regime": run.regime, "only": run.step, "seeds": (run.seed,), "precision": run.precision, "jobs": "1",
+        "device": device or environment["device"], "threads": environment["threads"], "compile": labels["compile"],
+        "deterministic": bool(labels.get("deterministic")),
+    }  # fmt: skip
+    if data_dir is not None:
+        settings["data_dir"] = data_dir
+    study = prepare(load_spec(**settings), lambda spec, data: [run])
+    if study.data.identity != run.data_fingerprint:
+        raise RoadmapError(
+            f"the images are not those that run {signature} was trained on ({len(study.data.train)} training and "
+            f"{len(study.data.test)} test images here; {record['data']['train']} and {record['data']['test']} then): "
+            "--data-dir says where those are"
+        )
+    with TemporaryDirectory(prefix="roadmap-") as folder:
+        again = Store(Path(folder) / "store")
+        run_study(study, Path(folder) / "study", again, False, display, f"roadmap reproduce {signature}")
+        made = again.record(run.signature)
+        assert made is not None  # run_study raises where it could not be trained
+        files = [place.path(run.signature) / WEIGHTS for place in (store, again)]
+        both = all(path.is_file() for path in files)
+        weights = in_clean_process(largest_difference, *files) if both else None
+    old, new = ({**one["environment"], **one["origin"]} for one in (record, made))
+    compared = (*CIRCUMSTANCES, *code_record())
+    differing = {name: (old.get(name), new.get(name)) for name in compared if old.get(name) != new.get(name)}
+    metrics = {name: (record["result"][name], made["result"][name]) for name in METRICS}
+    return Reproduction(signature, metrics, weights, differing)
+
+
+def largest_difference(one: Path, two: Path) -> float:
+    """The largest difference between two weights of two files of the same network; 0.0: equal bit for bit."""
+    from safetensors.torch import load_file
+
+    first, second = load_file(one), load_file(two)
+    differences = [
+        (first[name].double() - second[name].double()).abs().max().item()
+        for name in first
+        if first[name].numel() and not first[name].equal(second[name])
+    ]
+    return max(differences, default=0.0)
