@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import re
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import open_data
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
-from roadmap.recipes.recipe import Recipe
+from roadmap.recipes.recipe import Recipe, load_recipe, recipe_names
+from roadmap.rungs import ladder
 from roadmap.training import fit
 from roadmap.training.fit import Watch, fit_run, make_fit
 from roadmap.training.module import Classifier, StoppedError
@@ -99,6 +102,87 @@ def test_learning_rate_warms_up_and_follows_a_cosine_to_zero(data, tmp_path):
     assert rates == pytest.approx(warm + cosine)
 
 
+def bare_loop(run, data):
+    """Yields the network after each step of plain SGD, the gradient summed over the parts of a batch."""
+    seed_everything(run.seed)
+    network = RoadmapNet(run.design).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(network.parameters(), run.recipe.peak_lr, momentum=0.9, nesterov=True)
+    for epoch in range(run.recipe.epochs):
+        for number, (images, labels) in enumerate(Batcher(data, run.recipe, run.seed).training(epoch), start=1):
+            (cross_entropy(network(images), labels) / run.recipe.accumulate).backward()
+            if number % run.recipe.accumulate == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+                yield network
+
+
+CONSTANT = {"optimizer": "nesterov", "lr": 0.02, "schedule": "step", "milestones": (3,)}
+
+
+@pytest.mark.parametrize("design", [START, END])
+def test_accumulated_gradients_are_those_of_a_bare_loop(data, tmp_path, design):
+    run = make_run(data, design, accumulate=2, **CONSTANT)
+    result = fit_run(run, data, tmp_path, ONE_THREAD)
+    *_, network = bare_loop(run, data)
+    for name, value in network.state_dict().items():
+        assert torch.allclose(value, result.network.state_dict()[name], atol=1e-5), name
+    assert result.history[0]["images"] == 64 and result.metrics["epochs"] == 3
+    whole = fit_run(make_run(data, design, **CONSTANT), data, tmp_path, ONE_THREAD).network
+    near = all(torch.allclose(a, b, atol=1e-4) for a, b in zip(whole.parameters(), network.parameters(), strict=True))
+    assert near == (design.norm == "layer"), "BatchNorm alone looks at the part instead of the batch"
+
+
+def test_the_average_of_the_weights_is_tested_and_kept(data, tmp_path):
+    run = make_run(data, START, ema=0.8, **CONSTANT)
+    result = fit_run(run, data, tmp_path, ONE_THREAD)
+    average = None
+    for network in bare_loop(run, data):
+        now = {name: value.clone() for name, value in network.state_dict().items()}
+        average = average or now  # from the first step on
+        average = {
+            name: 0.8 * average[name] + 0.2 * value if value.is_floating_point() else value
+            for name, value in now.items()
+        }
+    for name, value in average.items():
+        assert torch.allclose(value, result.network.state_dict()[name], atol=1e-5), name
+    images, labels = next(iter(Batcher(data, run.recipe, 0).testing()))
+    for weights, top1 in ((average, "top1"), (now, "last_top1")):
+        network.load_state_dict(weights)
+        with torch.no_grad():
+            right = network.eval()(images).argmax(1) == labels
+        assert result.metrics[top1] == pytest.approx(100 * float(right.float().mean())), top1
+
+
+def test_layers_learn_at_the_rates_of_the_released_code(data):
+    """ConvNeXt-B: `get_num_layer_for_convnext` of the paper's repository, written out for our names."""
+    with torch.device("meta"):
+        network = RoadmapNet(ladder("resnet200")["separate_downsample"].design)
+    recipe = load_recipe("finetune-384")
+    module = Classifier(network, recipe, Batcher(data, recipe, 0), False, Watch(), print, tested=())
+    scales = {
+        id(p): group["lr_scale"] for group in module.configure_optimizers()["optimizer"].param_groups
+        for p in group["params"]
+    }  # fmt: skip
+    for name, parameter in network.named_parameters():
+        part, *numbers = re.findall(r"^[a-z]+|\d+", name)
+        if part == "stages":
+            stage = int(numbers[0])
+            third = int(numbers[1]) // 3 if ".blocks." in name else 0
+            layer = {0: 1, 1: 2, 2: 3 + third, 3: 12}[stage]
+        else:
+            layer = {"stem": 0, "head": 13}[part]
+        assert scales[id(parameter)] == pytest.approx(0.7 ** (13 - layer)), name
+
+
+def test_linear_and_cosine_end_at_the_least_rate(data, tmp_path):
+    for schedule in ("linear", "cosine"):
+        run = make_run(data, epochs=5, schedule=schedule, min_lr=1e-3)
+        rates = [epoch["lr_end"] for epoch in fit_run(run, data, tmp_path, ONE_THREAD).history]
+        assert rates[-1] == pytest.approx(1e-3, rel=0.05)
+        if schedule == "linear":
+            assert [a - b for a, b in zip(rates, rates[1:], strict=False)] == pytest.approx([2e-4] * 4)
+
+
 def test_weight_decay_spares_norms_biases_and_layer_scale(data):
     network = RoadmapNet(END)
     for decay_all, spared in ((False, {name for name, p in network.named_parameters() if p.ndim < 2}), (True, set())):
@@ -117,11 +201,18 @@ EVERYTHING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stopped", [1, 3, 4])
-@pytest.mark.parametrize("settings", [EVERYTHING, EVERYTHING | {"randaugment": "rand-m9-mstd0.5-inc1"}])
+BY_IMAGE = EVERYTHING | {"randaugment": "rand-m9-mstd0.5-inc1", "layer_decay": 0.8}
+STOPS = [("everything", EVERYTHING, 1), ("everything", EVERYTHING, 3), ("by image", BY_IMAGE, 4),
+         ("average", EVERYTHING | {"ema": 0.9, "ema_warmup": True, "accumulate": 2}, 3),
+         *((name, name, 3) for name in recipe_names())]  # fmt: skip
+
+
+@pytest.mark.parametrize(("settings", "stopped"), [case[1:] for case in STOPS], ids=[f"{c[0]}-{c[2]}" for c in STOPS])
 def test_a_stopped_run_goes_on_as_if_never_stopped(data, tmp_path, monkeypatch, settings, stopped):
     monkeypatch.setattr(fit, "CHECKPOINT_INTERVAL", 0.0)
-    run = make_run(data, END.replace(stochastic_depth=0.3), **settings)
+    run = make_run(data, END.replace(stochastic_depth=0.3), **({} if isinstance(settings, str) else settings))
+    if isinstance(settings, str):
+        run = dataclasses.replace(run, recipe=load_recipe(settings).with_training(4, 16))
     execution = dataclasses.replace(ONE_THREAD, workers=0)
     whole = fit_run(run, data, tmp_path / "whole", execution)
 
@@ -214,6 +305,30 @@ def test_bf16_and_fp32_agree_roughly_and_reach_the_same_place(data, tmp_path):
     assert not same_weights(plain.network, half.network)
     # three colours are told apart at once
     assert plain.metrics["top1"] > 80 and half.metrics["top1"] > 80
+
+
+def test_signatures_stay_what_they_were(data):
+    """Settings that came later leave the names of older runs alone."""
+    recipe = Recipe("r", epochs=2, mixup=0.8)
+    design = Design(blocks=(1, 1), widths=(8, 16))
+    run = RunSpec("resnet50", "gelu", True, 8, 1.0, design, recipe, "folder", "0123", 16, 3)
+    assert run.signature == "c44ad4b1110bb697"
+    for name, value in {"ema": 0.9, "accumulate": 2, "layer_decay": 0.5, "min_lr": 1e-6, "head_scale": 0.1}.items():
+        assert dataclasses.replace(run, recipe=dataclasses.replace(recipe, **{name: value})).signature != run.signature
+    assert RunSpec.from_dict(json.loads(json.dumps(run.to_dict()))) == run
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"seed": 4}, "are not those of run"),
+        ({"colour": "red"}, "of another version"),
+        ({"design": {"blocks": [1]}}, "one number a stage each"),
+    ],
+)
+def test_a_changed_record_is_not_believed(data, change, sentence):
+    with pytest.raises(RoadmapError, match=sentence):
+        RunSpec.from_dict(make_run(data).to_dict() | change)
 
 
 def test_every_part_of_the_result_is_in_the_signature(data):
