@@ -1,78 +1,176 @@
-"""Training throughput of a run of ours against a bare PyTorch loop: same network, images, batch, optimizer, threads.
+"""Training throughput of our runs: small images against a bare PyTorch loop, 224 px against timm's own training.
 
-    python benchmarks/training_speed.py [--threads 2] [--rounds 3] [--epochs 2] [STEP ...]
+    python benchmarks/training_speed.py small [--threads 2] [--rounds 3] [--device cpu] [--precision 32] [STEP ...]
+    python benchmarks/training_speed.py timm  [--batch-size 8] [--images 48] [--compile] ...
 
-Both sides run in turn in one process. The bare loop gathers uint8 images, normalises them, and does forward, backward
-and step; it neither augments, reports, saves nor schedules. Printed: images per second of each (median of the rounds)
-and their ratio.
+Both sides run in turn in one process, with the same images, batch, precision, optimizer and threads; printed are the
+images per second of each (medians of the rounds) and their ratio. Our side is a whole run: it also augments, counts,
+reports and schedules.
+
+small   the embedded set at its usual size; the bare loop gathers uint8 images, normalises them, and does forward,
+        backward and step, with nothing else.
+timm    the ladder's ends, as resnet50 and convnext_tiny: timm's model and the training step of timm's script (autocast,
+        loss, backward, step of timm's optimizer), in torch's usual layout, and again in channels_last.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import timm
 import torch
+from timm.optim import create_optimizer_v2
 
-from roadmap.data.sources import ImageData, open_data
+from roadmap.data.sources import ImageData, Split, open_data
 from roadmap.network.model import RoadmapNet
+from roadmap.rungs import ladder
 from roadmap.study.spec import StudySpec, plan
 from roadmap.training.fit import fit_run
 from roadmap.training.spec import Execution, RunSpec
 
+AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
-def ours(run: RunSpec, data: ImageData, threads: int) -> float:
+
+def ours(run: RunSpec, data: ImageData, execution: Execution) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        return fit_run(run, data, Path(folder), Execution(device="cpu", threads=threads)).metrics["images_per_second"]
+        history = fit_run(run, data, Path(folder), execution).history[1:]  # the first epoch warms up
+    return sum(epoch["images"] for epoch in history) / sum(epoch["seconds"] for epoch in history)
 
 
-def bare(run: RunSpec, data: ImageData, threads: int) -> float:
-    torch.set_num_threads(threads)
-    torch.manual_seed(run.seed)
-    network = RoadmapNet(run.design).to(memory_format=torch.channels_last).train()
-    recipe = run.recipe
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(network.parameters(), recipe.peak_lr, recipe.momentum, fused=True)
-    else:
-        optimizer = torch.optim.AdamW(network.parameters(), recipe.peak_lr, fused=True)
-    images, labels = torch.from_numpy(data.train.images), torch.from_numpy(data.train.labels)
-    mean, std = torch.tensor(data.mean) * 255, torch.tensor(data.std) * 255
-    size = recipe.batch_size
-    seen, started = 0, time.perf_counter()
-    for _ in range(recipe.epochs):
-        order = torch.randperm(len(images))
+def loop(
+    run: RunSpec, data: ImageData, execution: Execution, network: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> float:
+    """Images per second of forward, backward and step."""
+    device = torch.device("cuda" if execution.device == "auto" and torch.cuda.is_available() else execution.device)
+    images, labels = (torch.from_numpy(array).to(device) for array in (data.train.images, data.train.labels))
+    mean, std = (torch.tensor(values, device=device) * 255 for values in (data.mean, data.std))
+    size = run.recipe.batch_size
+    scaler = torch.amp.GradScaler(device.type) if run.precision == "16-mixed" else None
+    kind = AUTOCAST.get(run.precision)
+    cast: Callable[[], contextlib.AbstractContextManager] = (
+        contextlib.nullcontext if kind is None else lambda: torch.autocast(device.type, kind)
+    )
+    seen, started = 0, 0.0
+    for epoch in range(run.recipe.epochs):
+        if epoch == 1:
+            seen, started = 0, _now(device)
+        order = torch.randperm(len(images), device=device)
         for index in order[: len(order) // size * size].split(size):
             batch = ((images[index].float() - mean) / std).permute(0, 3, 1, 2)
-            loss = torch.nn.functional.cross_entropy(network(batch), labels[index])
+            with cast():
+                loss = torch.nn.functional.cross_entropy(network(batch), labels[index])
             optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            if scaler:
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            else:
+                loss.backward()
+                optimizer.step()
             seen += len(index)
-    return seen / (time.perf_counter() - started)
+    return seen / (_now(device) - started)
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def bare(run: RunSpec, data: ImageData, execution: Execution) -> float:
+    network = _placed(RoadmapNet(run.design), execution, torch.channels_last)
+    recipe = run.recipe
+    if recipe.optimizer == "sgd":
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            network.parameters(), recipe.peak_lr, recipe.momentum, fused=True
+        )
+    else:
+        optimizer = torch.optim.AdamW(network.parameters(), recipe.peak_lr, fused=True)
+    return loop(run, data, execution, network, optimizer)
+
+
+def of_timm(layout: torch.memory_format) -> Callable[[RunSpec, ImageData, Execution], float]:
+    def side(run: RunSpec, data: ImageData, execution: Execution) -> float:
+        name = {"resnet50": "resnet50", "separate_downsample": "convnext_tiny"}[run.step]
+        network = _placed(timm.create_model(name, num_classes=run.design.num_classes), execution, layout)
+        kind = "momentum" if run.recipe.optimizer == "sgd" else run.recipe.optimizer
+        optimizer = create_optimizer_v2(network, kind, run.recipe.peak_lr, run.recipe.weight_decay)
+        return loop(run, data, execution, network, optimizer)
+
+    return side
+
+
+def _placed(network: torch.nn.Module, execution: Execution, layout: torch.memory_format) -> torch.nn.Module:
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    device = "cuda" if execution.device == "auto" and torch.cuda.is_available() else execution.device
+    network = network.to(device, memory_format=layout).train()
+    if execution.compile:
+        network.compile()
+    return network
+
+
+def large_images(count: int, size: int) -> ImageData:
+    """Random images: only the time matters here."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    split = Split(generator.integers(0, 1000, count).astype(np.int64), images)
+    test = Split(split.labels[:1], images[:1])
+    names = tuple(str(number) for number in range(1000))
+    return ImageData("random", size, names, split, test, True, (0.5,) * 3, (0.25,) * 3, "random")
+
+
+def compare(run: RunSpec, data: ImageData, execution: Execution, sides: dict[str, Callable], rounds: int) -> None:
+    speeds: dict[str, list[float]] = {name: [] for name in ("roadmap", *sides)}
+    for _ in range(rounds):
+        for name, side in {"roadmap": ours, **sides}.items():
+            torch.manual_seed(0)
+            speeds[name].append(side(run, data, execution))
+    median = {name: statistics.median(values) for name, values in speeds.items()}
+    told = "   ".join(
+        f"{name} {median[name]:.1f} img/s, ratio {median['roadmap'] / median[name]:.3f}" for name in sides
+    )
+    print(f"{run.step:20} roadmap {median['roadmap']:.1f} img/s   {told}", flush=True)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "steps", nargs="*", default=["resnet50", "depthwise_conv", "large_kernel", "separate_downsample"]
-    )
+    parser.add_argument("what", choices=["small", "timm"])
+    parser.add_argument("steps", nargs="*")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--epochs", type=int, default=3, help="the first is not counted")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="32", choices=["32", *AUTOCAST])
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--batch-size", type=int, default=8, help="of 224 px images")
+    parser.add_argument("--images", type=int, default=32, help="of 224 px")
     options = parser.parse_args()
-    data = open_data("embedded")
-    for run in plan(StudySpec(only=tuple(options.steps), seeds=1), data):
+    execution = Execution(options.device, compile=options.compile, threads=options.threads)
+    if options.what == "small":
+        data, sides = open_data("embedded"), {"bare loop": bare}
+        steps = options.steps or ["resnet50", "depthwise_conv", "large_kernel", "separate_downsample"]
+        runs = plan(StudySpec(only=tuple(steps), seeds=(0,), precision=options.precision), data)
+    else:
+        data = large_images(options.images, 224)
+        sides = {"timm": of_timm(torch.contiguous_format), "timm channels_last": of_timm(torch.channels_last)}
+        spec = StudySpec(only=tuple(options.steps or ["resnet50", "separate_downsample"]), seeds=(0,), recipe="quick",
+                         width=64, depth=1.0, stem_stride=4, batch_size=options.batch_size,
+                         precision=options.precision)  # fmt: skip
+        runs = [dataclasses.replace(run, design=run.design.replace(layer_scale=1e-6)
+                                    if run.step == ladder().names[-1] else run.design)
+                for run in plan(spec, data)]  # fmt: skip
+    for run in runs:
         run = dataclasses.replace(run, recipe=run.recipe.with_training(epochs=options.epochs))
-        pairs = [(ours(run, data, options.threads), bare(run, data, options.threads)) for _ in range(options.rounds)]
-        left, right = (statistics.median(side) for side in zip(*pairs, strict=True))
-        print(
-            f"{run.step:22} roadmap {left:7.0f} img/s   bare loop {right:7.0f} img/s   ratio {left / right:.3f}",
-            flush=True,
-        )
+        compare(run, data, execution, sides, options.rounds)
 
 
 if __name__ == "__main__":

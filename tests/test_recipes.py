@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
+from commands import call
 
 from roadmap import RoadmapError
 from roadmap.recipes.recipe import Recipe, load_recipe, recipe_names
@@ -14,6 +17,33 @@ def test_shipped_recipes_resolve_and_say_why(name):
     assert recipe.name == name and len(recipe.why) > 40
     if recipe.classic:
         assert load_recipe(recipe.classic).classic is None
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_printed_recipe_is_the_recipe(name, tmp_path):
+    shown = call("recipes", name)
+    (tmp_path / "mine.yaml").write_text(shown.out)
+    again = load_recipe(str(tmp_path / "mine.yaml"))
+    assert dataclasses.replace(again, name=name, why=load_recipe(name).why) == load_recipe(name)
+
+
+def test_recipes_are_those_of_tables_5_and_6():
+    """By the columns of the paper, settings of the released code aside."""
+    for name, expected in {
+        "pretrain-22k": (90, 4096, 4e-3, 5, 0.05, None, 0.8, 1.0, {"resnet50": 0.0, "resnet200": 0.1}),
+        "finetune-384": (30, 512, 5e-5, 0, 1e-8, 0.7, 0.0, 0.0, {"resnet50": 0.1, "resnet200": 0.8}),
+        "finetune-1k": (30, 512, 5e-5, 0, 1e-8, 0.8, 0.0, 0.0, {"resnet50": 0.0, "resnet200": 0.2}),
+    }.items():
+        recipe = load_recipe(name)
+        found = (
+            recipe.epochs, recipe.batch_size, recipe.peak_lr, recipe.warmup_epochs, recipe.weight_decay,
+            recipe.layer_decay, recipe.mixup, recipe.cutmix, recipe.stochastic_depth,
+        )  # fmt: skip
+        assert found == expected, name
+        common = (recipe.optimizer, recipe.betas, recipe.schedule, recipe.randaugment, recipe.random_erasing,
+                  recipe.label_smoothing, recipe.clip_gradient, recipe.ema)  # fmt: skip
+        assert common == ("adamw", (0.9, 0.999), "cosine", "rand-m9-mstd0.5-inc1", 0.25, 0.1, None, None), name
+    assert load_recipe("finetune-384").image_size == 384 and load_recipe("finetune-384").head_scale == 0.001
 
 
 def test_modern_is_table_5_without_ema():
@@ -70,6 +100,14 @@ def test_recipe_from_a_file(tmp_path):
         ({"milestones": (1,)}, "'step' alone has them"),
         ({"schedule": "step", "milestones": (2,)}, "milestones is 2"),
         ({"schedule": "step", "epochs": 9, "milestones": (4, 2)}, "must rise"),
+        ({"ema": 1.0}, "never leaves the initial weights"),
+        ({"ema_warmup": True}, "ema_warmup without ema"),
+        ({"layer_decay": 0}, "layer_decay is 0"),
+        ({"accumulate": 3, "batch_size": 16}, "cannot be cut into 3 parts"),
+        ({"accumulate": 16, "batch_size": 16}, "cannot be cut into 16 parts"),
+        ({"accumulate": 2, "batch_size": 6, "cutmix": 1.0}, "of 2 parts, but Mixup and CutMix pair"),
+        ({"min_lr": 1.0}, "above the peak learning rate"),
+        ({"stochastic_depth": {"resnet50": 2}}, "stochastic_depth is 2"),
         ({"crop_scale": (1.0, 0.5)}, "two rising shares"),
         ({"betas": (0.9,)}, "must be 2 numbers"),
         ({"stochastic_depth": 1.0}, "stochastic_depth"),

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import json
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -152,17 +153,30 @@ def bench(
 
 
 @cli.command()
-def recipes() -> None:
-    """The training recipes that come with roadmap."""
-    from roadmap.recipes.recipe import load_recipe, recipe_names
+@click.argument("name", required=False, metavar="[RECIPE]")
+def recipes(name: str | None) -> None:
+    """The training recipes that come with roadmap; all settings of one.
 
+    RECIPE is a name or a .yaml file. What is printed can be saved as a .yaml file, changed, and given as --recipe.
+    """
+    from roadmap.recipes.recipe import describe, load_recipe, recipe_names
+
+    if name:
+        click.echo(describe(load_recipe(name)), nl=False)
+        return
     print_table(
         [
             {
                 "recipe": recipe.name, "optimizer": recipe.optimizer, "lr": f"{recipe.peak_lr:g}",
                 "batch": recipe.batch_size, "epochs": recipe.epochs, "start trains with": recipe.classic or "",
-                "why": " ".join(recipe.why.split())[:70],
+                "why": _short(recipe.why),
             }
             for recipe in map(load_recipe, recipe_names())
         ]
     )  # fmt: skip
+    click.echo("roadmap recipes NAME shows all settings of one")
+
+
+def _short(text: str) -> str:
+    """The beginning of a text, in whole words."""
+    return textwrap.shorten(text, 70, placeholder=" ...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -247,6 +248,21 @@ def _shipped(name: str) -> Recipe:
             "or the path of a .yaml file"
         )
     return parse_recipe(yaml.safe_load(_folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")), name=name)
+
+
+def describe(recipe: Recipe) -> str:
+    """A recipe as the YAML file that `load_recipe` reads, with what each setting means."""
+    lines = [f"# {line}" for line in textwrap.wrap(" ".join(f"{recipe.name}: {recipe.why}".split()), 110)]
+    for field in dataclasses.fields(Recipe):
+        value = getattr(recipe, field.name)
+        if field.name in ("name", "why") or (value is None and not field.metadata):
+            continue
+        value = list(value) if isinstance(value, tuple) else value
+        if field.metadata:
+            lines.append(f"# {field.metadata['help']}")
+        text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
+        lines.append(f"{field.name}: {text}")
+    return "\n".join(lines) + "\n"
 
 
 def parse_recipe(settings: dict[str, Any], name: str) -> Recipe:
