@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 
 from roadmap.data.batches import EPOCH, Batch, Batcher, seed_everything
 from roadmap.recipes.recipe import Recipe
+from roadmap.training.evaluate import judge, logits_of
 
 #: Seconds between two reports of a running epoch.
 REPORT_INTERVAL = 0.5
@@ -208,7 +209,7 @@ class Classifier(pl.LightningModule):
         self.watcher.report(Progress(epochs, fraction, loss, top1, self._steps * self.batcher.batch_size / seconds))
 
     def _logits(self, images: Tensor) -> Tensor:
-        return self.network(images.contiguous(memory_format=torch.channels_last)).float()
+        return logits_of(self.network, images)
 
     def _so_far(self) -> tuple[float, float]:
         """(mean loss, top-1 in per cent) of this epoch's steps."""
@@ -235,10 +236,7 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         images, labels = batch
-        logits = self._logits(images)
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        loss = cross_entropy(logits, labels, reduction="sum")
-        counts = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(len(labels), device=loss.device)])
+        _, counts = judge(self._logits(images), labels)
         self._counts += counts.to(self._counts)
 
     def on_validation_epoch_end(self) -> None:
