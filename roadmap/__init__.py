@@ -17,12 +17,13 @@ _HOMES = {
     "Design": "roadmap.network.design",
     "RoadmapError": "roadmap.checks",
     "build": "roadmap.rungs",
+    "evaluate": "roadmap.study.trained",
     "ladder": "roadmap.rungs",
     "load_study": "roadmap.analysis.study",
     "load_weights": "roadmap.network.weights",
     "run": "roadmap.api",
 }
-__all__ = ["Design", "RoadmapError", "build", "ladder", "load_study", "load_weights", "run"]
+__all__ = ["Design", "RoadmapError", "build", "evaluate", "ladder", "load_study", "load_weights", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ from click.core import ParameterSource
 
 from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_table
+from roadmap.cli.group import printable as _word
 from roadmap.cli.study import STORE_OPTION
 from roadmap.study.store import COLUMNS, DEFAULT_STORE, STATUSES, Entry, Store, csv_text, disk_bytes, row_of
 
@@ -506,12 +507,6 @@ def _facts(entry: Entry) -> dict[str, Any]:
     return facts | {
         "signature": entry.signature, "status": entry.status, "epochs": progress.get("epoch"), "reason": entry.reason,
     }  # fmt: skip
-
-
-def _word(value: Any) -> str:
-    """A value as text that changes nothing about a terminal, whatever it holds."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else " ".join(text.split()).encode("unicode_escape").decode()
 
 
 def _several(value: Any) -> str:

@@ -109,9 +109,9 @@ class Batcher:
         images = _Images(self.data.train, order, transform, (self.seed, epoch, IMAGE), self._share(len(order)))
         return _Batches(self._loader(images, self.part_size // self.ranks), mix)
 
-    def testing(self) -> _Batches:
-        """The test batches, in order, without augmentation."""
-        size = min(max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
+    def testing(self, size: int | None = None) -> _Batches:
+        """The test batches, in order, without augmentation, of ``size`` images or as many as suit the recipe."""
+        size = min(size or max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
         order = np.arange(len(self.data.test))
         if self.data.in_memory:
             return _Batches(_TensorBatches(self, self.data.test, order, size))

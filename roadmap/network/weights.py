@@ -6,16 +6,18 @@ import os
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file
+from roadmap.network.description import Description, read_description
 from roadmap.network.design import Design
 
 if TYPE_CHECKING:
@@ -76,6 +78,8 @@ TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths
 CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
 NAMED_IN_ERRORS = 3
+#: The one key of our files' metadata: safetensors writes several in an order that differs from time to time.
+METADATA_KEY = "roadmap"
 
 
 def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> None:
@@ -89,11 +93,77 @@ def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> Non
 
     Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
     """
+    open_weights(source).load_into(network)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights that have been read and belong to no network yet: the ``tensors`` by the names of their ``layout``,
+    what errors call them, and the metadata of a file of ours."""
+
+    where: str
+    layout: str
+    tensors: Mapping[str, Tensor]
+    metadata: str | None
+
+    def description(self) -> Description | None:
+        """What the file says of its network, None where it says nothing. Raises `RoadmapError` for nonsense."""
+        try:
+            return None if self.metadata is None else read_description(self.metadata)
+        except RoadmapError as error:
+            raise RoadmapError(f"{self.where} does not say what network it is for: {error}") from None
+
+    def completed(self, design: Design) -> Design:
+        """The design with as many classes as the classifier here has, and with layer scale if there is one here.
+
+        Raises `RoadmapError` where there is no classifier.
+        """
+        classifier = self.tensors.get(_renamed("head.fc.weight", self.layout))
+        if classifier is None or classifier.ndim != 2:
+            raise RoadmapError(f"{self.where} ({self.layout} layout) has no classifier")
+        scaled = _renamed("stages.0.blocks.0.layer_scale.gamma", self.layout) in self.tensors
+        return design.replace(num_classes=len(classifier), layer_scale=1e-6 if scaled else None)
+
+    def fitted(self, network: nn.Module) -> dict[str, Tensor]:
+        """The tensors by the network's own names, in its shapes. Raises `RoadmapError` where they do not fit."""
+        own = network.state_dict()
+        names = {_renamed(name, self.layout): name for name in own}
+        counters = {theirs for theirs, name in names.items() if name.endswith("num_batches_tracked")}
+        fitting = {
+            theirs: _as_convolution(self.tensors[theirs], own[names[theirs]])
+            for theirs in names
+            if theirs in self.tensors
+        }
+        misshapen = [
+            f"{theirs} of shape {tuple(tensor.shape)} instead of {tuple(own[names[theirs]].shape)}"
+            for theirs, tensor in fitting.items()
+            if tensor.shape != own[names[theirs]].shape
+        ]
+        problems = {
+            "without": [theirs for theirs in names if theirs not in self.tensors and theirs not in counters],
+            "with the unknown": [theirs for theirs in self.tensors if theirs not in names],
+            "with": misshapen,
+        }
+        if any(problems.values()):
+            told = ", ".join(f"{word} {_listed(found)}" for word, found in problems.items() if found)
+            raise RoadmapError(f"{self.where} ({self.layout} layout) does not fit this network: it comes {told}")
+        return {names[theirs]: tensor for theirs, tensor in fitting.items()}
+
+    def load_into(self, network: nn.Module) -> None:
+        """Load the weights in place. Raises `RoadmapError`, with the network unchanged, where they do not fit."""
+        network.load_state_dict({**network.state_dict(), **self.fitted(network)})
+
+
+def open_weights(source: str | os.PathLike | Mapping) -> Weights:
+    """Read weights as `load_weights` does, and what a file of ours says of its network.
+
+    Raises `RoadmapError` for a file that cannot be read and for a layout that is not known.
+    """
     where = "the state dict" if isinstance(source, Mapping) else f"'{os.fspath(source)}'"
-    weights = _without_prefixes(_without_containers(source if isinstance(source, Mapping) else _read(Path(source))))
+    found = source if isinstance(source, Mapping) else _read(Path(source))
+    weights = _without_prefixes(_without_containers(found))
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RoadmapError(f"{where} holds no network weights, or other things among them")
-
     for layout in LAYOUTS:
         if _renamed("stem.conv.weight", layout) in weights:
             break
@@ -101,25 +171,8 @@ def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> Non
         raise RoadmapError(
             f"{where} has the layout of no known network ({', '.join(LAYOUTS)}): it holds {_listed(sorted(weights))}"
         )
-
-    own = network.state_dict()
-    names = {_renamed(name, layout): name for name in own}
-    counters = {theirs for theirs, name in names.items() if name.endswith("num_batches_tracked")}
-    fitting = {theirs: _as_convolution(weights[theirs], own[names[theirs]]) for theirs in names if theirs in weights}
-    misshapen = [
-        f"{theirs} of shape {tuple(tensor.shape)} instead of {tuple(own[names[theirs]].shape)}"
-        for theirs, tensor in fitting.items()
-        if tensor.shape != own[names[theirs]].shape
-    ]
-    problems = {
-        "without": [theirs for theirs in names if theirs not in weights and theirs not in counters],
-        "with the unknown": [theirs for theirs in weights if theirs not in names],
-        "with": misshapen,
-    }
-    if any(problems.values()):
-        told = ", ".join(f"{word} {_listed(found)}" for word, found in problems.items() if found)
-        raise RoadmapError(f"{where} ({layout} layout) does not fit this network: it comes {told}")
-    network.load_state_dict({**own, **{names[theirs]: tensor for theirs, tensor in fitting.items()}})
+    metadata = None if isinstance(source, Mapping) else _metadata(Path(source))
+    return Weights(where, layout, weights, metadata)
 
 
 def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
@@ -150,11 +203,16 @@ def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
     raise RoadmapError(f"timm has no such network: it differs from {told}")
 
 
-def save_weights(network: nn.Module, path: str | os.PathLike) -> None:
-    """Write the network's state dict as a safetensors file, in our own layout; ``path`` is never left half-written."""
+def save_weights(network: RoadmapNet, path: str | os.PathLike, **facts: Any) -> None:
+    """Write the network's state dict as a safetensors file, in our own layout; ``path`` is never left half-written.
+
+    The file's metadata hold a `Description` of the network: its design and, where given, the other ``facts`` of one,
+    such as ``class_names``. Equal weights and descriptions are equal bytes.
+    """
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    metadata = {METADATA_KEY: Description(network.design, **facts).to_text()}
     with whole_file(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def _read(path: Path) -> Mapping:
@@ -174,6 +232,13 @@ def _read(path: Path) -> Mapping:
     if not isinstance(found, Mapping):
         raise RoadmapError(f"'{path}' holds a {type(found).__name__}, but must hold a state dict")
     return found
+
+
+def _metadata(path: Path) -> str | None:
+    if path.suffix != ".safetensors":
+        return None
+    with safe_open(path, "pt") as content:
+        return (content.metadata() or {}).get(METADATA_KEY)
 
 
 def _without_containers(weights: Mapping) -> Mapping:

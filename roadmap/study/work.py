@@ -87,7 +87,10 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
             # A loss that was no number will be none again: the same seed draws the same numbers.
             metrics = {**result.metrics, "retry": False}
             if metrics["status"] == "done":
-                save_weights(result.network, folder / WEIGHTS)
+                save_weights(
+                    result.network, folder / WEIGHTS, class_names=data.class_names, image_size=data.image_size,
+                    mean=data.mean, std=data.std,
+                )  # fmt: skip
             made_by = environment(resolve_device(task.execution), task.execution)
             record = _record(task, metrics, made_by, started)
             store.finish(task.run.signature, record, result.history, weights=metrics["status"] == "done")

@@ -12,6 +12,7 @@ import torch
 
 import roadmap
 from roadmap.checks import RoadmapError
+from roadmap.data.sources import cores
 from roadmap.training.spec import Execution
 
 
@@ -32,6 +33,16 @@ def resolve_device(execution: Execution, precision: str = "32") -> torch.device:
     if precision == "16-mixed" and device.type == "cpu":
         raise RoadmapError("precision 16-mixed needs a GPU; on the CPU use 32 or bf16-mixed")
     return device
+
+
+def loader_workers(execution: Execution) -> int:
+    """Processes that load streamed images."""
+    return min(4, cores()) if execution.workers is None else execution.workers
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether this says that memory ran out; on the CPU torch has no class of its own for it."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def device_name(device: torch.device) -> str:

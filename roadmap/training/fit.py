@@ -18,10 +18,10 @@ import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
 from roadmap.data.batches import Batcher, seed_everything
-from roadmap.data.sources import ImageData, cores
+from roadmap.data.sources import ImageData
 from roadmap.files import whole_file
 from roadmap.network.model import RoadmapNet
-from roadmap.training.device import resolve_device
+from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.module import Classifier, DivergedError, Progress
 from roadmap.training.spec import Execution, RunSpec
 
@@ -127,10 +127,9 @@ def make_fit(
     seed_everything(run.seed)
     network = RoadmapNet(run.design)
     network.to(memory_format=torch.channels_last)
-    workers = min(4, cores()) if execution.workers is None else execution.workers
     if together and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    batcher = Batcher(data, run.recipe, run.seed, device, workers, rank, execution.processes)
+    batcher = Batcher(data, run.recipe, run.seed, device, loader_workers(execution), rank, execution.processes)
 
     def save() -> None:
         if rank == 0:
@@ -168,11 +167,6 @@ def make_fit(
         **options,
     )
     return module, trainer
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether this says that memory ran out; on the CPU torch has no class of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def _threads_of(checkpoint: Path) -> int | None:

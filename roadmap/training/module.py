@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 
 from roadmap.data.batches import EPOCH, Batch, Batcher, seed_everything
 from roadmap.recipes.recipe import Recipe
+from roadmap.training.evaluate import judge, logits_of
 
 #: Seconds between two reports of a running epoch.
 REPORT_INTERVAL = 0.5
@@ -52,11 +53,6 @@ class Watcher(Protocol):
     def epoch_ended(self, history: list[dict[str, Any]]) -> None: ...
     def wants_checkpoint(self) -> bool: ...
     def wants_stop(self) -> bool: ...
-
-
-def logits_of(network: nn.Module, images: Tensor) -> Tensor:
-    """Images (N, C, H, W) -> logits (N, classes) in float32."""
-    return network(images.contiguous(memory_format=torch.channels_last)).float()
 
 
 class Classifier(pl.LightningModule):
@@ -253,13 +249,9 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         images, labels = batch
-        logits = logits_of(self.tested_network, images)
-        ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
-        loss = cross_entropy(logits, labels, reduction="sum")
-        right = ranked[:, 0].sum()
-        last = right if self.ema is None else (logits_of(self.network, images).argmax(1) == labels).sum()
-        count = torch.tensor(len(labels), device=loss.device)
-        self._counts += torch.stack([right, ranked.sum(), loss, count, last]).to(self._counts)
+        _, counts = judge(logits_of(self.tested_network, images), labels)
+        last = counts[0] if self.ema is None else judge(logits_of(self.network, images), labels)[1][0]
+        self._counts += torch.cat([counts, last[None]]).to(self._counts)
 
     def on_validation_epoch_end(self) -> None:
         counts = self._counts.to(self.device)

@@ -13,7 +13,8 @@ import torch
 
 from roadmap.cost.measuring import peak_resident
 from roadmap.data.sources import ImageData
-from roadmap.training.fit import Watch, is_memory_error, make_fit
+from roadmap.training.device import is_memory_error
+from roadmap.training.fit import Watch, make_fit
 from roadmap.training.module import Classifier, DivergedError
 from roadmap.training.spec import Execution, RunSpec
 

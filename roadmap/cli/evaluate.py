@@ -1,0 +1,103 @@
+"""The command on trained weights: eval."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from roadmap.checks import RoadmapError
+from roadmap.cli.group import cli, print_table, printable
+from roadmap.cli.study import STORE_OPTION
+from roadmap.data import DATA_SETS
+from roadmap.files import write_text
+from roadmap.network.design import STEM_STRIDES
+from roadmap.rungs import REGIMES
+from roadmap.training.spec import PRECISIONS
+
+#: The confusion table is shown up to so many classes; of more, so many of the commonest confusions.
+SHOWN = 20
+
+
+@cli.command("eval")
+@click.argument("run_or_path", metavar="RUN_OR_CHECKPOINT")
+@click.option("--data", type=click.Choice(DATA_SETS), help="Data set to test on [default: the run's own].")
+@click.option("--data-dir", metavar="PATH", help="Folder where it lies.")
+@click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels [default: as trained].")
+@STORE_OPTION
+@click.option("--step", metavar="STEP", help="Network of a file that does not say it.")
+@click.option("--regime", type=click.Choice(list(REGIMES)), help="Its ladder [default: resnet50].")
+@click.option("--width", type=int, metavar="N", help="Base width of its ladder in channels [default: 64].")
+@click.option("--depth", type=float, metavar="X", help="Factor on the blocks of its stages [default: 1].")
+@click.option("--stem-stride", type=click.Choice([str(stride) for stride in STEM_STRIDES]),
+              help="What its stem divides the image by [default: 4].")  # fmt: skip
+@click.option("--batch-size", type=int, metavar="N", help="Images at a time [default: 256].")
+@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps [default: auto].")
+@click.option("--threads", type=int, metavar="N", help="CPU threads [default: the run's on its own data, else torch's "
+              "choice].")  # fmt: skip
+@click.option("--workers", type=int, metavar="N", help="Processes that load streamed images [default: up to 4].")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the network [default: as trained].")
+@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="Write the confusion table there, whole or not at all.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, as_json: bool, **options: Any) -> None:
+    """Test trained weights on a data set, at any resolution.
+
+    Accuracy, loss, accuracy by class, and which classes are taken for which. RUN_OR_CHECKPOINT is a run of the store,
+    by its signature or the beginning of it, or a file of weights: ours, timm's or the official layout. A file that does
+    not say what network it is for needs --step. Images are normalised as those that the network was trained on.
+
+    \b
+    roadmap eval 3f2a                                  a run again, on its own test images
+    roadmap eval 3f2a --data folder --data-dir PATH --image-size 64
+    roadmap eval convnext_tiny.pth --step separate_downsample --data imagenet --data-dir PATH
+    """
+    if table is not None and not table.parent.is_dir():
+        raise RoadmapError(f"{table} cannot be written: there is no folder {table.parent}")
+    from roadmap.study.trained import evaluate
+
+    result = evaluate(run_or_path, stem_stride=int(stem_stride) if stem_stride else None, **options)
+    if table is not None:
+        try:
+            write_text(table, result.confusion_csv())
+        except OSError as error:
+            raise RoadmapError(f"{table} cannot be written: {error.strerror}") from None
+        except UnicodeError:
+            raise RoadmapError(f"{table} cannot be written: a class has a name that is no Unicode text") from None
+    if as_json:
+        click.echo(json.dumps(result.to_dict(), indent=1))
+    else:
+        _print(result)
+
+
+def _print(result: Any) -> None:
+    click.echo(
+        f"{printable(result.weights)} on {result.data}: {result.images} images of {result.image_size} px, "
+        f"{len(result.class_names)} classes"
+    )
+    click.secho(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f}", bold=True)
+    click.echo()
+    names = [printable(name) for name in result.class_names]
+    print_table(
+        [
+            {"class": name, "images": facts["images"], "top-1 %": _per_cent(facts["top1"])}
+            for name, facts in zip(names, result.classes, strict=True)
+        ]
+    )
+    if len(names) <= SHOWN:
+        click.secho("\nconfusion: rows are true classes, columns the predicted ones", bold=True)
+        print_table(
+            [
+                {"": name, **dict(zip(names, row, strict=True))}
+                for name, row in zip(names, result.confusion, strict=True)
+            ]
+        )
+    elif mistakes := result.mistakes(SHOWN):
+        click.secho("\nthe commonest confusions", bold=True)
+        print_table([{name: printable(value) for name, value in row.items()} for row in mistakes])
+
+
+def _per_cent(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"

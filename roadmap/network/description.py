@@ -1,0 +1,73 @@
+"""What a weights file says of its own network, so that it is complete in itself. Needs neither torch nor timm."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from roadmap.checks import RoadmapError, check_int, check_known, check_number
+from roadmap.network.design import Design
+
+
+@dataclass(frozen=True)
+class Description:
+    """A trained network beside its weights: its ``design`` and, where known, the ``class_names`` in the order of its
+    outputs, the side of its training images in pixels, and by channel of RGB in 0..1 what they were normalised with.
+
+    Raises `RoadmapError` with one sentence for a value that cannot be.
+    """
+
+    design: Design
+    class_names: tuple[str, ...] | None = None
+    image_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        channels = self.design.in_channels
+        for name, length in (("class_names", self.design.num_classes), ("mean", channels), ("std", channels)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, (list, tuple)) or len(value) != length:
+                raise RoadmapError(f"{name} must be a list of {length}")
+            object.__setattr__(self, name, tuple(value))
+        if not all(isinstance(name, str) for name in self.class_names or ()):
+            raise RoadmapError("class_names must be text")
+        for number in self.mean or ():
+            check_number("mean", number, 0.0, 1.0)
+        for number in self.std or ():
+            check_number("std", number, 1e-6, 1.0)
+        if self.image_size is not None:
+            check_int("image_size", self.image_size, 1)
+
+    def to_text(self) -> str:
+        """JSON, the same for equal descriptions."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def parse_description(content: Any) -> Description:
+    """The description in plain values, as `Description.to_text` writes them; the ``design`` must name all its flags.
+
+    Raises `RoadmapError` for anything else.
+    """
+    if not isinstance(content, dict) or not isinstance(content.get("design"), dict):
+        raise RoadmapError("there is no design")
+    check_known("fact", content, [field.name for field in dataclasses.fields(Description)])
+    flags = [field.name for field in dataclasses.fields(Design)]
+    check_known("flag of the design", content["design"], flags)
+    for flag in flags:  # a default that has changed since must not stand in for what was trained
+        if flag not in content["design"]:
+            raise RoadmapError(f"its design lacks {flag}")
+    return Description(**content | {"design": Design(**content["design"])})
+
+
+def read_description(text: str) -> Description:
+    """The description in the JSON of `Description.to_text`. Raises `RoadmapError` for anything else."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RoadmapError("it is no JSON") from None
+    return parse_description(content)

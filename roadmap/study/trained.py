@@ -1,0 +1,244 @@
+"""Trained weights and what is known of them, from a run of the store or from a file; and their test on any data."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from roadmap.checks import RoadmapError, check_choice, check_int, check_known
+from roadmap.data.batches import TEST_BATCH
+from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
+from roadmap.network.description import Description, parse_description
+from roadmap.network.design import Design
+from roadmap.network.model import RoadmapNet
+from roadmap.network.weights import Weights, open_weights
+from roadmap.rungs import FULL_WIDTH, ladder
+from roadmap.study.store import DEFAULT_STORE, WEIGHTS, Entry, Store
+from roadmap.training.evaluate import Evaluation, evaluate_network
+from roadmap.training.spec import PRECISIONS, Execution
+
+#: Flags that the weights themselves tell, or that only a training heeds: two designs may differ in them.
+TOLD_BY_WEIGHTS = ("num_classes", "layer_scale", "stochastic_depth")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Weights, their name, which is a signature or a path, and what is known of the network.
+
+    Of a run also: how its own data is opened, that data's identity, and how it was tested there.
+    """
+
+    name: str
+    weights: Weights
+    description: Description
+    opened: dict[str, Any] = field(default_factory=dict)
+    identity: str | None = None
+    batch_size: int = TEST_BATCH
+    execution: Execution = Execution()
+    precision: str = "32"
+
+
+def evaluate(
+    run_or_path: str | os.PathLike,
+    data: str | None = None,
+    data_dir: str | os.PathLike | None = None,
+    image_size: int | None = None,
+    store: str | os.PathLike | None = None,
+    step: str | None = None,
+    regime: str | None = None,
+    width: int | None = None,
+    depth: float | None = None,
+    stem_stride: int | None = None,
+    batch_size: int | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    workers: int | None = None,
+    precision: str | None = None,
+) -> Evaluation:
+    """Test trained weights on a data set; ``roadmap eval`` from Python.
+
+    ``run_or_path`` is a run of the ``store``, by its signature or the beginning of it, or a file of weights that
+    `load_weights` reads. A run is tested on its own data unless ``data`` or ``data_dir`` name other images, and there
+    with its own threads, so that it meets its recorded result. ``image_size`` and ``precision`` are by default those of
+    the training. ``step`` names the network of a file that does not say it itself, with ``regime``, ``width``,
+    ``depth`` and ``stem_stride`` as in `Ladder.scaled`. Images are normalised as those that the network was trained on,
+    in doubt as ImageNet's. ``device``, ``threads`` and ``workers`` are those of an `Execution`.
+    Raises `RoadmapError` with one sentence where something asked for cannot be.
+    """
+    scale = {"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride}
+    asked = _design(step, {name: value for name, value in scale.items() if value is not None})
+    if batch_size is not None:
+        check_int("batch size", batch_size, 1, 1_000_000)
+    trained = _of_run(str(run_or_path), store, asked) if _names_run(run_or_path) else _of_file(run_or_path, asked)
+    precision = precision or trained.precision
+    check_choice("precision", precision, PRECISIONS)
+    own = trained.execution if data is None and data_dir is None else Execution()
+    execution = Execution(device or own.device, threads=own.threads if threads is None else threads, workers=workers)
+    network = _network(trained)
+    images = _open_data(trained, data, data_dir, image_size)
+    return evaluate_network(
+        network, _as_trained(images, trained), trained.name, batch_size or trained.batch_size, execution, precision
+    )
+
+
+# --- what is known of the weights
+
+
+def _names_run(text: str | os.PathLike) -> bool:
+    """Whether this is a signature or the beginning of one: a file of such a name is ``./3f2a``."""
+    if isinstance(text, str) and re.fullmatch("[0-9a-f]{1,16}", text):
+        return True
+    if not Path(text).is_file():
+        raise RoadmapError(f"'{text}' is neither a file nor a run, which is named by up to 16 digits of 0-9 and a-f")
+    return False
+
+
+def _design(step: str | None, scale: dict[str, Any]) -> Design | None:
+    """The design that was asked for, if one was."""
+    if step is None:
+        if scale:
+            raise RoadmapError(f"--{next(iter(scale)).replace('_', '-')} is for --step, which names the network")
+        return None
+    rungs = ladder(scale.get("regime", "resnet50"))
+    rung = rungs.scaled(
+        scale.get("width", FULL_WIDTH), scale.get("depth", 1.0), stem_stride=scale.get("stem_stride", 4)
+    )[step]
+    return rung.design
+
+
+def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Design | None) -> Trained:
+    store = Store(folder or DEFAULT_STORE)
+    store.check()
+    signature = store.find(beginning)
+    name = f"run {signature}"
+    if asked:
+        raise RoadmapError(f"{name} says itself which network it has: leave out --step")
+    entry = store.entry(signature)
+    record = _whole_record(store, signature, entry)
+    try:
+        run, data, made_by = record["run"], record["data"], record["environment"]
+        check_known("setting of the data", data["opened"], inspect.signature(open_data).parameters)
+        facts = {"design": run["design"], "image_size": run["image_size"], "class_names": data["classes"]}
+        return Trained(
+            name=signature,
+            weights=open_weights(store.path(signature) / WEIGHTS),
+            description=parse_description(facts | {"mean": data["mean"], "std": data["std"]}),
+            opened=dict(data["opened"]),
+            identity=run["data_fingerprint"],
+            batch_size=max(run["recipe"]["batch_size"] // run["recipe"].get("accumulate", 1), TEST_BATCH),
+            # sums in another order, on another device or by other threads, would be other bits
+            execution=Execution("cpu" if made_by["device"] == "cpu" else "auto", threads=made_by["threads"]),
+            precision=run["precision"],
+        )
+    except RoadmapError as error:
+        raise RoadmapError(f"{name}: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise RoadmapError(f"the record of {name} does not say how it is tested: {error}") from None
+
+
+def _whole_record(store: Store, signature: str, entry: Entry | None) -> dict[str, Any]:
+    """The record of a run that has weights, every byte of which is what was written. Raises `RoadmapError`."""
+    name = f"run {signature}"
+    if entry is None:
+        raise RoadmapError(f"{name} has just gone from {store.folder}")
+    if entry.status in ("damaged", "unreadable"):
+        raise RoadmapError(f"{name} is {entry.status}: {entry.reason}")
+    if entry.record is None or WEIGHTS not in entry.record["files"]:
+        why = f" ({' '.join(str(entry.reason).split())})" if entry.reason else ""
+        raise RoadmapError(f"{name} is {entry.status}{why} and has no weights to test")
+    problem = store.verify(signature)
+    if problem:
+        raise RoadmapError(f"{name} is damaged: {problem}")
+    return entry.record
+
+
+def _of_file(path: str | os.PathLike, asked: Design | None) -> Trained:
+    weights = open_weights(path)
+    description = weights.description()
+    if description is None:
+        if asked is None:
+            raise RoadmapError(f"{weights.where} does not say what network it is for: name it with --step")
+        description = Description(weights.completed(asked))
+    elif asked:
+        told = description.design
+        differing = [
+            flag.name
+            for flag in dataclasses.fields(Design)
+            if flag.name not in TOLD_BY_WEIGHTS and getattr(asked, flag.name) != getattr(told, flag.name)
+        ]
+        if differing:
+            flag = differing[0]
+            raise RoadmapError(
+                f"{weights.where} says that its network has {flag} {getattr(told, flag)}, "
+                f"but the one asked for has {getattr(asked, flag)}: leave out --step"
+            )
+    return Trained(weights.where.strip("'"), weights, description)
+
+
+def _network(trained: Trained) -> RoadmapNet:
+    """The network with its weights. Raises `RoadmapError` where they do not fit, before it fills the memory."""
+    design = trained.description.design
+    if design.in_channels != 3:
+        raise RoadmapError(f"{trained.name} takes images of {design.in_channels} channels, but images have 3")
+    with torch.device("meta"):
+        trained.weights.fitted(RoadmapNet(design))
+    network = RoadmapNet(design)
+    trained.weights.load_into(network)
+    return network
+
+
+# --- the images, as the network knows them
+
+
+def _open_data(
+    trained: Trained, name: str | None, folder: str | os.PathLike | None, image_size: int | None
+) -> ImageData:
+    """The data asked for, by default a run's own, which must be what it was."""
+    own = name is None and folder is None
+    if own and not trained.opened:
+        raise RoadmapError(f"say with --data on which images to test {trained.weights.where}")
+    settings: dict[str, Any] = dict(trained.opened) if name is None else {"name": name}
+    if folder is not None:
+        settings["directory"] = folder
+    size = image_size if image_size is not None else trained.description.image_size
+    if size is not None:
+        settings["image_size"] = size
+    data = open_data(**settings)
+    trained.description.design.feature_sizes(data.image_size)
+    if own and data.image_size == trained.description.image_size and data.identity != trained.identity:
+        raise RoadmapError(
+            f"the images of run {trained.name} are no longer those that it was trained on: "
+            "to test it on what is there now, name it with --data and --data-dir"
+        )
+    return data
+
+
+def _as_trained(data: ImageData, trained: Trained) -> ImageData:
+    """The data with the classes in the order of the network's outputs, and normalised as its training images were.
+
+    Raises `RoadmapError` where the classes are others.
+    """
+    known = trained.description
+    names = known.class_names or data.class_names
+    for missing, words in (
+        (sorted(set(names) - set(data.class_names)), f"{trained.name} tells apart is not in {data.name}"),
+        (sorted(set(data.class_names) - set(names)), f"{data.name} has is unknown to {trained.name}"),
+    ):
+        if missing:
+            raise RoadmapError(f"class {missing[0]!r} that {words}")
+    if len(names) != known.design.num_classes:
+        raise RoadmapError(
+            f"{data.name} has {len(names)} classes, but {trained.name} tells {known.design.num_classes} apart"
+        )
+    places = np.array([names.index(name) for name in data.class_names], dtype=np.int64)
+    test = dataclasses.replace(data.test, labels=places[data.test.labels])
+    mean, std = known.mean or IMAGENET_MEAN, known.std or IMAGENET_STD
+    return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std)

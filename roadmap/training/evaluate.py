@@ -1,0 +1,150 @@
+"""A trained network tested on a data set: the figures of the training's own test, and what it takes for what."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from roadmap.checks import RoadmapError
+from roadmap.data.batches import TEST_BATCH, Batcher
+from roadmap.data.sources import ImageData
+from roadmap.recipes.recipe import Recipe
+from roadmap.training.device import is_memory_error, loader_workers, resolve_device
+from roadmap.training.spec import Execution
+
+AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a network makes of the test images of a data set.
+
+    ``top1`` and ``top5`` are in per cent, ``loss`` is the mean cross-entropy. ``confusion``: int64 (C, C), images by
+    true class (row) and first guess (column), in the order of ``class_names``, which is the network's.
+    """
+
+    weights: str
+    data: str
+    image_size: int
+    device: str
+    precision: str
+    top1: float
+    top5: float
+    loss: float
+    class_names: tuple[str, ...]
+    confusion: np.ndarray
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return int(self.confusion.sum())
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """Name, number of images and top-1 in per cent of each class; None where it has no image."""
+        right, images = np.diag(self.confusion).tolist(), self.confusion.sum(1).tolist()
+        return [
+            {"class": name, "images": count, "top1": 100 * hits / count if count else None}
+            for name, hits, count in zip(self.class_names, right, images, strict=True)
+        ]
+
+    def mistakes(self, most: int) -> list[dict[str, Any]]:
+        """The commonest confusions, at ``most`` so many: true and predicted class, and on how many images."""
+        wrong = self.confusion - np.diag(np.diag(self.confusion))
+        places = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        pairs = [divmod(int(place), len(wrong)) for place in places]
+        return [
+            {"true": self.class_names[row], "predicted": self.class_names[column], "images": int(wrong[row, column])}
+            for row, column in pairs
+            if wrong[row, column]
+        ]
+
+    def confusion_csv(self) -> str:
+        """The confusion table as comma-separated values, with class names as first line and first column."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["true", *self.class_names])
+        writer.writerows(zip(self.class_names, *self.confusion.T.tolist(), strict=True))
+        return text.getvalue()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return facts | {
+            "class_names": list(self.class_names), "confusion": self.confusion.tolist(), "images": self.images,
+            "classes": self.classes,
+        }  # fmt: skip
+
+
+def logits_of(network: nn.Module, images: Tensor) -> Tensor:
+    """Images (N, 3, S, S) -> logits (N, C) in single precision."""
+    return network(images.contiguous(memory_format=torch.channels_last)).float()
+
+
+def judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(first guesses (N,), counts (4,): right at the first guess, among the first five, sum of losses, images)."""
+    guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    ranked = guesses == labels[:, None]
+    loss = cross_entropy(logits, labels, reduction="sum")
+    counts = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, torch.tensor(len(labels), device=loss.device)])
+    return guesses[:, 0], counts
+
+
+def evaluate_network(
+    network: nn.Module,
+    data: ImageData,
+    weights: str,
+    batch_size: int | None = None,
+    execution: Execution | None = None,
+    precision: str = "32",
+) -> Evaluation:
+    """Test a network on the test images of ``data``, normalised with its constants, as a training does at its end.
+
+    ``weights`` is what the result calls them; ``batch_size`` is by default a test's. The classes of the data are the
+    network's outputs, in their order. Raises `RoadmapError` where the device is not there or has not enough memory,
+    where an image cannot be read, and where the loss is no number.
+    """
+    execution = execution or Execution()
+    device = resolve_device(execution, precision)
+    if execution.threads:
+        torch.set_num_threads(execution.threads)
+    size = batch_size or TEST_BATCH
+    batcher = Batcher(data, Recipe("none"), seed=0, device=device, workers=loader_workers(execution))
+    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+    cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
+    guesses, totals = [], torch.zeros(4, dtype=torch.float64)
+    try:
+        with torch.inference_mode(), cast:
+            for images, labels in batcher.testing(size):
+                guessed, counts = judge(logits_of(network, images.to(device)), labels.to(device))
+                guesses.append(guessed.cpu())
+                totals += counts.cpu().double()
+    except RoadmapError as error:  # from a loader's process it comes with a traceback in its words
+        raise RoadmapError(str(error).rpartition("RoadmapError: ")[2].strip()) from None
+    except (MemoryError, RuntimeError) as error:
+        if not is_memory_error(error):
+            raise
+        raise RoadmapError(
+            f"batches of {size} images of {data.image_size} px do not fit into the memory of {device}: "
+            "give a smaller --batch-size"
+        ) from None
+    first, five, loss, count = totals.tolist()
+    if not math.isfinite(loss):
+        raise RoadmapError(f"the loss is {loss} at precision {precision}: these weights are no trained network's")
+    classes = len(data.class_names)
+    places = data.test.labels * classes + torch.cat(guesses).numpy()
+    return Evaluation(
+        weights=weights, data=data.name, image_size=data.image_size, device=str(device), precision=precision,
+        top1=100 * first / count, top5=100 * five / count, loss=loss / count, class_names=data.class_names,
+        confusion=np.bincount(places, minlength=classes**2).reshape(classes, classes),
+    )  # fmt: skip
