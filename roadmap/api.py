@@ -31,8 +31,8 @@ def run(
     given = {"study": study, "out": out, "store": store} | settings
     words = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
     folder = Path(out) if out else default_folder(spec)
-    return carry_out(prepare(spec), folder, Store(store or DEFAULT_STORE), PlainDisplay(), f"roadmap.run({words})",
-                     resume)  # fmt: skip
+    place = Store(store or DEFAULT_STORE)
+    return carry_out(prepare(spec, place), folder, place, PlainDisplay(), f"roadmap.run({words})", resume)
 
 
 def carry_out(

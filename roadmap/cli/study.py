@@ -21,7 +21,8 @@ def study_options(command: Any) -> Any:
     from roadmap.study.spec import StudySpec
 
     of_study = [field for field in dataclasses.fields(StudySpec) if field.metadata]
-    for field in reversed(of_study):
+    taken = {parameter.name for parameter in getattr(command, "__click_params__", [])}
+    for field in reversed([field for field in of_study if field.name not in taken]):
         default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
         default = " [default: 0,1,2]" if field.name == "seeds" else default
         command = _option(field, field.metadata["help"], default)(command)
@@ -65,15 +66,26 @@ STORE_OPTION = click.option(
 )  # fmt: skip
 
 
+RESUME_OPTION = click.option(
+    "--resume", is_flag=True, help="Only go on with a study that was begun in the output folder."
+)
+RETRAIN_OPTION = click.option(
+    "--retrain", type=click.Choice(["failed", "all"]), help="Forget the study's failed runs, or all, before."
+)
+DRY_RUN_OPTION = click.option(
+    "--dry-run", is_flag=True, help="Say what would run and what it would cost; start and write nothing."
+)
+
+
 @cli.command()
 @STUDY_ARGUMENT
 @study_options
 @OUT_OPTION
 @STORE_OPTION
-@click.option("--resume", is_flag=True, help="Only go on with a study that was begun in the output folder.")
-@click.option("--retrain", type=click.Choice(["failed", "all"]), help="Forget the study's failed runs, or all, before.")
+@RESUME_OPTION
+@RETRAIN_OPTION
 @click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
-@click.option("--dry-run", is_flag=True, help="Say what would run and what it would cost; start and write nothing.")
+@DRY_RUN_OPTION
 def run(
     study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
     dry_run: bool, **settings: Any,
@@ -88,13 +100,50 @@ def run(
     same command again goes on with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops
     at once.
     """
-    from roadmap.api import carry_out
-    from roadmap.study.display import make_display
-
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
         _print_plan(prepared, folder, place, measure=False)
-        return
+    else:
+        _carry_out(prepared, folder, place, resume, retrain, paper)
+
+
+@cli.command()
+@study_options
+@click.argument("start_from", metavar="RUN_OR_CHECKPOINT")
+@OUT_OPTION
+@STORE_OPTION
+@RESUME_OPTION
+@RETRAIN_OPTION
+@DRY_RUN_OPTION
+def finetune(
+    start_from: str, out: Path | None, store: Path | None, resume: bool, retrain: str | None, dry_run: bool,
+    **settings: Any,
+) -> None:  # fmt: skip
+    """Train a network further: on other images, at another resolution, with another classifier.
+
+    RUN_OR_CHECKPOINT is a run of the store, by its signature or the beginning of it, or a file of weights: ours, timm's
+    or the official layout. Where a file does not say what network it is for, --only STEP names it, with --regime,
+    --width, --depth and --stem-stride. Where the classes are the same the classifier goes on, else it begins anew. One
+    seed, and recipe finetune-1k, unless --seeds and --recipe say otherwise. The runs are in the store as any others.
+
+    \b
+    roadmap finetune 3f2a --recipe finetune-384 --data imagenet --data-dir PATH
+    roadmap finetune convnext_tiny.pth --only separate_downsample --data folder --data-dir PATH --epochs 10
+    """
+    prepared, folder, place = _prepare(None, out, store, {**settings, "start_from": start_from}, seeds=1)
+    if dry_run:
+        _print_plan(prepared, folder, place, measure=False)
+    else:
+        _carry_out(prepared, folder, place, resume, retrain)
+
+
+def _carry_out(
+    prepared: Any, folder: Path, place: Any, resume: bool, retrain: str | None, paper: bool = False
+) -> None:  # fmt: skip
+    """Train a study, say where its results are, and exit with 1 where runs failed."""
+    from roadmap.api import carry_out
+    from roadmap.study.display import make_display
+
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
         command = shlex.join(["roadmap", *sys.argv[1:]])
@@ -114,7 +163,9 @@ def run(
         sys.exit(1)
 
 
-def _prepare(study: Path | None, out: Path | None, store: Path | None, settings: dict[str, Any]) -> Any:
+def _prepare(
+    study: Path | None, out: Path | None, store: Path | None, settings: dict[str, Any], **defaults: Any
+) -> Any:
     """(prepared study, its folder, its store) from the options of a command."""
     from roadmap.study.runner import default_folder, prepare
     from roadmap.study.spec import load_spec
@@ -124,8 +175,9 @@ def _prepare(study: Path | None, out: Path | None, store: Path | None, settings:
     given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
     if "only" in given:
         given["only"] = ",".join(given["only"])
-    spec = load_spec(study, **given)
-    return prepare(spec), out or default_folder(spec), Store(store or DEFAULT_STORE)
+    spec = load_spec(study, **(defaults | given))
+    place = Store(store or DEFAULT_STORE)
+    return prepare(spec, place), out or default_folder(spec), place
 
 
 def _without_retrain(words: list[str]) -> list[str]:

@@ -64,7 +64,8 @@ def reproduce(
     }  # fmt: skip
     if data_dir is not None:
         settings["data_dir"] = data_dir
-    study = prepare(load_spec(**settings), lambda spec, data: [run])
+    initial = record["origin"].get("initial")
+    study = prepare(load_spec(**settings), plan=lambda spec, data: [run], initial=Path(initial) if initial else None)
     if study.data.identity != run.data_fingerprint:
         raise RoadmapError(
             f"the images are not those that run {signature} was trained on ({len(study.data.train)} training and "

@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from roadmap.processes import SIGNALS, in_clean_process, prepare_processes
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
 from roadmap.study.engines import Engine
+from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.folder import StudyFolder
 from roadmap.study.spec import StudySpec, plan
 from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
@@ -42,8 +44,8 @@ class Stopped(KeyboardInterrupt):  # noqa: N818  (as KeyboardInterrupt)
 
 @dataclass(frozen=True)
 class Prepared:
-    """A study that has been looked at and can start: its opened data, its runs, what each step costs, and the device
-    with its name."""
+    """A study that has been looked at and can start: its opened data, its runs, what each step costs, the device with
+    its name, and the file of the weights that its runs start from, if they do."""
 
     spec: StudySpec
     data: ImageData
@@ -51,6 +53,7 @@ class Prepared:
     costs: dict[str, Cost]
     device: str
     device_name: str
+    initial: Path | None = None
 
     def cost(self, run: RunSpec) -> Cost:
         """The counted cost of a run's network."""
@@ -68,6 +71,7 @@ class Prepared:
             run=run,
             store=str(store.folder.absolute()),
             execution=self.spec.execution,
+            initial=None if self.initial is None else str(self.initial),
             cost={
                 "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
                 "macs_by_operator": cost.macs_by_operator,
@@ -87,8 +91,16 @@ class Prepared:
         )  # fmt: skip
 
 
-def prepare(spec: StudySpec, plan: Callable[[StudySpec, ImageData], list[RunSpec]] = plan) -> Prepared:
-    """Open the data, resolve every run of the ``plan`` and count its cost. Writes nothing; raises `RoadmapError`."""
+def prepare(
+    spec: StudySpec,
+    store: Store | None = None,
+    plan: Callable[[StudySpec, ImageData], list[RunSpec]] = plan,
+    initial: Path | None = None,
+) -> Prepared:
+    """Open the data, resolve every run of the ``plan`` and count its cost. Writes nothing; raises `RoadmapError`.
+
+    ``store`` is where a study that starts from a run finds it; ``initial`` a file that the runs of a plan start from.
+    """
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.data.sources import open_data
     from roadmap.study.engines import check_engine
@@ -96,12 +108,15 @@ def prepare(spec: StudySpec, plan: Callable[[StudySpec, ImageData], list[RunSpec
 
     check_logger(spec.logger)
     check_engine(spec)
+    if spec.start_from and initial is None:
+        start = in_clean_process(find_start, spec, (store or Store(DEFAULT_STORE)).folder)
+        plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
     runs = plan(spec, data)
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
-    return Prepared(spec, data, runs, costs, device, name)
+    return Prepared(spec, data, runs, costs, device, name, initial)
 
 
 def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, str, dict[str, Cost]]:
@@ -178,7 +193,12 @@ class _Round:
     ) -> None:  # fmt: skip
         self.study, self.folder, self.store, self.engine, self.display = study, folder, store, engine, display
         self.measured = measured
-        self.origin = {"command": command, "engine": study.spec.engine, **code_record()}
+        self.origin = {
+            "command": command,
+            "engine": study.spec.engine,
+            **code_record(),
+            "initial": study.initial and str(study.initial),
+        }
         self.log_folder = str((folder.folder / "logs").absolute())
         self.waiting: deque[RunSpec] = deque()
         self.alone: deque[RunSpec] = deque()  # to be tried again with nothing beside them

@@ -64,6 +64,8 @@ class StudySpec:
     download: bool = setting("fetch the data set into --data-dir if it is not there", False)
     loading: str = setting("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
     image_size: int | None = setting("side of the images in pixels [default: the data set's]", metavar="PIXELS")
+    start_from: str | None = setting("train this network further: a run, or a file of weights, whose network --only "
+                                     "names where it does not say it", metavar="RUN|FILE")  # fmt: skip
     recipe: str | None = setting("training recipe, by name or .yaml file [default: by image size]", metavar="RECIPE")
     seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
     epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
@@ -124,6 +126,13 @@ class StudySpec:
             raise RoadmapError(
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
             )
+        if self.start_from is not None:
+            check_text("start_from", self.start_from)
+            if self.from_ or self.upto or self.roads or len(self.only) > 1:
+                raise RoadmapError(
+                    "a study that starts from trained weights trains one network: leave out --from, --upto and "
+                    "--roads, and name one step at most with --only"
+                )
         for name in ("roads", "download", "compile", "deterministic"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
@@ -203,6 +212,8 @@ class StudySpec:
         """Name of the study, and of its folder: the given one, or what is trained, on what."""
         if self.name:
             return self.name
+        if self.start_from:
+            return f"{self.data}-from-{Path(self.start_from).stem}"
         steps = "+".join(self.only) if self.only else f"{self.rungs[0].name}-to-{self.rungs[-1].name}"
         prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
         return steps if self.data == "embedded" and not prefix else f"{prefix}{self.data}-{steps}"
@@ -272,7 +283,7 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
     for asked in spec.rungs:
         rung = rungs[asked.name]
         rung.design.feature_sizes(data.image_size)
-        recipe = _recipe(classic if rung.classic_recipe else modern, spec, len(data.train))
+        recipe = study_recipe(classic if rung.classic_recipe else modern, spec, len(data.train))
         rate = recipe.drop_rate(spec.regime, REGIMES[spec.regime].stochastic_depth)
         common: dict[str, Any] = {
             "regime": spec.regime, "step": rung.name, "adopted": rung.adopted, "width": scale.width,
@@ -300,7 +311,7 @@ def steps_of(runs: Sequence[RunSpec]) -> list[str]:
     return list(dict.fromkeys(run.step for run in runs))
 
 
-def _recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
+def study_recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
     """The recipe with the study's own settings, and with batches that suit the number of training images."""
     parts = spec.recipe_settings.get("accumulate", recipe.accumulate)
     check_int("accumulate", parts, 1, 100_000)

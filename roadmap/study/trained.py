@@ -20,25 +20,30 @@ from roadmap.network.description import Description, parse_description
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import Weights, open_weights
-from roadmap.rungs import FULL_WIDTH, ladder
+from roadmap.rungs import FULL_WIDTH, Rung, ladder
 from roadmap.study.store import DEFAULT_STORE, WEIGHTS, Entry, Store
 from roadmap.training.evaluate import Evaluation, evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Flags that the weights themselves tell, or that only a training heeds: two designs may differ in them.
 TOLD_BY_WEIGHTS = ("num_classes", "layer_scale", "stochastic_depth")
+#: Flags of a network's size, in which a rung may be scaled.
+SIZES = ("blocks", "widths", "stem_stride", "in_channels")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights, their name, which is a signature or a path, and what is known of the network.
+    """Weights, their name, which is a signature or a path, and what is known of the network. ``labels``: the rung that
+    it stands for, as in a `RunSpec`.
 
     Of a run also: how its own data is opened, that data's identity, and how it was tested there.
     """
 
     name: str
+    path: Path
     weights: Weights
     description: Description
+    labels: dict[str, Any]
     opened: dict[str, Any] = field(default_factory=dict)
     identity: str | None = None
     batch_size: int = TEST_BATCH
@@ -74,10 +79,10 @@ def evaluate(
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     scale = {"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride}
-    asked = _design(step, {name: value for name, value in scale.items() if value is not None})
     if batch_size is not None:
         check_int("batch size", batch_size, 1, 1_000_000)
-    trained = _of_run(str(run_or_path), store, asked) if _names_run(run_or_path) else _of_file(run_or_path, asked)
+    given = {name: value for name, value in scale.items() if value is not None}
+    trained = find_trained(run_or_path, store, step, given)
     precision = precision or trained.precision
     check_choice("precision", precision, PRECISIONS)
     own = trained.execution if data is None and data_dir is None else Execution()
@@ -92,6 +97,16 @@ def evaluate(
 # --- what is known of the weights
 
 
+def find_trained(
+    run_or_path: str | os.PathLike, store: str | os.PathLike | None, step: str | None, scale: dict[str, Any]
+) -> Trained:
+    """A run of the store or a file, read; ``step`` and ``scale`` name the network of a file. Raises `RoadmapError`."""
+    asked = _rung(step, scale)
+    if _names_run(run_or_path):
+        return _of_run(str(run_or_path), store, asked)
+    return _of_file(run_or_path, asked, scale)
+
+
 def _names_run(text: str | os.PathLike) -> bool:
     """Whether this is a signature or the beginning of one: a file of such a name is ``./3f2a``."""
     if isinstance(text, str) and re.fullmatch("[0-9a-f]{1,16}", text):
@@ -101,20 +116,36 @@ def _names_run(text: str | os.PathLike) -> bool:
     return False
 
 
-def _design(step: str | None, scale: dict[str, Any]) -> Design | None:
-    """The design that was asked for, if one was."""
+def _rung(step: str | None, scale: dict[str, Any]) -> Rung | None:
+    """The rung that was asked for, if one was."""
     if step is None:
         if scale:
             raise RoadmapError(f"--{next(iter(scale)).replace('_', '-')} is for --step, which names the network")
         return None
     rungs = ladder(scale.get("regime", "resnet50"))
-    rung = rungs.scaled(
+    return rungs.scaled(
         scale.get("width", FULL_WIDTH), scale.get("depth", 1.0), stem_stride=scale.get("stem_stride", 4)
     )[step]
-    return rung.design
 
 
-def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Design | None) -> Trained:
+def _labels(rung: Rung, scale: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "regime": scale.get("regime", "resnet50"), "step": rung.name, "adopted": rung.adopted,
+        "width": scale.get("width", FULL_WIDTH), "depth": scale.get("depth", 1.0),
+    }  # fmt: skip
+
+
+def _like(design: Design) -> Rung:
+    """The last rung that differs from this design in size alone, else the last."""
+
+    def choices(of: Design) -> dict[str, Any]:
+        return {name: value for name, value in vars(of).items() if name not in (*SIZES, *TOLD_BY_WEIGHTS)}
+
+    rungs = list(ladder())
+    return next((rung for rung in reversed(rungs) if choices(rung.design) == choices(design)), rungs[-1])
+
+
+def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None) -> Trained:
     store = Store(folder or DEFAULT_STORE)
     store.check()
     signature = store.find(beginning)
@@ -129,6 +160,8 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Design | No
         facts = {"design": run["design"], "image_size": run["image_size"], "class_names": data["classes"]}
         return Trained(
             name=signature,
+            path=store.path(signature) / WEIGHTS,
+            labels={name: run[name] for name in ("regime", "step", "adopted", "width", "depth")},
             weights=open_weights(store.path(signature) / WEIGHTS),
             description=parse_description(facts | {"mean": data["mean"], "std": data["std"]}),
             opened=dict(data["opened"]),
@@ -160,27 +193,28 @@ def _whole_record(store: Store, signature: str, entry: Entry | None) -> dict[str
     return entry.record
 
 
-def _of_file(path: str | os.PathLike, asked: Design | None) -> Trained:
+def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any]) -> Trained:
     weights = open_weights(path)
     description = weights.description()
     if description is None:
         if asked is None:
             raise RoadmapError(f"{weights.where} does not say what network it is for: name it with --step")
-        description = Description(weights.completed(asked))
+        description = Description(weights.completed(asked.design))
     elif asked:
         told = description.design
         differing = [
             flag.name
             for flag in dataclasses.fields(Design)
-            if flag.name not in TOLD_BY_WEIGHTS and getattr(asked, flag.name) != getattr(told, flag.name)
+            if flag.name not in TOLD_BY_WEIGHTS and getattr(asked.design, flag.name) != getattr(told, flag.name)
         ]
         if differing:
             flag = differing[0]
             raise RoadmapError(
                 f"{weights.where} says that its network has {flag} {getattr(told, flag)}, "
-                f"but the one asked for has {getattr(asked, flag)}: leave out --step"
+                f"but the one asked for has {getattr(asked.design, flag)}: leave out --step"
             )
-    return Trained(weights.where.strip("'"), weights, description)
+    labels = _labels(asked or _like(description.design), scale)
+    return Trained(weights.where.strip("'"), Path(path), weights, description, labels)
 
 
 def _network(trained: Trained) -> RoadmapNet:

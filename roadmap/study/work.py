@@ -26,8 +26,8 @@ _PATIENCE = 1.0
 class Task:
     """A run with all that whoever carries it out must know, as plain values.
 
-    ``cost``, ``facts`` (labels and data), ``origin`` go into the run's record. ``logger``: a name of `LOGGERS`, whose
-    logs go to ``log_folder`` under the name of the ``study``.
+    ``initial``: file of the weights that it starts from. ``cost``, ``facts`` (labels and data), ``origin`` go into the
+    run's record. ``logger``: a name of `LOGGERS`, whose logs go to ``log_folder`` under the name of the ``study``.
     """
 
     run: RunSpec
@@ -35,6 +35,7 @@ class Task:
     execution: Execution
     cost: dict[str, Any]
     facts: dict[str, dict[str, Any]]
+    initial: str | None = None
     origin: dict[str, Any] = field(default_factory=dict)
     logger: str | None = None
     log_folder: str = ""
@@ -82,7 +83,7 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
     watch = metrics = None
     try:
         watch = _make_watch(task, store, first)
-        result = fit_run(task.run, data, folder, task.execution, watch)
+        result = fit_run(task.run, data, folder, task.execution, watch, Path(task.initial) if task.initial else None)
         if first:
             # A loss that was no number will be none again: the same seed draws the same numbers.
             metrics = {**result.metrics, "retry": False}

@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
+from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import ImageData
 from roadmap.files import whole_file
@@ -24,6 +25,7 @@ from roadmap.network.model import RoadmapNet
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.module import Classifier, DivergedError, Progress
 from roadmap.training.spec import Execution, RunSpec
+from roadmap.training.start import StartingWeights
 
 #: A checkpoint is written at the first end of an epoch (but the last) after so many seconds.
 CHECKPOINT_INTERVAL = 10.0
@@ -62,20 +64,26 @@ class RunResult:
 
 
 def fit_run(
-    run: RunSpec, data: ImageData, folder: Path, execution: Execution | None = None, watch: Watch | None = None
+    run: RunSpec,
+    data: ImageData,
+    folder: Path,
+    execution: Execution | None = None,
+    watch: Watch | None = None,
+    initial: Path | None = None,
 ) -> RunResult:
     """Train one network, and test it: its result is what the test after the last epoch says.
 
     ``folder`` takes the checkpoint of the running epoch; a run that finds one there continues from it, with as many
     threads as it was begun with, and ends with the same weights as a run that was never stopped. A loss that is no
-    number ends the run with status ``failed``. Raises `StoppedError` when ``watch`` wanted it to stop, `MemoryError`
+    number ends the run with status ``failed``. ``initial``: file of the weights that it starts from, where its spec
+    names some. Raises `StoppedError` when ``watch`` wanted it to stop, `MemoryError`
     when the device has not enough, and `RoadmapError` where the execution cannot be.
     """
     started = time.perf_counter()
     execution = execution or Execution()
     checkpoint = folder / CHECKPOINT
     threads = _threads_of(checkpoint)
-    module, trainer = make_fit(run, data, folder, execution, watch or Watch(), threads=threads)
+    module, trainer = make_fit(run, data, folder, execution, watch or Watch(), threads, initial)
     metrics: dict[str, Any] = {"status": "done", "reason": None, "last_top1": None}
     try:
         trainer.fit(module, ckpt_path=checkpoint if threads else None, weights_only=True)
@@ -113,9 +121,14 @@ def make_fit(
     execution: Execution,
     watch: Watch,
     threads: int | None = None,
+    initial: Path | None = None,
     kind: Callable[..., Classifier] = Classifier,
 ) -> tuple[Any, pl.Trainer]:
-    """The LightningModule of a run and the Trainer that fits it. Raises `RoadmapError` where it cannot be executed."""
+    """The LightningModule of a run and the Trainer that fits it. Raises `RoadmapError` where it cannot be executed.
+
+    ``threads`` are those of the checkpoint that it goes on with; None: it begins, from ``initial`` if its spec says so.
+    """
+    begins = threads is None
     device = resolve_device(execution, run.precision)
     threads = threads or execution.threads
     if threads:
@@ -126,6 +139,10 @@ def make_fit(
     execution.check_shares(run, device.type)
     seed_everything(run.seed)
     network = RoadmapNet(run.design)
+    if run.initial and begins:
+        if initial is None:
+            raise RoadmapError("this run starts from trained weights, and no file says where those are")
+        StartingWeights(initial, run.design).load_into(network, run.initial, run.recipe.head_scale)
     network.to(memory_format=torch.channels_last)
     if together and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

@@ -32,7 +32,7 @@ WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
         "ema": None,
         "ema_warmup": False,
     },
-    "run": {},
+    "run": {"initial": None},
 }
 
 
@@ -41,7 +41,8 @@ class RunSpec:
     """What has to be trained: a design and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
-    ``depth`` (factor on the blocks) how the ladder was scaled; they are labels. ``data_fingerprint`` names the images.
+    ``depth`` (factor on the blocks) how the ladder was scaled; they are labels. ``data_fingerprint`` names the images,
+    and ``initial`` the weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
     """
 
     regime: str
@@ -56,6 +57,7 @@ class RunSpec:
     image_size: int
     seed: int
     precision: str = "32"
+    initial: str | None = None
 
     @property
     def signature(self) -> str:
@@ -71,6 +73,7 @@ class RunSpec:
             "image_size": self.image_size,
             "seed": self.seed,
             "precision": self.precision,
+            **_known_of_old("run", {"initial": self.initial}),
         }
         return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
 

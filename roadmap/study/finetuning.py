@@ -1,0 +1,73 @@
+"""Studies that start from trained weights: one network, trained further on other images or at another resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from roadmap.network.design import Design
+from roadmap.recipes.recipe import load_recipe
+from roadmap.rungs import REGIMES
+from roadmap.study.spec import StudySpec, study_recipe
+from roadmap.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    from roadmap.data.sources import ImageData
+
+#: The recipe where a study says nothing.
+RECIPE = "finetune-1k"
+
+
+@dataclass(frozen=True)
+class Start:
+    """Trained weights in a file, as plain values: the ``design`` and labels of their network, its classes where known,
+    and the digests of all of them and of all but the classifier."""
+
+    path: Path
+    design: Design
+    class_names: tuple[str, ...] | None
+    labels: dict[str, Any]
+    whole: str
+    without_classifier: str
+
+
+def find_start(spec: StudySpec, store: Path) -> Start:
+    """What a study's ``start_from`` names: a run of the store, or a file of weights, whose network ``only`` names where
+    the file does not, with ``regime``, ``width``, ``depth`` and ``stem_stride``. Raises `RoadmapError`."""
+    from roadmap.study.trained import find_trained
+    from roadmap.training.start import StartingWeights
+
+    assert spec.start_from is not None
+    scale = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride") if getattr(spec, name) is not None}
+    if spec.only:
+        scale["regime"] = spec.regime
+    trained = find_trained(spec.start_from, store, spec.only[0] if spec.only else None, scale)
+    weights = StartingWeights(trained.path, trained.description.design)
+    return Start(
+        path=trained.path.absolute(),
+        design=trained.description.design,
+        class_names=trained.description.class_names,
+        labels=trained.labels,
+        whole=weights.digest(classifier=True),
+        without_classifier=weights.digest(classifier=False),
+    )
+
+
+def plan_finetuning(spec: StudySpec, data: ImageData, start: Start) -> list[RunSpec]:
+    """The runs that train these weights further, one a seed.
+
+    Where the classes are the same, in the same order (or as many, where those of the weights are not known), the
+    classifier goes on, too; else it begins anew.
+    """
+    start.design.feature_sizes(data.image_size)
+    recipe = study_recipe(load_recipe(spec.recipe or RECIPE), spec, len(data.train))
+    rate = recipe.drop_rate(start.labels["regime"], REGIMES[start.labels["regime"]].stochastic_depth)
+    classes = len(data.class_names)
+    same = start.class_names == data.class_names if start.class_names else start.design.num_classes == classes
+    common: dict[str, Any] = start.labels | {
+        "design": start.design.replace(num_classes=classes, stochastic_depth=rate), "recipe": recipe,
+        "data": data.name, "data_fingerprint": data.identity, "image_size": data.image_size,
+        "precision": spec.precision, "initial": start.whole if same else start.without_classifier,
+    }  # fmt: skip
+    return [RunSpec(seed=seed, **common) for seed in spec.seeds]

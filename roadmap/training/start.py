@@ -1,0 +1,58 @@
+"""Weights that a training starts from: those of another network, all or all but the classifier."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from roadmap.checks import RoadmapError
+from roadmap.network.design import Design
+from roadmap.network.model import RoadmapNet
+from roadmap.network.weights import open_weights
+
+CLASSIFIER = "head.fc."
+
+
+class StartingWeights:
+    """The weights in a file for a network of this ``design``, whose number of classes may be another.
+
+    Raises `RoadmapError` where the file cannot be read or the weights do not fit.
+    """
+
+    def __init__(self, path: Path, design: Design) -> None:
+        self.path = path
+        self._weights = open_weights(path)
+        self._design = self._weights.completed(design)
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        with torch.device("meta"):
+            network = RoadmapNet(self._design)
+        return self._weights.fitted(network)
+
+    def digest(self, classifier: bool) -> str:
+        """16 hexadecimal digits that name the weights that are taken over, with or without the ``classifier``."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self._taken(classifier).items()):
+            digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.float().contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def load_into(self, network: RoadmapNet, digest: str, head_scale: float | None) -> None:
+        """Load those weights that ``digest`` names. A classifier that is not among them stays fresh, its weights times
+        ``head_scale``. Raises `RoadmapError` where the file holds others by now.
+        """
+        classifier = self._design.num_classes == network.num_classes and digest == self.digest(classifier=True)
+        if not classifier and digest != self.digest(classifier=False):
+            raise RoadmapError(f"'{self.path}' no longer holds the weights that this run starts from")
+        network.load_state_dict(self._taken(classifier), strict=False)
+        if not classifier and head_scale is not None:
+            with torch.no_grad():
+                for parameter in network.get_classifier().parameters():
+                    parameter.mul_(head_scale)
+
+    def _taken(self, classifier: bool) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self._tensors.items() if classifier or not name.startswith(CLASSIFIER)}
