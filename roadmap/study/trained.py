@@ -20,7 +20,7 @@ from roadmap.network.description import Description, parse_description
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import Weights, open_weights
-from roadmap.rungs import FULL_WIDTH, ladder
+from roadmap.rungs import ladder
 from roadmap.study.store import DEFAULT_STORE, WEIGHTS, Entry, Store
 from roadmap.training.evaluate import Evaluation, evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
@@ -107,11 +107,8 @@ def _design(step: str | None, scale: dict[str, Any]) -> Design | None:
         if scale:
             raise RoadmapError(f"--{next(iter(scale)).replace('_', '-')} is for --step, which names the network")
         return None
-    rungs = ladder(scale.get("regime", "resnet50"))
-    rung = rungs.scaled(
-        scale.get("width", FULL_WIDTH), scale.get("depth", 1.0), stem_stride=scale.get("stem_stride", 4)
-    )[step]
-    return rung.design
+    regime = scale.pop("regime", "resnet50")
+    return ladder(regime).scaled(**scale)[step].design
 
 
 def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Design | None) -> Trained:
@@ -180,7 +177,7 @@ def _of_file(path: str | os.PathLike, asked: Design | None) -> Trained:
                 f"{weights.where} says that its network has {flag} {getattr(told, flag)}, "
                 f"but the one asked for has {getattr(asked, flag)}: leave out --step"
             )
-    return Trained(weights.where.strip("'"), weights, description)
+    return Trained(os.fspath(path), weights, description)
 
 
 def _network(trained: Trained) -> RoadmapNet:
