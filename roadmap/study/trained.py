@@ -122,10 +122,8 @@ def _rung(step: str | None, scale: dict[str, Any]) -> Rung | None:
         if scale:
             raise RoadmapError(f"--{next(iter(scale)).replace('_', '-')} is for --step, which names the network")
         return None
-    rungs = ladder(scale.get("regime", "resnet50"))
-    return rungs.scaled(
-        scale.get("width", FULL_WIDTH), scale.get("depth", 1.0), stem_stride=scale.get("stem_stride", 4)
-    )[step]
+    size = {name: value for name, value in scale.items() if name != "regime"}
+    return ladder(scale.get("regime", "resnet50")).scaled(**size)[step]
 
 
 def _labels(rung: Rung, scale: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any])
                 f"but the one asked for has {getattr(asked.design, flag)}: leave out --step"
             )
     labels = _labels(asked or _like(description.design), scale)
-    return Trained(weights.where.strip("'"), Path(path), weights, description, labels)
+    return Trained(os.fspath(path), Path(path), weights, description, labels)
 
 
 def _network(trained: Trained) -> RoadmapNet:
