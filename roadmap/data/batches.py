@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from roadmap.data.sources import ImageData, Split, fit
+from roadmap.data.images import fit
+from roadmap.data.sources import ImageData, Split
 from roadmap.recipes.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]

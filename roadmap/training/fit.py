@@ -18,7 +18,8 @@ import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
 
 from roadmap.data.batches import Batcher, seed_everything
-from roadmap.data.sources import ImageData, cores
+from roadmap.data.images import cores
+from roadmap.data.sources import ImageData
 from roadmap.files import whole_file
 from roadmap.network.model import RoadmapNet
 from roadmap.training.device import resolve_device
