@@ -31,8 +31,10 @@ def run(
     given = {"study": study, "out": out, "store": store} | settings
     words = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
     folder = Path(out) if out else default_folder(spec)
-    return carry_out(prepare(spec), folder, Store(store or DEFAULT_STORE), PlainDisplay(), f"roadmap.run({words})",
-                     resume)  # fmt: skip
+    prepared, display = prepare(spec), PlainDisplay()
+    for remark in prepared.data.remarks:
+        display.say(remark)
+    return carry_out(prepared, folder, Store(store or DEFAULT_STORE), display, f"roadmap.run({words})", resume)
 
 
 def carry_out(

@@ -112,7 +112,10 @@ def _prepare(study: Path | None, out: Path | None, store: Path | None, settings:
     if "only" in given:
         given["only"] = ",".join(given["only"])
     spec = load_spec(study, **given)
-    return prepare(spec), out or default_folder(spec), Store(store or DEFAULT_STORE)
+    prepared = prepare(spec)
+    for remark in prepared.data.remarks:
+        click.echo(remark, err=True)
+    return prepared, out or default_folder(spec), Store(store or DEFAULT_STORE)
 
 
 def _without_retrain(words: list[str]) -> list[str]:

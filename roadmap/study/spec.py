@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
-from roadmap.data import DATA_SETS, LOADINGS
+from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
 from roadmap.recipes.recipe import Recipe, load_recipe
@@ -63,10 +63,14 @@ class StudySpec:
     upto: str | None = setting("last rung to train [default: the end]", metavar="STEP")
     only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP")
     roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
-    data: str = setting("data set", "embedded", choices=DATA_SETS)
-    data_dir: str | None = setting("folder where the data set lies", metavar="PATH")
+    data: str = setting(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME of a Hugging Face one", "embedded",
+                        metavar="NAME")  # fmt: skip
+    data_dir: str | None = setting("folder where the data set lies; of a Hugging Face one, its cache", metavar="PATH")
     download: bool = setting("fetch the data set into --data-dir if it is not there", False)
     loading: str = setting("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
+    skip_corrupt: bool = setting(
+        "decode every image once before the start and leave out those that cannot be read", False
+    )
     image_size: int | None = setting("side of the images in pixels [default: the data set's]", metavar="PIXELS")
     recipe: str | None = setting("training recipe, by name or .yaml file [default: by image size]", metavar="RECIPE")
     seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
@@ -114,7 +118,7 @@ class StudySpec:
             object.__setattr__(self, "precision", "32")
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         check_choice("regime", self.regime, REGIMES)
-        check_choice("data", self.data, DATA_SETS)
+        check_data(self.data)
         check_choice("loading", self.loading, LOADINGS)
         check_choice("precision", self.precision, PRECISIONS)
         if not isinstance(self.only, (list, tuple)) or not all(isinstance(name, str) for name in self.only):
@@ -124,7 +128,7 @@ class StudySpec:
             raise RoadmapError(
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
             )
-        for name in ("roads", "download", "compile"):
+        for name in ("roads", "download", "skip_corrupt", "compile"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
             if getattr(self, name) is not None:
@@ -174,7 +178,7 @@ class StudySpec:
         """How the data set is opened: the arguments of `open_data`."""
         return {
             "name": self.data, "directory": self.data_dir, "image_size": self.image_size, "download": self.download,
-            "loading": self.loading,
+            "loading": self.loading, "skip_corrupt": self.skip_corrupt,
         }  # fmt: skip
 
     @property
@@ -204,7 +208,8 @@ class StudySpec:
             return self.name
         steps = "+".join(self.only) if self.only else f"{self.rungs[0].name}-to-{self.rungs[-1].name}"
         prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
-        return steps if self.data == "embedded" and not prefix else f"{prefix}{self.data}-{steps}"
+        data = re.sub(r"[^\w.+-]+", "-", self.data)  # of names with slashes
+        return steps if self.data == "embedded" and not prefix else f"{prefix}{data}-{steps}"
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
