@@ -112,12 +112,13 @@ def list_tars(part: str, where: Path, tars: list[Path]) -> Listing:
     known: dict[str, int] = {}
     columns: list[tuple[np.ndarray, ...]] = []  # of each tar: owners, labels, keys, names, offsets, sizes
     for number, path in enumerate(tars):
+        check_tar(path)
         try:
             found, targets, indices, _ = extract_tarinfos(
                 str(path), cache_tarinfo=False, extensions=EXTENSIONS, sort=False
             )
         except tarfile.TarError as error:
-            raise RoadmapError(f"{path} is not a whole, uncompressed tar: {error}") from None
+            raise RoadmapError(f"{path} is no readable tar: {error}") from None
         except ValueError:  # timm expects one image at least
             found, targets, indices = (), (), {}
         classes = {index: name or ("" if path == where else path.stem) for name, index in indices.items()}
@@ -143,6 +144,14 @@ def list_tars(part: str, where: Path, tars: list[Path]) -> Listing:
     order = np.lexsort((names, keys, labels))
     reader = Members(str(tars[0].parent.absolute()), tuple(path.name for path in tars), owners, names, offsets, sizes)
     return Listing(part, str(where), tuple(class_names), labels[order], reader.select(order), keys[order])
+
+
+def check_tar(path: Path) -> None:
+    """Raise `RoadmapError` for a tar that is cut off, which else would be one with fewer images, or compressed."""
+    with path.open("rb") as tar:
+        tar.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
+        if tar.read() != bytes(tarfile.BLOCKSIZE):
+            raise RoadmapError(f"{path} is not a whole, uncompressed tar: it does not end as one")
 
 
 def refuse_compressed(folder: Path) -> None:

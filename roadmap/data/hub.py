@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ def list_hub(name: str, cache: Path | None) -> list[Listing]:
 def _load(name: str, cache: Path | None) -> Any:
     import datasets
 
+    if re.match(r"[./~]", name.removeprefix(HUB)) and not Path(_path(name)).exists():
+        raise RoadmapError(f"there is no folder {_path(name)}")  # the hub would be asked for it
     try:
         return datasets.load_dataset(_path(name), cache_dir=cache and str(cache))
     except datasets.exceptions.DatasetNotFoundError:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from roadmap.checks import RoadmapError
-from roadmap.data.folders import others, refuse_compressed
+from roadmap.data.folders import check_tar, others, refuse_compressed
 from roadmap.data.listings import EVALUATIONS, Listing, refuse
 from roadmap.data.readers import Members
 
@@ -40,7 +40,7 @@ def list_shards(root: Path) -> list[Listing]:
     """The training part of a folder of shards and, if there is one, the part that tests.
 
     A shard belongs to the part that is a word of its name, or the name of its folder. ``_info.json`` or ``info.json``
-    may hold ``class_names``, what numbers as labels mean. Samples are in the order of their classes, then of shards.
+    may hold ``class_names``, what numbers as labels mean. Samples are in the order of their classes and names.
     Raises `RoadmapError` for a sample without label and for shards that are no tars.
     """
     shards = {part: _shards(root, part) for part in ("train", *EVALUATIONS)}
@@ -75,10 +75,11 @@ def _list(part: str, root: Path, shards: list[Path], names: list[str] | None) ->
     labels: list[int | str] = []
     columns: list[tuple[np.ndarray, ...]] = []  # of each shard: owners, names, offsets, sizes
     for number, path in enumerate(shards):
+        check_tar(path)
         try:
             samples = list(_samples(path))
         except tarfile.TarError as error:
-            raise RoadmapError(f"{path} is not a whole, uncompressed tar: {error}") from None
+            raise RoadmapError(f"{path} is no readable tar: {error}") from None
         if not samples:
             raise RoadmapError(f"{path} has no samples: expected an image ({', '.join(IMAGES)}) and its label")
         labels += [sample.label for sample in samples]
@@ -93,7 +94,7 @@ def _list(part: str, root: Path, shards: list[Path], names: list[str] | None) ->
     owners, members, offsets, sizes = map(np.concatenate, zip(*columns, strict=True))
     paths = tuple(str(path.relative_to(root)) for path in shards)
     reader = Members(str(root.absolute()), paths, owners, members, offsets, sizes)
-    order = np.argsort(positions, kind="stable")
+    order = np.lexsort((owners, members, positions))
     return Listing(
         part, where, tuple(map(str, values)), positions[order], reader.select(order), members[order]
     )  # fmt: skip
