@@ -290,7 +290,8 @@ class _Batches:
             begun = time.perf_counter()
             try:
                 batch = next(batches, None)
-            except RoadmapError as error:  # a worker's comes wrapped in its traceback
+            except RoadmapError as error:  # a worker's comes wrapped in the text of its traceback
+                error.__traceback__ = None  # torch leaves the loader in a cycle with it, and workers in one end late
                 raise RoadmapError(str(error).strip().rpartition(f"{RoadmapError.__name__}: ")[2]) from None
             if batch is None:
                 return

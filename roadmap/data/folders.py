@@ -15,6 +15,7 @@ from roadmap.data.listings import EVALUATIONS, Listing, contents, refuse
 from roadmap.data.readers import Files, Members
 
 FOLDERS = "train/CLASS/IMAGE and val/CLASS/IMAGE (or test/CLASS/IMAGE)"
+IMAGENET = f"{FOLDERS}, or ILSVRC2012_img_train.tar beside val/CLASS/IMAGE"
 TARS = "train.tar and val.tar (or test.tar), or train/ and val/ with one tar a class"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +41,18 @@ def _load(name: str, cache: Path | None) -> Any:
 
     if re.match(r"[./~]", name.removeprefix(HUB)) and not Path(_path(name)).exists():
         raise RoadmapError(f"there is no folder {_path(name)}")  # the hub would be asked for it
+    with _told_in_one_sentence(name):
+        return datasets.load_dataset(_path(name), cache_dir=str(cache) if cache else None)
+
+
+@contextlib.contextmanager
+def _told_in_one_sentence(name: str) -> Iterator[None]:
+    """What the package raises becomes a `RoadmapError`."""
+    from datasets.exceptions import DatasetNotFoundError
+
     try:
-        return datasets.load_dataset(_path(name), cache_dir=cache and str(cache))
-    except datasets.exceptions.DatasetNotFoundError:
+        yield
+    except DatasetNotFoundError:
         raise RoadmapError(
             f"'{_path(name)}' is no folder, and no data set of the Hugging Face hub that is open to you"
         ) from None
@@ -66,9 +77,9 @@ def _list(name: str, cache: Path | None, part: str, features: dict[str, Any]) ->
     where = f"{name}, split {part}"
     image = _column(where, features, datasets.Image, ("image", "img"))
     label = _column(where, features, datasets.ClassLabel, ("label", "fine_label"))
-    reader: Any = create_reader(
-        HUB + _path(name), root=str(cache) if cache else None, split=part, input_key=image, target_key=label
-    )
+    root = str(cache) if cache else None
+    with _told_in_one_sentence(name):
+        reader: Any = create_reader(HUB + _path(name), root=root, split=part, input_key=image, target_key=label)
     reader.dataset = reader.dataset.select_columns([image, label])  # others would be decoded with every image
     if not len(reader):
         raise RoadmapError(f"{where} is empty")
@@ -88,12 +99,8 @@ def _column(where: str, features: dict[str, Any], kind: type, usual: tuple[str, 
     for name in (*(columns if len(columns) == 1 else ()), *usual):
         if name in columns:
             return name
-    found = (
-        f"has the {kind.__name__} columns {', '.join(columns)}" if columns else f"has the columns {', '.join(features)}"
-    )
-    raise RoadmapError(
-        f"{where} {found}, but must have one of kind {kind.__name__}, or one called {' or '.join(usual)}"
-    )
+    what = f"the {kind.__name__} columns {', '.join(columns)}" if columns else f"the columns {', '.join(features)}"
+    raise RoadmapError(f"{where} has {what}, but must have one of kind {kind.__name__}, or of the name {usual[0]}")
 
 
 def _sizes(reader: Any, image: str) -> np.ndarray:

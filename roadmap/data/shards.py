@@ -95,9 +95,7 @@ def _list(part: str, root: Path, shards: list[Path], names: list[str] | None) ->
     paths = tuple(str(path.relative_to(root)) for path in shards)
     reader = Members(str(root.absolute()), paths, owners, members, offsets, sizes)
     order = np.lexsort((owners, members, positions))
-    return Listing(
-        part, where, tuple(map(str, values)), positions[order], reader.select(order), members[order]
-    )  # fmt: skip
+    return Listing(part, where, tuple(map(str, values)), positions[order], reader.select(order), members[order])
 
 
 def _arrange(labels: list[int | str]) -> tuple[list[int | str], np.ndarray]:

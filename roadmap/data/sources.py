@@ -161,7 +161,7 @@ def _open(
 def _list(name: str, root: Path) -> list[Listing]:
     """The parts of the data set in a folder: one to train and, if there is one, one to test."""
     from roadmap.data.cifar import LAYOUTS
-    from roadmap.data.folders import FOLDERS, TARS, list_imagenet22k, list_parts
+    from roadmap.data.folders import FOLDERS, IMAGENET, TARS, list_imagenet22k, list_parts
     from roadmap.data.shards import list_shards
 
     if name == "wds":
@@ -169,7 +169,7 @@ def _list(name: str, root: Path) -> list[Listing]:
     if name == "imagenet22k":
         return list_imagenet22k(root)
     if name in ("tar", "imagenet"):
-        return list_parts(root, TARS if name == "tar" else FOLDERS, tars=True)
+        return list_parts(root, TARS if name == "tar" else IMAGENET, tars=True)
     layout = LAYOUTS.get(name)
     expected = f"{layout['folder']}/ (--download fetches it) or {FOLDERS}" if layout else FOLDERS
     parts = list_parts(root, expected, tars=False)
