@@ -31,8 +31,11 @@ def run(
     given = {"study": study, "out": out, "store": store} | settings
     words = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
     folder = Path(out) if out else default_folder(spec)
-    place = Store(store or DEFAULT_STORE)
-    return carry_out(prepare(spec, place), folder, place, PlainDisplay(), f"roadmap.run({words})", resume)
+    place, display = Store(store or DEFAULT_STORE), PlainDisplay()
+    prepared = prepare(spec, place)
+    for remark in prepared.data.remarks:
+        display.say(remark)
+    return carry_out(prepared, folder, place, display, f"roadmap.run({words})", resume)
 
 
 def carry_out(

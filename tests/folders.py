@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
+import random
+import shutil
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +53,46 @@ def make_cifar10(root: Path, a_batch: int = 20) -> np.ndarray:
     names = {"label_names": [f"class {n}" for n in range(10)], "num_vis": 3072}
     (folder / "batches.meta").write_bytes(pickle.dumps(names, protocol=2))
     return np.concatenate(images)
+
+
+def pack(tar: Path, folder: Path, members: list[Path] | None = None) -> Path:
+    """A tar of some files below a folder, by default of all, named as they are in it."""
+    tar.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(tar, "w") as archive:
+        for path in members or sorted(path for path in folder.rglob("*") if path.is_file()):
+            archive.add(path, path.relative_to(folder))
+    return tar
+
+
+def make_tars(root: Path, images: Path, layout: str) -> Path:
+    """The images of an ImageFolder in tars: one a ``part``, one a ``class``, or ``nested``, ImageNet's own layout."""
+    for part in (path for path in images.iterdir() if path.is_dir()):
+        if layout == "part":
+            pack(root / f"{part.name}.tar", part)
+            continue
+        tars = [pack(root / part.name / f"{folder.name}.tar", folder) for folder in part.iterdir()]
+        if layout == "nested":
+            pack(root / f"ILSVRC2012_img_{part.name}.tar", root / part.name, tars)
+            shutil.rmtree(root / part.name)
+    return root
+
+
+def make_shards(root: Path, images: Path, label: str = "cls", size: int = 20) -> Path:
+    """The images of an ImageFolder as WebDataset shards, shuffled; ``label``: ``cls``, ``text`` or ``json``."""
+    for part in (path for path in images.iterdir() if path.is_dir()):
+        classes = sorted(path.name for path in part.iterdir())
+        paths = sorted(part.rglob("*.png"))
+        random.Random(0).shuffle(paths)
+        root.mkdir(parents=True, exist_ok=True)
+        for start in range(0, len(paths), size):
+            with tarfile.open(root / f"{part.name}-{start:04}.tar", "w") as shard:
+                for path in paths[start : start + size]:
+                    name, number = path.parent.name, classes.index(path.parent.name)
+                    text = {"cls": str(number), "text": name, "json": json.dumps({"label": number})}[label]
+                    kind = "json" if label == "json" else "cls"
+                    for ending, content in (("png", path.read_bytes()), (kind, text.encode())):
+                        member = tarfile.TarInfo(f"{name}_{path.stem}.{ending}")
+                        member.size = len(content)
+                        shard.addfile(member, io.BytesIO(content))
+    (root / "_info.json").write_text(json.dumps({"class_names": classes}))
+    return root

@@ -15,6 +15,7 @@ from PIL import Image
 from roadmap import RoadmapError
 from roadmap.data import sources
 from roadmap.data.batches import EPOCH, IMAGE, Batcher, seed_everything
+from roadmap.data.images import fit, read_image
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import Recipe
 
@@ -79,12 +80,12 @@ def test_images_of_every_mode_are_read_as_rgb(tmp_path):
 def test_sixteen_bits_keep_their_upper_eight_and_transparency_is_black(tmp_path):
     ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(ramp).save(tmp_path / "ramp.png")
-    assert np.array_equal(np.asarray(sources.read_image(str(tmp_path / "ramp.png")))[..., 0], ramp // 256)
+    assert np.array_equal(np.asarray(read_image(tmp_path / "ramp.png", "ramp.png"))[..., 0], ramp // 256)
     Image.new("RGBA", (2, 2), (255, 255, 255, 0)).save(tmp_path / "clear.png")
-    assert not np.asarray(sources.read_image(str(tmp_path / "clear.png"))).any()
+    assert not np.asarray(read_image(tmp_path / "clear.png", "clear.png")).any()
     Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / "fractions.tif")
     with pytest.raises(RoadmapError, match="fractions.tif holds fractions"):
-        sources.read_image(str(tmp_path / "fractions.tif"))
+        read_image(tmp_path / "fractions.tif", "fractions.tif")
 
 
 def test_fingerprint_is_of_the_images_not_of_the_place(tmp_path):
@@ -119,7 +120,7 @@ def test_generators_of_weights_epochs_and_images_differ():
 def test_streamed_folder_has_the_same_images(folder, data):
     streamed = open_data("folder", folder, loading="stream")
     assert not streamed.in_memory
-    assert np.array_equal(sources.fit(streamed.train.picture(5), 32), data.train.images[5])
+    assert np.array_equal(fit(streamed.train.picture(5), 32), data.train.images[5])
 
 
 def test_large_folder_is_streamed(folder, monkeypatch):
@@ -183,7 +184,7 @@ def test_cifar10_and_imagenet_as_folders(folder, tmp_path):
     data = open_data("imagenet", folder, image_size=16)
     assert data.crop_share == 0.875
     # the test crop keeps 0.875 of the shorter side
-    expected = sources.fit(Image.open(folder / "val" / "blue" / "000.png"), 16, 0.875)
+    expected = fit(Image.open(folder / "val" / "blue" / "000.png"), 16, 0.875)
     assert np.array_equal(data.test.images[0], np.asarray(expected))
 
 

@@ -295,7 +295,7 @@ def test_every_setting_is_an_option_with_help():
         "--lr", "--device", "--precision",
         "--compile", "--out", "--resume", "--dry-run", "--roads", "--paper", "--loading", "--workers", "--threads",
         "--store", "--retrain", "--jobs", "--engine", "--address", "--devices", "--num-nodes", "--gpus", "--slurm",
-        "--retries", "--logger",
+        "--retries", "--logger", "--skip-corrupt",
     ):  # fmt: skip
         assert f"  {name}" in shown, name
 
@@ -319,7 +319,7 @@ BAD = [
     ("run --only resnet50 --regime resnet200", "unknown step 'resnet50'"),
     ("run --data folder", "needs --data-dir"),
     ("run --data folder --data-dir nowhere", "there is no folder nowhere"),
-    ("run --data imagnet", "'imagnet' is not one of"),
+    ("run --data imagnet", "did you mean 'imagenet'?"),
     ("run --image-size 0", "image size is 0"),
     ("run --only separate_downsample --image-size 8", "reduced to nothing by the strides"),
     ("run --epochs 0", "epochs is 0"),

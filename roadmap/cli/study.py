@@ -177,7 +177,10 @@ def _prepare(
         given["only"] = ",".join(given["only"])
     spec = load_spec(study, **(defaults | given))
     place = Store(store or DEFAULT_STORE)
-    return prepare(spec, place), out or default_folder(spec), place
+    prepared = prepare(spec, place)
+    for remark in prepared.data.remarks:
+        click.echo(remark, err=True)
+    return prepared, out or default_folder(spec), place
 
 
 def _without_retrain(words: list[str]) -> list[str]:

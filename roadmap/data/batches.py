@@ -19,7 +19,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from roadmap.data.sources import ImageData, Split, fit
+from roadmap.checks import RoadmapError
+from roadmap.data.images import fit
+from roadmap.data.sources import ImageData, Split
 from roadmap.recipes.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -297,7 +299,11 @@ class _Batches:
         batches = iter(self.source)
         while True:
             begun = time.perf_counter()
-            batch = next(batches, None)
+            try:
+                batch = next(batches, None)
+            except RoadmapError as error:  # a worker's comes wrapped in the text of its traceback
+                error.__traceback__ = None  # torch leaves the loader in a cycle with it, and workers in one end late
+                raise RoadmapError(str(error).strip().rpartition(f"{RoadmapError.__name__}: ")[2]) from None
             if batch is None:
                 return
             batch = batch if self.mix is None else self.mix(*batch)

@@ -1,49 +1,53 @@
-"""Where images come from: the embedded set, a folder of images, or a standard layout on disk."""
+"""Data sets, opened: looked at before anything starts, and held in memory or streamed."""
 
 from __future__ import annotations
 
 import hashlib
-import io
+import itertools
 import os
-import pickle
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from roadmap.checks import RoadmapError, check_choice, check_int
-from roadmap.data import DATA_SETS, LOADINGS
+from roadmap.data import HUB, LOADINGS, check_data
+from roadmap.data.images import fit, named
+from roadmap.data.listings import HELD_OUT, HELD_OUT_OF, Listing, check_classes, fingerprint_lines, hold_out
+from roadmap.data.looking import read_all, read_picture, refuse_empty, usual_size, without_corrupt
+from roadmap.data.readers import Reader
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 #: Decoded sets up to this many bytes are held in memory, and images up to this side in pixels: larger ones are decoded
 #: while training, which also lets random crops be cut from the whole original.
 MEMORY_LIMIT, MEMORY_SIDE = 2 * 2**30, 128
-#: A shown list of files is cut behind so many.
-NAMED_FILES = 3
 #: Of a set that is too large to decode before training, this many images are tried.
-PROBED_FILES = 500
+PROBED_IMAGES = 500
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: Side in pixels where it is not that of the images, and the share of the shorter side that the test crop keeps:
+#: the usual test crop on ImageNet is 224 of 256.
+IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224, "imagenet22k": 224}
+CROP_SHARES = {"imagenet": 0.875, "imagenet22k": 0.875}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images: decoded, ``images`` uint8 (N, H, W, 3), or as ``paths`` to files. ``labels``: int64 (N,)."""
+    """Labelled images: decoded, ``images`` uint8 (N, H, W, 3), or encoded, by a ``reader``. ``labels``: int64 (N,)."""
 
     labels: np.ndarray
     images: np.ndarray | None = None
-    paths: tuple[str, ...] = ()
+    reader: Reader | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def picture(self, index: int) -> Image.Image:
-        """One image as RGB, in its own size if it comes from a file."""
-        return Image.fromarray(self.images[index]) if self.images is not None else read_image(self.paths[index])
+        """One image as RGB, in its own size if it is encoded. Raises `RoadmapError` naming one that cannot be read."""
+        if self.reader is not None:
+            return read_picture(self.reader, index)
+        return Image.fromarray(self.images[index])  # type: ignore[index]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class ImageData:
     ``mean`` and ``std`` are per channel of RGB in 0..1: measured on the training images where they are in memory,
     ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip``
     says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the names and sizes of
-    files that are streamed) and so names the data, wherever it lies.
+    those that are streamed) and so names the data, wherever it lies. ``evaluation`` says which part of the data set
+    tests; ``skipped`` names the images that were left out because they cannot be read.
     """
 
     name: str
@@ -66,6 +71,8 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     crop_share: float = 1.0
+    evaluation: str = "test"
+    skipped: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -78,6 +85,19 @@ class ImageData:
         """Whether all images are decoded."""
         return self.train.images is not None
 
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever trains on it should know, a sentence each."""
+        remarks = []
+        if self.skipped:
+            what = "image that cannot be read is" if len(self.skipped) == 1 else "images that cannot be read are"
+            remarks.append(f"{len(self.skipped)} {what} left out: {named(list(self.skipped))}")
+        if self.evaluation == HELD_OUT:
+            remarks.append(
+                f"there is no part to test: {len(self.test)} images, one in {HELD_OUT_OF} of each class, are {HELD_OUT}"
+            )
+        return remarks
+
 
 def open_data(
     name: str = "embedded",
@@ -85,17 +105,21 @@ def open_data(
     image_size: int | None = None,
     download: bool = False,
     loading: str = "auto",
+    skip_corrupt: bool = False,
 ) -> ImageData:
     """Open a data set and look whether it can be trained on, before anything starts.
 
-    ``image_size`` is the side in pixels that images are resized and cropped to; by default 32 for the embedded set and
-    CIFAR, 224 for ImageNet, and for a folder the usual size of its images, 224 at most. ``loading`` keeps the decoded
-    images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB, and above 128 pixels.
+    ``name`` is one of `DATA_SETS`, or ``hfds/`` and the name of a Hugging Face data set, whose ``directory``, if any,
+    is its cache. ``image_size`` is the side in pixels that images are resized and cropped to; by default 32 for the
+    embedded set and CIFAR, 224 for ImageNet, else the usual size of the images, 224 at most. ``loading`` keeps the
+    decoded images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB, and above 128 pixels.
+    ``skip_corrupt`` decodes every image once and leaves out those that cannot be read. Where there is a part to train
+    alone, one to test is held out of it (`hold_out`).
 
     Raises `RoadmapError` with one sentence for a folder that is missing, empty, of one class, of different classes in
     train and test, or that holds files which are no images (named).
     """
-    check_choice("data", name, DATA_SETS)
+    check_data(name)
     check_choice("loading", loading, LOADINGS)
     if image_size is not None:
         check_int("image size", image_size, 1, 4096)
@@ -107,30 +131,59 @@ def open_data(
         return _embedded(image_size or 32)
     if directory == "":
         raise RoadmapError("the data directory is empty text")
-    if directory is None:
+    if directory is None and not name.startswith(HUB):
         raise RoadmapError(f"data set '{name}' needs --data-dir, the folder where it lies")
-    root = Path(directory).expanduser()
-    if download:
-        _download(name, root)
-    if not os.path.isdir(root):  # noqa: PTH112  (which also takes names that are too long)
-        raise RoadmapError(f"there is no folder {root}")
-    batches = _CIFAR_LAYOUTS.get(name)
+    root = None if directory is None else Path(directory).expanduser()
     try:
-        if batches and (root / batches["folder"]).is_dir():
-            return _cifar(name, root / batches["folder"], image_size or 32)
-        return _folder(name, root, image_size or {"folder": None, "imagenet": 224}.get(name, 32), loading)
+        return _open(name, root, image_size or IMAGE_SIZES.get(name), download, loading, skip_corrupt)
     except OSError as error:
         raise RoadmapError(f"{error.filename or root} cannot be read: {error.strerror}") from None
+
+
+def _open(
+    name: str, root: Path | None, image_size: int | None, download: bool, loading: str, skip_corrupt: bool
+) -> ImageData:
+    from roadmap.data.cifar import LAYOUTS, download_cifar, read_cifar
+
+    if download:
+        download_cifar(name, root)
+    if root is None or name.startswith(HUB):
+        from roadmap.data.hub import list_hub
+
+        return _listed(name, list_hub(name, root), image_size, loading, skip_corrupt)
+    if not os.path.isdir(root):  # noqa: PTH112  (which also takes names that are too long)
+        raise RoadmapError(f"there is no folder {root}")
+    if name in LAYOUTS and (root / LAYOUTS[name]["folder"]).is_dir():
+        return _decoded(name, image_size or 32, *read_cifar(name, root / LAYOUTS[name]["folder"]))
+    return _listed(name, _list(name, root), image_size, loading, skip_corrupt)
+
+
+def _list(name: str, root: Path) -> list[Listing]:
+    """The parts of the data set in a folder: one to train and, if there is one, one to test."""
+    from roadmap.data.cifar import LAYOUTS
+    from roadmap.data.folders import FOLDERS, IMAGENET, TARS, list_imagenet22k, list_parts
+    from roadmap.data.shards import list_shards
+
+    if name == "wds":
+        return list_shards(root)
+    if name == "imagenet22k":
+        return list_imagenet22k(root)
+    if name in ("tar", "imagenet"):
+        return list_parts(root, TARS if name == "tar" else IMAGENET, tars=True)
+    layout = LAYOUTS.get(name)
+    expected = f"{layout['folder']}/ (--download fetches it) or {FOLDERS}" if layout else FOLDERS
+    parts = list_parts(root, expected, tars=False)
+    classes = len(parts[0].class_names)
+    if layout and classes != layout["classes"]:
+        raise RoadmapError(f"{parts[0].where} has {classes} classes, but {name} has {layout['classes']}")
+    return parts
 
 
 def _embedded(image_size: int) -> ImageData:
     from roadmap.data.embedded import compose
 
-    train_images, train_labels, test_images, test_labels = compose()
     names = tuple(str(digit) for digit in range(10))
-    return _decoded(
-        "embedded", image_size, names, train_images, train_labels, test_images, test_labels, flip=False
-    )  # digits are not symmetric
+    return _decoded("embedded", image_size, names, *compose(), flip=False)  # digits are not symmetric
 
 
 def _decoded(
@@ -141,9 +194,9 @@ def _decoded(
     train_labels: np.ndarray,
     test_images: np.ndarray,
     test_labels: np.ndarray,
-    flip: bool = True,
-    crop_share: float = 1.0,
+    **facts: Any,
 ) -> ImageData:
+    """The data set of decoded images; ``facts`` are fields of `ImageData` that are not their defaults."""
     arrays = (train_images, train_labels, test_images, test_labels)
     fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
 
@@ -166,252 +219,43 @@ def _decoded(
         class_names=class_names,
         train=Split(np.asarray(train_labels, dtype=np.int64), train),
         test=Split(np.asarray(test_labels, dtype=np.int64), test),
-        flip=flip,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fingerprint=fingerprint,
-        crop_share=crop_share,
+        **{"flip": True, **facts},
     )
 
 
-# --- folders ---------------------------------------------------------------------------------------------------------
-
-
-def _folder(name: str, root: Path, image_size: int | None, loading: str) -> ImageData:
-    train_root = root / "train"
-    test_root = next((root / part for part in ("val", "test") if (root / part).is_dir()), None)
-    if not train_root.is_dir() or test_root is None:
-        expected = "train/CLASS/IMAGE and val/CLASS/IMAGE (or test/CLASS/IMAGE)"
-        if name in _CIFAR_LAYOUTS:
-            expected = f"{_CIFAR_LAYOUTS[name]['folder']}/ (--download fetches it) or {expected}"
-        raise RoadmapError(f"{root} must hold {expected}, but holds {_listing(root)}")
-    class_names, train_paths, train_labels = _scan(train_root)
-    test_names, test_paths, test_labels = _scan(test_root)
-    if len(class_names) < 2:
-        raise RoadmapError(f"{train_root} has one class only ('{class_names[0]}'): there is nothing to tell apart")
-    expected_classes = _CIFAR_LAYOUTS.get(name, {}).get("classes", len(class_names))
-    if len(class_names) != expected_classes:
-        raise RoadmapError(f"{train_root} has {len(class_names)} classes, but {name} has {expected_classes}")
-    for only, other, names in ((train_root, test_root, class_names), (test_root, train_root, test_names)):
-        missing = sorted(set(names) - set(test_names if names is class_names else class_names))
-        if missing:
-            raise RoadmapError(f"class '{missing[0]}' is in {only}, but not in {other}")
-
-    # The usual test crop on ImageNet: 224 of 256.
-    share = 0.875 if name == "imagenet" else 1.0
-    paths = train_paths + test_paths
-    fingerprint = _hash(os.fsencode(f"{os.path.relpath(path, root)}:{Path(path).stat().st_size}\n") for path in paths)
-    if image_size is None:
-        image_size = _usual_size(paths)
-    needed = len(paths) * image_size**2 * 3
-    large = needed > MEMORY_LIMIT or image_size > MEMORY_SIDE
+def _listed(name: str, parts: list[Listing], image_size: int | None, loading: str, skip_corrupt: bool) -> ImageData:
+    """The data set whose parts, one to train and perhaps one to test, are listed."""
+    check_classes(*parts)
+    skipped: list[str] = []
+    if skip_corrupt:
+        parts, skipped = without_corrupt(parts)
+    else:
+        refuse_empty(parts)
+    train, test = parts = parts if len(parts) == 2 else hold_out(parts[0])
+    image_size = image_size or usual_size(parts)
+    shares = (1.0, CROP_SHARES.get(name, 1.0))
+    facts: dict[str, Any] = {"crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped)}
+    count = len(train) + len(test)
+    large = count * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE
     if loading == "stream" or (loading == "auto" and large):
-        _read_all(paths[:: max(1, len(paths) // PROBED_FILES)], lambda picture, path: None)
+        read_all(parts, lambda picture, number: None, max(1, count // PROBED_IMAGES))
         return ImageData(
-            name, image_size, class_names, Split(train_labels, paths=tuple(train_paths)),
-            Split(test_labels, paths=tuple(test_paths)), True, IMAGENET_MEAN, IMAGENET_STD, fingerprint, share,
+            name, image_size, train.class_names, Split(train.labels, reader=train.reader),
+            Split(test.labels, reader=test.reader), True, IMAGENET_MEAN, IMAGENET_STD,
+            _hash(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))), **facts,
         )  # fmt: skip
-    count = len(train_paths)
-    shares = dict.fromkeys(train_paths, 1.0) | dict.fromkeys(test_paths, share)
-    images = np.stack(_read_all(paths, lambda picture, path: np.asarray(fit(picture, image_size, shares[path]))))
+    images = np.stack(read_all(parts, lambda picture, number: np.asarray(fit(picture, image_size, shares[number]))))
     return _decoded(
-        name, image_size, class_names, images[:count], train_labels, images[count:], test_labels,
-        crop_share=share,
+        name, image_size, train.class_names, images[: len(train)], train.labels, images[len(train) :], test.labels,
+        **facts,
     )  # fmt: skip
 
 
-def _scan(root: Path) -> tuple[tuple[str, ...], list[str], np.ndarray]:
-    """Class names, image paths and labels below ``root``, in one fixed order."""
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
-    if not classes:
-        raise RoadmapError(f"{root} has no class folders: expected {root.name}/CLASS/IMAGE, found {_listing(root)}")
-    paths: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = sorted(
-            os.path.join(folder, file)
-            for folder, _, files in os.walk(root / name)
-            for file in files
-            if file.lower().endswith(EXTENSIONS) and not file.startswith(".")
-        )
-        if not found:
-            raise RoadmapError(f"the class folder {root / name} has no images ({', '.join(EXTENSIONS)})")
-        paths += found
-        labels += [label] * len(found)
-    return tuple(classes), paths, np.array(labels, dtype=np.int64)
-
-
-def _usual_size(paths: list[str]) -> int:
-    """The commonest shorter side among up to 200 images, a multiple of 32 between 32 and 224."""
-    sizes: Counter[int] = Counter()
-    for path in paths[:: max(1, len(paths) // 200)]:
-        try:
-            with Image.open(path) as picture:
-                sizes[min(picture.size)] += 1
-        except (OSError, Image.DecompressionBombError):
-            _unreadable([path])
-    return min(224, max(32, sizes.most_common(1)[0][0] // 32 * 32))
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def read_image(path: str) -> Image.Image:
-    """An image file as RGB, transparency shown on black. Raises `RoadmapError` naming the file if it cannot be read."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode == "F":
-                raise RoadmapError(f"{path} holds fractions (mode F) of unknown range: convert it to 8 or 16 bits")
-            if picture.mode == "I" or picture.mode.startswith("I;16"):  # 16 bits: keep the upper eight
-                return Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8)).convert("RGB")
-            if picture.has_transparency_data:
-                shown = picture.convert("RGBA")
-                return Image.alpha_composite(Image.new("RGBA", shown.size, "black"), shown).convert("RGB")
-            return picture.convert("RGB")
-    except RoadmapError:
-        raise
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError):
-        _unreadable([path])
-
-
-def fit(picture: Image.Image, size: int, share: float = 1.0) -> Image.Image:
-    """Cut the middle square, ``share`` of the shorter side, and resize it to ``size`` pixels (bicubic)."""
-    width, height = picture.size
-    if (width, height) == (size, size) and share == 1.0:
-        return picture
-    scale = size / share / min(width, height)
-    resized = picture.resize(
-        (max(size, round(width * scale)), max(size, round(height * scale))), Image.Resampling.BICUBIC
-    )
-    left, top = (resized.width - size) // 2, (resized.height - size) // 2
-    return resized.crop((left, top, left + size, top + size))
-
-
-def _read_all(paths: list[str], use: Callable[[Image.Image, str], Any]) -> list[Any]:
-    """``use`` of every image and its path, in order. Raises `RoadmapError` naming those that cannot be read."""
-    bad: list[str] = []
-    reasons: list[str] = []
-
-    def read(path: str) -> Any:
-        try:
-            return use(read_image(path), path)
-        except RoadmapError as error:
-            bad.append(path)
-            reasons.append(str(error))
-            return None
-
-    with ThreadPoolExecutor(max_workers=cores()) as pool:
-        results = list(pool.map(read, paths))
-    if len(bad) == 1:
-        raise RoadmapError(reasons[0])
-    if bad:
-        _unreadable(sorted(bad))
-    return results
-
-
-def _unreadable(paths: list[str]) -> NoReturn:
-    more = f" and {len(paths) - NAMED_FILES} more" if len(paths) > NAMED_FILES else ""
-    what = "is not a readable image" if len(paths) == 1 else "are not readable images"
-    raise RoadmapError(f"{', '.join(paths[:NAMED_FILES])}{more} {what}")
-
-
-def _listing(root: Path) -> str:
-    names = sorted(entry.name for entry in root.iterdir())
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "") if names else "nothing"
-
-
-def _hash(parts: Any) -> str:
+def _hash(parts: Iterable[Any]) -> str:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
     return digest.hexdigest()[:16]
-
-
-# --- CIFAR's own layout ----------------------------------------------------------------------------------------------
-
-_CIFAR_LAYOUTS: dict[str, dict[str, Any]] = {
-    "cifar10": {
-        "folder": "cifar-10-batches-py",
-        "train": [f"data_batch_{n}" for n in range(1, 6)],
-        "test": ["test_batch"],
-        "names": ("batches.meta", "label_names"),
-        "labels": "labels",
-        "classes": 10,
-    },
-    "cifar100": {
-        "folder": "cifar-100-python",
-        "train": ["train"],
-        "test": ["test"],
-        "names": ("meta", "fine_label_names"),
-        "labels": "fine_labels",
-        "classes": 100,
-    },
-}
-
-
-class _ArraysOnly(pickle.Unpickler):
-    """Reads CIFAR's pickled batches and builds arrays from them, but looks up and calls nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            return _empty_array
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if (module, name) == ("_codecs", "encode"):
-            return lambda text, encoding: text.encode("latin1")
-        raise pickle.UnpicklingError(f"{module}.{name} is not data")
-
-
-def _empty_array(*_: Any) -> np.ndarray:
-    return np.ndarray.__new__(np.ndarray, (0,), np.uint8)
-
-
-def _cifar(name: str, folder: Path, image_size: int) -> ImageData:
-    layout = _CIFAR_LAYOUTS[name]
-
-    def read(file: str) -> dict[str, Any]:
-        path = folder / file
-        try:
-            content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-        except FileNotFoundError:
-            raise RoadmapError(f"{folder} has no file {file}: the data set is not complete") from None
-        except Exception as error:  # a damaged pickle raises almost anything
-            raise RoadmapError(f"{path} is not a batch of {name}: {error}") from None
-        if not isinstance(content, dict):
-            raise RoadmapError(f"{path} is not a batch of {name}")
-        return content
-
-    def split(files: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        images, labels = [], []
-        for file in files:
-            batch = read(file)
-            try:
-                images.append(np.asarray(batch["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-                labels.append(np.asarray(batch[layout["labels"]], dtype=np.int64))
-            except (KeyError, ValueError):
-                raise RoadmapError(f"{folder / file} is not a batch of {name}") from None
-        return np.concatenate(images), np.concatenate(labels)
-
-    file, key = layout["names"]
-    class_names = tuple(read(file).get(key, ()))
-    train, test = split(layout["train"]), split(layout["test"])
-    if len(class_names) < 2 or max(train[1].max(), test[1].max()) >= len(class_names):
-        raise RoadmapError(f"{folder / file} does not name the classes of {name}")
-    return _decoded(name, image_size, class_names, *train, *test)
-
-
-def _download(name: str, root: Path) -> None:
-    if name not in _CIFAR_LAYOUTS:
-        raise RoadmapError(f"--download can fetch {' and '.join(_CIFAR_LAYOUTS)}, not {name}")
-    from torchvision.datasets import CIFAR10, CIFAR100
-    from torchvision.datasets.utils import download_and_extract_archive
-
-    kind = {"cifar10": CIFAR10, "cifar100": CIFAR100}[name]
-    if (root / kind.base_folder).is_dir():
-        return
-    try:
-        download_and_extract_archive(kind.url, str(root), filename=kind.filename, md5=kind.tgz_md5)
-    except (OSError, RuntimeError) as error:
-        raise RoadmapError(f"{name} could not be downloaded to {root}: {error}") from None

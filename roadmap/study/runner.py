@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
 TRAINING_FLOPS_PER_MAC = 6
+#: A record names so many of the images that were left out.
+NAMED_IMAGES = 100
 #: Seconds between two looks at the runs at work, and at those that another process has.
 LOOK, LOOK_ELSEWHERE = 0.5, 2.0
 #: Seconds between two writings of a growing table.
@@ -85,7 +87,8 @@ class Prepared:
                 "data": {
                     "opened": self.spec.opened,
                     "classes": data.class_names, "train": len(data.train), "test": len(data.test),
-                    "mean": data.mean, "std": data.std,
+                    "mean": data.mean, "std": data.std, "evaluation": data.evaluation,
+                    "skipped": {"count": len(data.skipped), "names": data.skipped[:NAMED_IMAGES]},
                 },
             },
         )  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
-from roadmap.data import DATA_SETS, LOADINGS
+from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
@@ -59,10 +59,14 @@ class StudySpec:
     upto: str | None = setting("last rung to train [default: the end]", metavar="STEP")
     only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP")
     roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
-    data: str = setting("data set", "embedded", choices=DATA_SETS)
-    data_dir: str | None = setting("folder where the data set lies", metavar="PATH")
+    data: str = setting(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME of a Hugging Face one", "embedded",
+                        metavar="NAME")  # fmt: skip
+    data_dir: str | None = setting("folder where the data set lies; of a Hugging Face one, its cache", metavar="PATH")
     download: bool = setting("fetch the data set into --data-dir if it is not there", False)
     loading: str = setting("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
+    skip_corrupt: bool = setting(
+        "decode every image once before the start and leave out those that cannot be read", False
+    )
     image_size: int | None = setting("side of the images in pixels [default: the data set's]", metavar="PIXELS")
     start_from: str | None = setting("train this network further: a run, or a file of weights, whose network --only "
                                      "names where it does not say it", metavar="RUN|FILE")  # fmt: skip
@@ -116,7 +120,7 @@ class StudySpec:
             object.__setattr__(self, "precision", "32")
         object.__setattr__(self, "seeds", _seeds(self.seeds))
         check_choice("regime", self.regime, REGIMES)
-        check_choice("data", self.data, DATA_SETS)
+        check_data(self.data)
         check_choice("loading", self.loading, LOADINGS)
         check_choice("precision", self.precision, PRECISIONS)
         if not isinstance(self.only, (list, tuple)) or not all(isinstance(name, str) for name in self.only):
@@ -133,7 +137,7 @@ class StudySpec:
                     "a study that starts from trained weights trains one network: leave out --from, --upto and "
                     "--roads, and name one step at most with --only"
                 )
-        for name in ("roads", "download", "compile", "deterministic"):
+        for name in ("roads", "download", "skip_corrupt", "compile", "deterministic"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
             if getattr(self, name) is not None:
@@ -184,7 +188,7 @@ class StudySpec:
         recommended = load_recipe(self.recipe).image_size if self.recipe else None
         return {
             "name": self.data, "directory": self.data_dir, "image_size": self.image_size or recommended,
-            "download": self.download, "loading": self.loading,
+            "download": self.download, "loading": self.loading, "skip_corrupt": self.skip_corrupt,
         }  # fmt: skip
 
     @property
@@ -212,11 +216,12 @@ class StudySpec:
         """Name of the study, and of its folder: the given one, or what is trained, on what."""
         if self.name:
             return self.name
+        data = re.sub(r"[^\w.+-]+", "-", self.data)  # of names with slashes
         if self.start_from:
-            return f"{self.data}-from-{Path(self.start_from).stem}"
+            return f"{data}-from-{Path(self.start_from).stem}"
         steps = "+".join(self.only) if self.only else f"{self.rungs[0].name}-to-{self.rungs[-1].name}"
         prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
-        return steps if self.data == "embedded" and not prefix else f"{prefix}{self.data}-{steps}"
+        return steps if self.data == "embedded" and not prefix else f"{prefix}{data}-{steps}"
 
 
 def _seeds(value: Any) -> tuple[int, ...]:

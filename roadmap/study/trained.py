@@ -98,13 +98,23 @@ def evaluate(
 
 
 def find_trained(
-    run_or_path: str | os.PathLike, store: str | os.PathLike | None, step: str | None, scale: dict[str, Any]
+    run_or_path: str | os.PathLike,
+    store: str | os.PathLike | None,
+    step: str | None,
+    scale: dict[str, Any],
+    option: str = "--step",
 ) -> Trained:
-    """A run of the store or a file, read; ``step`` and ``scale`` name the network of a file. Raises `RoadmapError`."""
-    asked = _rung(step, scale)
-    if _names_run(run_or_path):
-        return _of_run(str(run_or_path), store, asked)
-    return _of_file(run_or_path, asked, scale)
+    """A run of the store or a file, read; ``step`` and ``scale`` name the network of a file.
+
+    ``option`` is what sentences call the step. Raises `RoadmapError`.
+    """
+    try:
+        asked = _rung(step, scale)
+        if _names_run(run_or_path):
+            return _of_run(str(run_or_path), store, asked)
+        return _of_file(run_or_path, asked, scale)
+    except RoadmapError as error:
+        raise RoadmapError(str(error).replace("--step", option)) from None
 
 
 def _names_run(text: str | os.PathLike) -> bool:

@@ -12,7 +12,7 @@ import torch
 
 import roadmap
 from roadmap.checks import RoadmapError
-from roadmap.data.sources import cores
+from roadmap.data.images import cores
 from roadmap.training.spec import Execution
 
 

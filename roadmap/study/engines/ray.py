@@ -22,7 +22,7 @@ from roadmap.study.store import MARK, Store
 from roadmap.study.work import Outcome, Task, carry_out
 
 if TYPE_CHECKING:
-    from roadmap.data.sources import ImageData, Split
+    from roadmap.data.sources import ImageData
     from roadmap.study.runner import Prepared
 
 #: What a task returns: its outcome, and where the store is out of its sight the files of the run, by name.
@@ -70,7 +70,7 @@ class RayEngine:
 
     def __init__(self, study: Prepared) -> None:
         spec = study.spec
-        self._spec, self._data, self._most = spec, _with_absolute_paths(study.data), len(study.runs)
+        self._spec, self._data, self._most = spec, study.data, len(study.runs)
         if spec.jobs != "auto":
             self._most = min(self._most, int(spec.jobs))
         self._threads = spec.threads or 1
@@ -246,15 +246,6 @@ def _connect(ray: Any, address: str | None) -> None:
     finally:
         if main:
             signal.signal(signal.SIGTERM, before)  # Ray takes it for itself
-
-
-def _with_absolute_paths(data: ImageData) -> ImageData:
-    """The same data set wherever a process works: streamed images are read by their paths."""
-
-    def absolute(split: Split) -> Split:
-        return dataclasses.replace(split, paths=tuple(os.path.abspath(path) for path in split.paths))  # noqa: PTH100
-
-    return dataclasses.replace(data, train=absolute(data.train), test=absolute(data.test))
 
 
 def _sentence(error: BaseException) -> str:

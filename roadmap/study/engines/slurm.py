@@ -97,7 +97,7 @@ class SlurmEngine:
         spec = study.spec
         self._cluster, self._parameters = job_settings(spec)
         directory = spec.data_dir and str(Path(spec.data_dir).expanduser().absolute())
-        self._opening = (spec.data, directory, spec.image_size, False, spec.loading)
+        self._opening = (spec.data, directory, spec.image_size, False, spec.loading, spec.skip_corrupt)
         self.slots = min(len(study.runs), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
         self._jobs: list[tuple[Task, Any]] = []
         self._over: dict[str, float] = {}  # job -> since when it is over, without a result
