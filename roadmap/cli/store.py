@@ -109,7 +109,7 @@ def _standing(entry: Entry) -> dict[str, Any]:
     return {
         **{name: facts[name] for name in ("signature", "status", "step", "seed")},
         "epoch": facts["epochs"], "epochs": progress.get("epochs"),
-        **{name: progress.get(name) for name in ("train_top1", "images_per_second")},
+        **{name: progress.get(name) for name in ("train_top1", "test_top1", "images_per_second")},
         "seconds_left": left, "host": progress.get("host"), "reason": entry.reason,
     }  # fmt: skip
 
@@ -133,6 +133,7 @@ def _standing_cells(run: dict[str, Any]) -> dict[str, str]:
     if run["status"] == "running":
         cells |= {
             "train top-1 %": _number(run["train_top1"], ".1f"),
+            "test top-1 %": _number(run["test_top1"], ".1f"),
             "img/s": _number(run["images_per_second"], ".0f"),
             "left": _clock(run["seconds_left"]),
             "host": _word(run["host"]),

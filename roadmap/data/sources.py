@@ -27,9 +27,10 @@ MEMORY_LIMIT, MEMORY_SIDE = 2 * 2**30, 128
 PROBED_IMAGES = 500
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Side in pixels where it is not that of the images, and the share of the shorter side that the test crop keeps:
-#: the usual test crop on ImageNet is 224 of 256.
+#: the usual test crop on ImageNet is 224 of 256; from `WHOLE_FROM` pixels on, as in the paper's released code, all of it.
 IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224, "imagenet22k": 224}
 CROP_SHARES = {"imagenet": 0.875, "imagenet22k": 0.875}
+WHOLE_FROM = 384
 
 
 @dataclass(frozen=True)
@@ -236,7 +237,7 @@ def _listed(name: str, parts: list[Listing], image_size: int | None, loading: st
         refuse_empty(parts)
     train, test = parts = parts if len(parts) == 2 else hold_out(parts[0])
     image_size = image_size or usual_size(parts)
-    shares = (1.0, CROP_SHARES.get(name, 1.0))
+    shares = (1.0, CROP_SHARES.get(name, 1.0) if image_size < WHOLE_FROM else 1.0)
     facts: dict[str, Any] = {"crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped)}
     count = len(train) + len(test)
     large = count * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE

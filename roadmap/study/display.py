@@ -185,7 +185,7 @@ class LiveDisplay:
 
     def _at_work(self):
         table = self._table(box=None, pad_edge=False)
-        for name in ("running", "", "epoch", "train top-1 %", "img/s", "left"):
+        for name in ("running", "", "epoch", "train top-1 %", "test", "img/s", "left"):
             table.add_column(name, justify="left" if name in ("running", "") else "right", no_wrap=True)
         for run, progress in self._running.values():
             epochs = run.recipe.epochs
@@ -194,6 +194,7 @@ class LiveDisplay:
             cells = [
                 f"{progress.get('epoch', 0)}/{epochs}",
                 f"{progress['train_top1']:.1f}" if "train_top1" in progress else "",
+                f"{progress['test_top1']:.1f}" if progress.get("test_top1") is not None else "",
                 f"{progress['images_per_second']:.0f}" if "images_per_second" in progress else "",
                 clock(left) if left is not None else "",
             ]

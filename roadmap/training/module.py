@@ -37,13 +37,15 @@ class StoppedError(Exception):
 @dataclass(frozen=True)
 class Progress:
     """How far a training is: epochs done, share of the running one, and of this one so far the mean loss, the accuracy
-    on its augmented training images (per cent; mixed images count for the larger share) and images per second."""
+    on its augmented training images (per cent; mixed images count for the larger share) and images per second; and the
+    accuracy on the test images when they were last looked at."""
 
     epoch: int
     fraction: float
     loss: float
     train_top1: float
     images_per_second: float
+    test_top1: float | None
 
 
 class Watcher(Protocol):
@@ -216,7 +218,9 @@ class Classifier(pl.LightningModule):
 
     def _report(self, epochs: int, fraction: float, seconds: float) -> None:
         loss, top1 = self._so_far()
-        self.watcher.report(Progress(epochs, fraction, loss, top1, self._seen * self.batcher.part_size / seconds))
+        speed = self._seen * self.batcher.part_size / seconds
+        tested = [epoch["test_top1"] for epoch in self.history if epoch["test_top1"] is not None]
+        self.watcher.report(Progress(epochs, fraction, loss, top1, speed, tested[-1] if tested else None))
 
     @property
     def tested_network(self) -> nn.Module:
