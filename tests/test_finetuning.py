@@ -135,7 +135,8 @@ def test_the_same_classes_keep_their_classifier(root, source, place):
 
 
 def test_another_resolution_and_another_head(root, source, place):
-    shown = finetune(source, root, place, "--image-size", 32, "--lr", 0.005, "--epochs", 25, "--layer-decay", "none", "--randaugment", "none",
+    shown = finetune(source, root, place, "--image-size", 32, "--lr", 0.005, "--epochs", 25, "--layer-decay", "none",
+                     "--randaugment", "none",
                      "--crop", "none")  # fmt: skip
     assert shown.code == 0, shown.err
     record = made(place, source)

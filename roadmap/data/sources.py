@@ -27,7 +27,7 @@ MEMORY_LIMIT, MEMORY_SIDE = 2 * 2**30, 128
 PROBED_IMAGES = 500
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: Side in pixels where it is not that of the images, and the share of the shorter side that the test crop keeps:
-#: the usual test crop on ImageNet is 224 of 256; from `WHOLE_FROM` pixels on, as in the paper's released code, all of it.
+#: the usual test crop on ImageNet is 224 of 256, and all of it from `WHOLE_FROM` pixels on, as in the released code.
 IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224, "imagenet22k": 224}
 CROP_SHARES = {"imagenet": 0.875, "imagenet22k": 0.875}
 WHOLE_FROM = 384
