@@ -19,6 +19,24 @@ class OneSentence(click.Group):
         return super().resolve_command(ctx, args)
 
 
+class RecipeOption(click.Option):
+    """An option that is a setting of the recipe."""
+
+
+class Sections(click.Command):
+    """A command whose help shows the settings of the recipe apart, behind its other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, of_recipe in (("Options", False), ("Settings of the recipe, for every run", True)):
+            options = [
+                option for option in self.get_params(ctx)
+                if isinstance(option, click.Option) and isinstance(option, RecipeOption) == of_recipe
+            ]  # fmt: skip
+            records = [record for option in options if (record := option.get_help_record(ctx))]
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 @click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def cli() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from roadmap.cli.group import cli, print_table
+from roadmap.cli.group import RecipeOption, Sections, cli, print_table
 
 
 def study_options(command: Any) -> Any:
@@ -25,18 +25,19 @@ def study_options(command: Any) -> Any:
     for field in reversed([field for field in of_study if field.name not in taken]):
         default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
         default = " [default: 0,1,2]" if field.name == "seeds" else default
-        command = _option(field, field.metadata["help"], default)(command)
+        command = _option(field, default)(command)
     for field in reversed(SETTINGS.values()):
-        command = _option(field, f"recipe: {field.metadata['help']}", "")(command)
+        command = _option(field, cls=RecipeOption)(command)
     return command
 
 
-def _option(field: dataclasses.Field, help: str, default: str) -> Any:
+def _option(field: dataclasses.Field, default: str = "", cls: type[click.Option] = click.Option) -> Any:
     from roadmap.settings import from_text, kind_of
     from roadmap.study.spec import option_name
 
     words, kind = field.metadata, kind_of(field)
-    options: dict[str, Any] = {"help": f"{help[0].upper()}{help[1:]}.{default}", "default": None}
+    text = words["help"][0].upper() + words["help"][1:]
+    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": cls}
     flags = f"--{option_name(field.name).replace('_', '-')}"
     if kind is bool:
         flags += f"/--no-{flags[2:]}"
@@ -77,7 +78,7 @@ DRY_RUN_OPTION = click.option(
 )
 
 
-@cli.command()
+@cli.command(cls=Sections)
 @STUDY_ARGUMENT
 @study_options
 @OUT_OPTION
@@ -107,7 +108,7 @@ def run(
         _carry_out(prepared, folder, place, resume, retrain, paper)
 
 
-@cli.command()
+@cli.command(cls=Sections)
 @study_options
 @click.argument("start_from", metavar="RUN_OR_CHECKPOINT")
 @OUT_OPTION
@@ -213,7 +214,7 @@ def _print_data_time(runs: Any) -> None:
         )
 
 
-@cli.command("plan")
+@cli.command("plan", cls=Sections)
 @STUDY_ARGUMENT
 @study_options
 @OUT_OPTION

@@ -84,7 +84,8 @@ class Recipe:
     crop_scale: tuple[float, float] = setting("share of the image's area that a resized crop has", (0.08, 1.0),
                                               metavar="LOW,HIGH")  # fmt: skip
     flip: bool = setting("mirror every second image, where the data allows", False)
-    randaugment: str | None = setting("timm's RandAugment, such as rand-m9-mstd0.5-inc1; none", metavar="WORDS")
+    randaugment: str | None = setting("RandAugment in timm's words, such as rand-m9-mstd0.5-inc1; none: not used",
+                                      metavar="WORDS")  # fmt: skip
     random_erasing: float = setting("probability that a rectangle is erased", 0.0, metavar="P")
     stochastic_depth: float | dict[str, float] | None = setting(
         "drop rate of the last block, linear over depth; none leaves it to the regime (0.1, and 0.5 for resnet200)",
