@@ -424,6 +424,19 @@ def test_a_study_is_read_from_its_folder(tmp_path):
     assert list(study.summary["failed"]) == [0, 1]
 
 
+def test_a_kept_table_is_a_study(tmp_path):
+    kept = Path(__file__).parents[1] / "results" / "embedded"
+    study = load_study(kept)
+    assert len(study.runs) == 51 and study.runs["data_seconds"].isna().all(), "which older tables lack"
+    assert study.summary["step"].tolist()[0] == "resnet50" and study.draw()
+    (tmp_path / "trajectory.csv").write_text("step,seed\ngelu,0\n")
+    with pytest.raises(RoadmapError, match="is no table of runs: it has no regime"):
+        load_study(tmp_path)
+    (tmp_path / "trajectory.csv").write_text("")
+    with pytest.raises(RoadmapError, match="cannot be read"):
+        load_study(tmp_path)
+
+
 def test_a_folder_without_a_study(tmp_path):
     with pytest.raises(RoadmapError, match="no folder"):
         load_study(tmp_path / "nowhere")

@@ -12,7 +12,12 @@ from matplotlib.figure import Figure
 from roadmap.analysis.figure import draw_trajectory
 from roadmap.analysis.tables import summarize
 from roadmap.checks import RoadmapError
-from roadmap.study.folder import StudyFolder
+from roadmap.study.folder import STUDY, TABLE, StudyFolder
+from roadmap.study.store import COLUMNS
+
+#: Columns without which a table says nothing; others came later, or may be unknown.
+NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",
+          "depth", "stem_stride", "epochs", "recipe")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,26 @@ def _count(number: int, noun: str) -> str:
 
 
 def load_study(path: str | Path) -> Study:
-    """The finished runs under a study folder, as tables.
+    """The finished runs under a study folder, as tables: from its store, or, where only the folder's trajectory.csv was
+    kept, from that.
 
     Raises `RoadmapError` with one sentence where the folder does not exist, or holds no study or no finished run.
     """
     path = Path(path)
+    if (path / TABLE).is_file() and not (path / STUDY).exists():
+        return Study(path, _read_table(path / TABLE))
     rows = StudyFolder(path).rows()
     if not rows:
         raise RoadmapError(f"{path} holds no finished run yet")
     return Study(path, pd.DataFrame(rows))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        runs = pd.read_csv(path, dtype={"precision": str, "signature": str})
+    except (OSError, ValueError) as error:
+        raise RoadmapError(f"{path} cannot be read: {error}") from None
+    missing = [column for column in NEEDED if column not in runs]
+    if missing or not len(runs):
+        raise RoadmapError(f"{path} is no table of runs: it has no {missing[0] if missing else 'run'}")
+    return runs.reindex(columns=list(COLUMNS))
