@@ -22,9 +22,9 @@ def run(
 ) -> Study:
     """Train a study and return its results; ``roadmap run`` from Python.
 
-    ``study`` is a study's YAML file; ``settings`` are fields of `StudySpec`, such as ``upto="large_kernel"``,
-    ``seeds=3``, ``data="folder"``, ``data_dir="images"``. Table and figure go to ``out``, by default ``results/NAME``;
-    runs are in the ``store``, by default ``results/store``, which all studies share.
+    ``study`` is a study's YAML file; ``settings`` are fields of `StudySpec` and of `Recipe`, such as ``seeds=3``,
+    ``upto="large_kernel"``, ``data="folder"``, ``data_dir="images"``, ``mixup=0.8``. Table and figure go to ``out``, by
+    default ``results/NAME``; runs are in the ``store``, by default ``results/store``, which all studies share.
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     spec = load_spec(Path(study) if study else None, **settings)

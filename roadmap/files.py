@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,11 +47,4 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RoadmapError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise RoadmapError(f"{path} must hold settings, one 'name: value' a line")
-    return {name: _number(value) for name, value in content.items()}
-
-
-def _number(value: Any) -> Any:
-    """4e-3 as people write it; YAML 1.1 takes it for text, and wants 4.0e-3."""
-    if isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value):
-        return float(value)
-    return value
+    return content

@@ -20,7 +20,7 @@ def code_record() -> dict[str, Any]:
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
     folder = PACKAGE if _git(PACKAGE, "ls-files", "--error-unmatch", "__init__.py") else Path()
     commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain") if commit else None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {
         "commit": commit.strip() if commit else None,
         "dirty": None if changes is None else bool(changes),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import Field, field
 from typing import Any
 
@@ -28,5 +29,11 @@ def from_text(setting: Field, text: str) -> Any:
         return tuple(kind(part) for part in text.split(",")) if "tuple" in words else kind(text)
     except ValueError:
         what = {int: "a whole number", float: "a number"}[kind]
-        listed = f"a list of such as 0.9,0.999, each {what}" if "tuple" in words else what
+        listed = f"a list such as 0.9,0.999, each {what}" if "tuple" in words else what
         raise RoadmapError(f"{setting.name} is '{text}', but must be {listed}") from None
+
+
+def from_yaml(setting: Field, value: Any) -> Any:
+    """A setting's value from YAML 1.1, which takes 4e-3, as people write it, for text, and wants 4.0e-3."""
+    written = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
+    return float(value) if written and kind_of(setting) is float else value

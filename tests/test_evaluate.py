@@ -137,7 +137,7 @@ def test_what_is_printed_is_what_json_says(trained, call):
     shown = json.loads(call(signature, "--store", trained / "store", "--json").out)
     assert set(shown) == {
         "weights", "data", "image_size", "device", "precision", "top1", "top5", "loss", "images", "class_names",
-        "classes", "confusion",
+        "classes", "confusion", "mistakes",
     }  # fmt: skip
     confusion = np.array(shown["confusion"])
     assert confusion.sum(1).tolist() == [100] * 3 == [facts["images"] for facts in shown["classes"]]
@@ -145,6 +145,10 @@ def test_what_is_printed_is_what_json_says(trained, call):
     for facts, row, place in zip(shown["classes"], confusion, range(3), strict=True):
         assert facts["top1"] == pytest.approx(100 * row[place] / row.sum())
     assert shown["top1"] == pytest.approx(100 * np.trace(confusion) / confusion.sum())
+    for pair in shown["mistakes"]:
+        places = [shown["class_names"].index(pair[name]) for name in ("true", "predicted")]
+        assert places[0] != places[1] and confusion[tuple(places)] == pair["images"] > 0
+    assert sum(pair["images"] for pair in shown["mistakes"]) == confusion.sum() - np.trace(confusion)
     text = call(signature, "--store", trained / "store").out
     assert f"top-1 {shown['top1']:.2f} %, top-5 {shown['top5']:.2f} %, loss {shown['loss']:.4f}" in text
     lines = [line.split() for line in text.splitlines()]
@@ -331,6 +335,7 @@ def test_metadata_hold_the_whole_design(trained):
     assert found == {
         "design": record["run"]["design"], "image_size": 16, "class_names": record["data"]["classes"],
         "mean": record["data"]["mean"], "std": record["data"]["std"],
+        "rung": {name: record["run"][name] for name in ("regime", "step", "adopted", "width", "depth")},
     }  # fmt: skip
     page = (Path(__file__).parents[1] / "docs" / "store.md").read_text()
     section = page.partition("## weights.safetensors\n")[2].partition("\n## ")[0]

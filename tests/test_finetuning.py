@@ -17,6 +17,7 @@ import roadmap
 from roadmap import provenance
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import open_data
+from roadmap.network.description import RUNG
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import to_timm
 from roadmap.study.finetuning import find_start, plan_finetuning
@@ -134,6 +135,22 @@ def test_the_same_classes_keep_their_classifier(root, source, place):
     assert (place.parent / "study" / "trajectory.csv").is_file()
 
 
+def test_a_plan_measures_a_finetuning(root, source, place):
+    words = ["--data", "folder", "--data-dir", root / "others", *OPTIONS, "--batch-size", 8, "--epochs", 2]
+    shown = call("plan", "--start-from", source, "--store", place, *words)
+    assert shown.code == 0, shown.err
+    assert "finetune-1k" in shown.out and "1 to train" in shown.out and "one run at a time" in shown.out
+
+
+def test_a_file_of_weights_knows_its_rung(root, source, place, tmp_path):
+    """The weights of a run, taken away from its store."""
+    (tmp_path / "mine.safetensors").write_bytes((place / "runs" / source / "weights.safetensors").read_bytes())
+    shown = finetune(tmp_path / "mine.safetensors", root, place, "--epochs", 1)
+    assert shown.code == 0, shown.err
+    run, before = made(place, source)["run"], Store(place).record(source)["run"]
+    assert {name: run[name] for name in RUNG} == {name: before[name] for name in RUNG}
+
+
 def test_another_resolution_and_another_head(root, source, place):
     shown = finetune(source, root, place, "--image-size", 32, "--lr", 0.005, "--epochs", 25, "--layer-decay", "none",
                      "--randaugment", "none",
@@ -210,7 +227,6 @@ def test_weights_that_changed_since_they_were_planned_are_not_trained(root, sour
     spec = load_spec(start_from=source, data="folder", data_dir=str(root / "others"), epochs=1, batch_size=16)
     data = open_data(**spec.opened)
     run = plan_finetuning(spec, data, find_start(spec, root / "store"))[0]
-    (tmp_path / "changed.safetensors").write_bytes(b"")
     weights = load_file(root / "store" / "runs" / source / "weights.safetensors")
     torch.save({name: value + 1 for name, value in weights.items()}, tmp_path / "changed.pth")
     with pytest.raises(roadmap.RoadmapError, match="no longer holds"):
@@ -259,6 +275,14 @@ def test_what_cannot_be_made_again_is_one_sentence(root, source, words, sentence
     words = [{"SOURCE": source, "OTHERS": root / "others"}.get(word, word) for word in words]
     shown = call("reproduce", *words, "--store", root / "store")
     assert shown.code == 2 and sentence in shown.err and shown.err.count("\n") == 1, shown.err
+
+
+def test_a_finetuned_run_without_its_source_is_not_made_again(root, source, place):
+    finetune(source, root, place, "--epochs", 1)
+    (signature,) = set(Store(place).signatures()) - {source}
+    Store(place).remove(source)
+    shown = call("reproduce", signature, "--store", place)
+    assert shown.code == 2 and "which are no longer there" in shown.err
 
 
 def git(folder, *words):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +21,9 @@ from folders import make_cifar10, make_image_folder
 import roadmap
 from roadmap import RoadmapError
 from roadmap.cost.counting import count
-from roadmap.study.spec import StudySpec, load_spec
+from roadmap.data.sources import open_data
+from roadmap.recipes.recipe import SETTINGS
+from roadmap.study.spec import StudySpec, load_spec, option_name, plan
 
 PROJECT = Path(__file__).parents[1]
 #: A study of two small networks on small images, as options of the command line.
@@ -289,15 +292,42 @@ def test_file_and_options_mean_the_same(tmp_path):
 
 def test_every_setting_is_an_option_with_help():
     shown = command("run", "--help").out
-    for name in (
-        "--from", "--upto", "--only", "--regime", "--data", "--data-dir", "--download", "--recipe", "--seeds",
-        "--epochs", "--image-size", "--width", "--depth", "--stem-stride", "--batch-size",
-        "--lr", "--device", "--precision",
-        "--compile", "--out", "--resume", "--dry-run", "--roads", "--paper", "--loading", "--workers", "--threads",
-        "--store", "--retrain", "--jobs", "--engine", "--address", "--devices", "--num-nodes", "--gpus", "--slurm",
-        "--retries", "--logger", "--skip-corrupt",
-    ):  # fmt: skip
+    settings = [option_name(field.name) for field in dataclasses.fields(StudySpec) if field.metadata]
+    words = ("store", "out", "resume", "retrain", "paper", "dry-run")
+    for name in (f"--{setting.replace('_', '-')}" for setting in (*settings, *SETTINGS, *words)):
         assert f"  {name}" in shown, name
+
+
+def test_settings_of_the_recipe_are_settings_of_a_study(images, tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(f"""only: [modern_recipe, gelu]
+data: folder
+data_dir: {images}
+mixup: 2e-1
+ema: 0.99
+layer_decay: 0.7
+accumulate: 2
+min_lr: 1e-7
+epochs: 4
+warmup_epochs: 1
+test_every: 2
+name: mine
+""")
+    spec = load_spec(path, cutmix=0.5, randaugment=None, betas=(0.8, 0.9), schedule="linear")
+    assert spec.title == "mine" and spec.execution.tested(5, 10, 10) == [2, 4, 5]
+    for run in plan(spec, open_data(**spec.opened)):
+        recipe = run.recipe
+        assert (recipe.mixup, recipe.cutmix, recipe.ema, recipe.layer_decay, recipe.accumulate) == (
+            0.2,
+            0.5,
+            0.99,
+            0.7,
+            2,
+        )
+        assert (recipe.min_lr, recipe.warmup_epochs, recipe.betas, recipe.schedule) == (1e-7, 1, (0.8, 0.9), "linear")
+        assert recipe.batch_size % 4 == 0
+    shown = command("run", path, "--dry-run", "--mixup", "0", "--ema", "none", "--optimizer", "lion")
+    assert shown.code == 0 and "lion" in shown.out, shown.err
 
 
 def test_an_option_turns_a_setting_of_the_file_off(images, tmp_path):
@@ -398,6 +428,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, mo
         ("upto: 2020-13-45", "not valid YAML"),
         ('recipe: "a\\0b.yaml"', "must be text"),
         ("uptoo: gelu", "unknown setting of a study 'uptoo' (did you mean 'upto'?)"),
+        ("name: 2024", "name is 2024, but must be text"),
+        ("name: a/b", "must be a name that a folder can have"),
         ("upto: 3", "upto is 3, but must be text"),
         ("epochs: lots", "epochs is 'lots'"),
         ("seeds: []", "seeds is []"),

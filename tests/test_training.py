@@ -174,6 +174,11 @@ def test_layers_learn_at_the_rates_of_the_released_code(data):
         assert scales[id(parameter)] == pytest.approx(0.7 ** (13 - layer)), name
 
 
+def test_a_fresh_classifier_may_start_small(data, tmp_path):
+    result = fit_run(make_run(data, epochs=1, lr=1e-12, head_scale=0.0), data, tmp_path, ONE_THREAD)
+    assert result.metrics["loss"] == pytest.approx(math.log(3), abs=1e-4)
+
+
 def test_linear_and_cosine_end_at_the_least_rate(data, tmp_path):
     for schedule in ("linear", "cosine"):
         run = make_run(data, epochs=5, schedule=schedule, min_lr=1e-3)

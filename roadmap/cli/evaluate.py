@@ -11,7 +11,7 @@ import click
 from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_table, printable
 from roadmap.cli.study import STORE_OPTION
-from roadmap.data import DATA_SETS
+from roadmap.data import LOADINGS
 from roadmap.files import write_text
 from roadmap.network.design import STEM_STRIDES
 from roadmap.rungs import REGIMES
@@ -23,8 +23,10 @@ SHOWN = 20
 
 @cli.command("eval")
 @click.argument("run_or_path", metavar="RUN_OR_CHECKPOINT")
-@click.option("--data", type=click.Choice(DATA_SETS), help="Data set to test on [default: the run's own].")
+@click.option("--data", metavar="NAME", help="Data set to test on, as of roadmap run [default: the run's own].")
 @click.option("--data-dir", metavar="PATH", help="Folder where it lies.")
+@click.option("--loading", type=click.Choice(LOADINGS), help="Decode all images first, or stream them.")
+@click.option("--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read.")
 @click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels [default: as trained].")
 @STORE_OPTION
 @click.option("--step", metavar="STEP", help="Network of a file that does not say it.")
@@ -33,7 +35,7 @@ SHOWN = 20
 @click.option("--depth", type=float, metavar="X", help="Factor on the blocks of its stages [default: 1].")
 @click.option("--stem-stride", type=click.Choice([str(stride) for stride in STEM_STRIDES]),
               help="What its stem divides the image by [default: 4].")  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Images at a time [default: 256].")
+@click.option("--batch-size", type=int, metavar="N", help="Images at a time [default: as in training, 256 at least].")
 @click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps [default: auto].")
 @click.option("--threads", type=int, metavar="N", help="CPU threads [default: the run's on its own data, else torch's "
               "choice].")  # fmt: skip

@@ -11,6 +11,8 @@ from PIL import Image
 from roadmap.checks import RoadmapError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: What Pillow raises for a file that is no readable image.
+UNREADABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError)
 #: A shown list of images is cut behind so many.
 NAMED_IMAGES = 3
 
@@ -37,7 +39,7 @@ def read_image(source: str | os.PathLike | IO[bytes], name: str) -> Image.Image:
             return picture.convert("RGB")
     except RoadmapError:
         raise
-    except (OSError, Image.DecompressionBombError, SyntaxError, ValueError):
+    except UNREADABLE:
         unreadable([name])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from roadmap.checks import RoadmapError
-from roadmap.data.images import cores, read_image, unreadable
+from roadmap.data.images import UNREADABLE, cores, read_image, unreadable
 from roadmap.data.listings import Listing
 from roadmap.data.readers import Reader
 
@@ -79,7 +79,7 @@ def usual_size(parts: Sequence[Listing]) -> int:
         try:
             with reader.open(index) as file, Image.open(file) as picture:
                 sizes[min(picture.size)] += 1
-        except (OSError, Image.DecompressionBombError):
+        except UNREADABLE:
             unreadable([reader.place(index)])
     return min(224, max(32, sizes.most_common(1)[0][0] // 32 * 32))
 

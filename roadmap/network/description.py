@@ -7,14 +7,18 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text
 from roadmap.network.design import Design
+
+#: What names a rung of a scaled ladder.
+RUNG = ("regime", "step", "adopted", "width", "depth")
 
 
 @dataclass(frozen=True)
 class Description:
     """A trained network beside its weights: its ``design`` and, where known, the ``class_names`` in the order of its
-    outputs, the side of its training images in pixels, and by channel of RGB in 0..1 what they were normalised with.
+    outputs, the side of its training images in pixels, by channel of RGB in 0..1 what they were normalised with, and
+    the ``rung`` that it stands for: regime, step, adopted, and width and depth of the ladder.
 
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
@@ -24,6 +28,7 @@ class Description:
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    rung: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         channels = self.design.in_channels
@@ -40,6 +45,14 @@ class Description:
             check_number("mean", number, 0.0, 1.0)
         for number in self.std or ():
             check_number("std", number, 1e-6, 1.0)
+        if self.rung is not None:
+            if not isinstance(self.rung, dict) or set(self.rung) != set(RUNG):
+                raise RoadmapError(f"rung must have {', '.join(RUNG)}")
+            check_text("regime", self.rung["regime"])
+            check_text("step", self.rung["step"])
+            check_bool("adopted", self.rung["adopted"])
+            check_int("width", self.rung["width"], 1)
+            check_number("depth", self.rung["depth"], 0.0)
         if self.image_size is not None:
             check_int("image_size", self.image_size, 1)
 

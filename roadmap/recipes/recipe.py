@@ -25,7 +25,7 @@ from roadmap.checks import (
     nearest,
 )
 from roadmap.files import read_yaml
-from roadmap.settings import setting
+from roadmap.settings import from_yaml, setting
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "lamb", "lion")
 SCHEDULES = ("cosine", "linear", "step")
@@ -201,9 +201,9 @@ class Recipe:
     ) -> Recipe:
         """This recipe with other epochs, batch size, peak learning rate, and some of `SETTINGS`.
 
-        Warm-up and milestones keep their share of the epochs; the learning rate follows the batch size, unless ``lr``
-        is given, which is then the peak as it is. ``settings`` hold as they are; a schedule other than step has no
-        milestones.
+        Warm-up and milestones keep their share of the epochs, ``min_lr`` keeps its share of the peak; the learning rate
+        follows the batch size, unless ``lr`` is given, which is then the peak as it is. ``settings`` hold as they are;
+        a schedule other than step has no milestones.
         """
         settings = settings or {}
         check_known("setting of a recipe", settings, SETTINGS)
@@ -220,6 +220,8 @@ class Recipe:
             changes["batch_size"] = batch_size
         if lr is not None:
             changes |= {"lr": lr, "lr_batch_size": self.batch_size if batch_size is None else batch_size}
+        peak = lr or self.lr * changes.get("batch_size", self.batch_size) / self.lr_batch_size
+        changes["min_lr"] = self.min_lr * peak / self.peak_lr
         if settings.get("schedule", "step") != "step":
             changes["milestones"] = ()
         return dataclasses.replace(self, **(changes | dict(settings)))
@@ -252,7 +254,7 @@ def _shipped(name: str) -> Recipe:
 
 
 def describe(recipe: Recipe) -> str:
-    """A recipe as the YAML file that `load_recipe` reads, with what each setting means."""
+    """A recipe as the YAML file that `load_recipe` reads, with what its settings mean."""
     lines = [f"# {line}" for line in textwrap.wrap(" ".join(f"{recipe.name}: {recipe.why}".split()), 110)]
     for field in dataclasses.fields(Recipe):
         value = getattr(recipe, field.name)
@@ -268,8 +270,9 @@ def describe(recipe: Recipe) -> str:
 
 def parse_recipe(settings: dict[str, Any], name: str) -> Recipe:
     """A recipe from plain settings. Raises `RoadmapError` for a setting that does not exist."""
-    check_known("setting of a recipe", settings, [field.name for field in dataclasses.fields(Recipe)])
-    return Recipe(**{"name": name, **settings})
+    fields = {field.name: field for field in dataclasses.fields(Recipe)}
+    check_known("setting of a recipe", settings, fields)
+    return Recipe(**{"name": name, **{name: from_yaml(fields[name], value) for name, value in settings.items()}})
 
 
 def _folder():

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,8 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
             break
         results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
         measured = [result for result in results if not isinstance(result, Outcome)]
+        for refused in (result for result in results if isinstance(result, Outcome) and result.kind != "memory"):
+            raise RoadmapError(f"{largest.step} could not be measured: {refused.reason}")
         speed = sum(1 / result.image_seconds for result in measured)
         if len(measured) < jobs or speed < WORTHWHILE * fastest:
             break
@@ -265,9 +268,14 @@ def _key(study: Prepared, run: RunSpec, where: Iterable[Place]) -> str:
     facts = [
         dataclasses.replace(run, seed=0).signature, len(where), where[0].device.partition(":")[0], where[0].threads,
         study.device_name, study.spec.devices, study.spec.compile, study.spec.workers,
-        version("torch"),
+        study.spec.deterministic, _torch_version(),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+@cache
+def _torch_version() -> str:
+    return version("torch")
 
 
 def _read(store: Store) -> dict[str, Any]:

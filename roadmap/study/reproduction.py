@@ -65,6 +65,8 @@ def reproduce(
     if data_dir is not None:
         settings["data_dir"] = data_dir
     initial = record["origin"].get("initial")
+    if run.initial and not (initial and Path(initial).is_file()):
+        raise RoadmapError(f"run {signature} started from the weights in {initial}, which are no longer there")
     study = prepare(load_spec(**settings), plan=lambda spec, data: [run], initial=Path(initial) if initial else None)
     if study.data.identity != run.data_fingerprint:
         raise RoadmapError(

@@ -15,7 +15,7 @@ from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
 from roadmap.rungs import REGIMES, Rung, ladder
-from roadmap.settings import setting
+from roadmap.settings import from_yaml, setting
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.training.spec import PRECISIONS, Execution, RunSpec
@@ -148,11 +148,11 @@ class StudySpec:
             check_number("lr", self.lr, 1e-12, 1000)
         if self.stem_stride is not None:
             check_choice("stem_stride", self.stem_stride, STEM_STRIDES)
-        if self.name is not None and not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", str(self.name)):
-            raise RoadmapError(f"name is {self.name!r}, but must be a name that a folder can have")
-        for name in ("from_", "upto", "data_dir", "recipe", "device"):
+        for name in ("name", "from_", "upto", "data_dir", "recipe", "device"):
             if getattr(self, name) is not None:
                 check_text(option_name(name), getattr(self, name))
+        if self.name is not None and not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", self.name):
+            raise RoadmapError(f"name is {self.name!r}, but must be a name that a folder can have")
         if isinstance(self.jobs, int) and not isinstance(self.jobs, bool):  # as YAML reads it
             object.__setattr__(self, "jobs", str(self.jobs))
         if not isinstance(self.jobs, str) or not re.fullmatch(r"auto|[1-9][0-9]{0,3}", self.jobs):
@@ -179,8 +179,7 @@ class StudySpec:
     @property
     def execution(self) -> Execution:
         """Where and how the runs are executed."""
-        return Execution(self.device, self.compile, self.workers, self.threads, self.devices, self.num_nodes,
-                         self.test_every, self.deterministic)  # fmt: skip
+        return Execution(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Execution)})
 
     @property
     def opened(self) -> dict[str, Any]:
@@ -257,6 +256,8 @@ def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
     known = [*names, *SETTINGS]
     settings = read_yaml(path) if path else {}
     check_known("setting of a study", settings, known)
+    fields = {option_name(field.name): field for field in dataclasses.fields(StudySpec)} | SETTINGS
+    settings = {name: from_yaml(fields[name], value) for name, value in settings.items()}
     settings |= {option_name(name): value for name, value in overrides.items()}
     check_known("setting of a study", settings, known)
     of_recipe = {name: value for name, value in settings.items() if name in SETTINGS}
@@ -283,6 +284,8 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
     )
     modern = load_recipe(scale.recipe)
     classic = load_recipe(modern.classic) if modern.classic else modern
+    if isinstance(modern.stochastic_depth, dict):
+        check_known(f"regime in the stochastic depth of recipe {modern.name}", modern.stochastic_depth, REGIMES)
     runs: list[RunSpec] = []
     made: dict[str, str] = {}
     for asked in spec.rungs:
@@ -321,7 +324,8 @@ def study_recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
     parts = spec.recipe_settings.get("accumulate", recipe.accumulate)
     check_int("accumulate", parts, 1, 100_000)
     whole = 2 * parts
-    batch_size = spec.batch_size or min(recipe.batch_size, max(SMALLEST_BATCH, images // FEWEST_STEPS // whole * whole))
+    least = -(-SMALLEST_BATCH // whole) * whole
+    batch_size = spec.batch_size or min(recipe.batch_size, max(least, images // FEWEST_STEPS // whole * whole))
     batch_size = min(batch_size, max(whole, images // whole * whole))
     batch_size = None if batch_size == recipe.batch_size else batch_size
     return recipe.with_training(spec.epochs, batch_size, spec.lr, spec.recipe_settings)

@@ -51,7 +51,8 @@ COLUMNS = {
     "train_loss": "result", "epochs": "result", "seconds": "result", "images_per_second": "result",
     "data_seconds": "result", "wall_seconds": "result", "estimated_seconds": "origin", "data": "run",
     "image_size": "run", "width": "run", "depth": "run", "stem_stride": "labels", "recipe": "labels",
-    "optimizer": "labels", "batch_size": "labels", "lr": "labels", "precision": "run", "compile": "labels",
+    "optimizer": "labels", "batch_size": "labels", "lr": "labels", "precision": "run", "initial": "run",
+    "compile": "labels",
     "device": "environment", "device_name": "environment", "devices": "environment", "threads": "environment",
     "platform": "environment",
     "python": "environment", "torch": "environment", "timm": "environment", "pytorch_lightning": "environment",
@@ -60,7 +61,7 @@ COLUMNS = {
     "reason": "result",
 }  # fmt: skip
 #: Columns that records of earlier versions lack.
-LATER = ("data_seconds", "commit", "dirty", "source")
+LATER = ("initial", "data_seconds", "commit", "dirty", "source")
 #: What is left over for so many seconds has no owner any more.
 _FORGOTTEN = 3600.0
 #: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.

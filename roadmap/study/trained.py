@@ -16,11 +16,11 @@ import torch
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known
 from roadmap.data.batches import TEST_BATCH
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
-from roadmap.network.description import Description, parse_description
+from roadmap.network.description import RUNG, Description, parse_description
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import Weights, open_weights
-from roadmap.rungs import FULL_WIDTH, Rung, ladder
+from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
 from roadmap.study.store import DEFAULT_STORE, WEIGHTS, Entry, Store
 from roadmap.training.evaluate import Evaluation, evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
@@ -67,6 +67,8 @@ def evaluate(
     threads: int | None = None,
     workers: int | None = None,
     precision: str | None = None,
+    loading: str | None = None,
+    skip_corrupt: bool | None = None,
 ) -> Evaluation:
     """Test trained weights on a data set; ``roadmap eval`` from Python.
 
@@ -75,7 +77,8 @@ def evaluate(
     with its own threads, so that it meets its recorded result. ``image_size`` and ``precision`` are by default those of
     the training. ``step`` names the network of a file that does not say it itself, with ``regime``, ``width``,
     ``depth`` and ``stem_stride`` as in `Ladder.scaled`. Images are normalised as those that the network was trained on,
-    in doubt as ImageNet's. ``device``, ``threads`` and ``workers`` are those of an `Execution`.
+    in doubt as ImageNet's. ``device``, ``threads`` and ``workers`` are those of an `Execution`,
+    ``loading`` and ``skip_corrupt`` those of `open_data`.
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     scale = {"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride}
@@ -88,7 +91,9 @@ def evaluate(
     own = trained.execution if data is None and data_dir is None else Execution()
     execution = Execution(device or own.device, threads=own.threads if threads is None else threads, workers=workers)
     network = _network(trained)
-    images = _open_data(trained, data, data_dir, image_size)
+    how = {"loading": loading, "skip_corrupt": skip_corrupt}
+    given = {name: value for name, value in how.items() if value is not None}
+    images = _open_data(trained, data, data_dir, image_size, given)
     return evaluate_network(
         network, _as_trained(images, trained), trained.name, batch_size or trained.batch_size, execution, precision
     )
@@ -143,14 +148,18 @@ def _labels(rung: Rung, scale: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _like(design: Design) -> Rung:
-    """The last rung that differs from this design in size alone, else the last."""
+def _like(design: Design) -> tuple[Rung, dict[str, Any]]:
+    """The rung, and its scale, of a design that is known alone: of those that differ from it in size only, the one that
+    is nearest in depth; the ladder's end where there is none."""
 
     def choices(of: Design) -> dict[str, Any]:
         return {name: value for name, value in vars(of).items() if name not in (*SIZES, *TOLD_BY_WEIGHTS)}
 
-    rungs = list(ladder())
-    return next((rung for rung in reversed(rungs) if choices(rung.design) == choices(design)), rungs[-1])
+    known = [(regime, rung) for regime in REGIMES for rung in reversed(ladder(regime).rungs)]
+    alike = [pair for pair in known if choices(pair[1].design) == choices(design)] or known[:1]
+    regime, rung = min(alike, key=lambda pair: abs(sum(pair[1].design.blocks) - sum(design.blocks)))
+    width = round(FULL_WIDTH * design.widths[0] / rung.design.widths[0])
+    return rung, {"regime": regime, "width": width, "depth": sum(design.blocks) / sum(rung.design.blocks)}
 
 
 def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None) -> Trained:
@@ -169,7 +178,7 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
         return Trained(
             name=signature,
             path=store.path(signature) / WEIGHTS,
-            labels={name: run[name] for name in ("regime", "step", "adopted", "width", "depth")},
+            labels={name: run[name] for name in RUNG},
             weights=open_weights(store.path(signature) / WEIGHTS),
             description=parse_description(facts | {"mean": data["mean"], "std": data["std"]}),
             opened=dict(data["opened"]),
@@ -221,7 +230,8 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any])
                 f"{weights.where} says that its network has {flag} {getattr(told, flag)}, "
                 f"but the one asked for has {getattr(asked.design, flag)}: leave out --step"
             )
-    labels = _labels(asked or _like(description.design), scale)
+    labels = _labels(asked, scale) if asked else description.rung or _labels(*_like(description.design))
+    ladder(labels["regime"])[labels["step"]]
     return Trained(os.fspath(path), Path(path), weights, description, labels)
 
 
@@ -241,7 +251,11 @@ def _network(trained: Trained) -> RoadmapNet:
 
 
 def _open_data(
-    trained: Trained, name: str | None, folder: str | os.PathLike | None, image_size: int | None
+    trained: Trained,
+    name: str | None,
+    folder: str | os.PathLike | None,
+    image_size: int | None,
+    how: dict[str, Any],
 ) -> ImageData:
     """The data asked for, by default a run's own, which must be what it was."""
     own = name is None and folder is None
@@ -253,7 +267,7 @@ def _open_data(
     size = image_size if image_size is not None else trained.description.image_size
     if size is not None:
         settings["image_size"] = size
-    data = open_data(**settings)
+    data = open_data(**settings | how)
     trained.description.design.feature_sizes(data.image_size)
     if own and data.image_size == trained.description.image_size and data.identity != trained.identity:
         raise RoadmapError(
@@ -280,7 +294,12 @@ def _as_trained(data: ImageData, trained: Trained) -> ImageData:
         raise RoadmapError(
             f"{data.name} has {len(names)} classes, but {trained.name} tells {known.design.num_classes} apart"
         )
-    places = np.array([names.index(name) for name in data.class_names], dtype=np.int64)
-    test = dataclasses.replace(data.test, labels=places[data.test.labels])
+    test = data.test
+    if names != data.class_names:
+        if len(set(names)) != len(names):
+            raise RoadmapError(f"{trained.name} gives several classes one name: its outputs cannot be put in order")
+        numbers = {name: number for number, name in enumerate(names)}
+        places = np.array([numbers[name] for name in data.class_names], dtype=np.int64)
+        test = dataclasses.replace(test, labels=places[test.labels])
     mean, std = known.mean or IMAGENET_MEAN, known.std or IMAGENET_STD
     return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std)

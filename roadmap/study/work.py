@@ -73,6 +73,7 @@ def carry_out(task: Task, data: ImageData) -> Outcome:
 def _train(task: Task, data: ImageData, store: Store) -> Outcome:
     folder = store.partial(task.run.signature)
     (folder / STOP).unlink(missing_ok=True)  # before the imports: what is asked for meanwhile is meant
+    from roadmap.network.description import RUNG
     from roadmap.network.weights import save_weights
     from roadmap.training.device import environment, resolve_device
     from roadmap.training.fit import fit_run
@@ -90,7 +91,7 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
             if metrics["status"] == "done":
                 save_weights(
                     result.network, folder / WEIGHTS, class_names=data.class_names, image_size=data.image_size,
-                    mean=data.mean, std=data.std,
+                    mean=data.mean, std=data.std, rung={name: getattr(task.run, name) for name in RUNG},
                 )  # fmt: skip
             made_by = environment(resolve_device(task.execution), task.execution)
             record = _record(task, metrics, made_by, started)

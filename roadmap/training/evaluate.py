@@ -8,6 +8,7 @@ import dataclasses
 import io
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from roadmap.recipes.recipe import Recipe
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.spec import Execution
 
+#: Of more classes the confusion table would have millions of cells: it is not written then.
+CONFUSION_CLASSES = 2000
 AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
 
@@ -29,8 +32,8 @@ AUTOCAST = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 class Evaluation:
     """What a network makes of the test images of a data set.
 
-    ``top1`` and ``top5`` are in per cent, ``loss`` is the mean cross-entropy. ``confusion``: int64 (C, C), images by
-    true class (row) and first guess (column), in the order of ``class_names``, which is the network's.
+    ``top1`` and ``top5`` are in per cent, ``loss`` is the mean cross-entropy. ``labels`` and ``guesses``: true class
+    and first guess of each image, int64 (N,), as places in ``class_names``, whose order is the network's.
     """
 
     weights: str
@@ -42,17 +45,26 @@ class Evaluation:
     top5: float
     loss: float
     class_names: tuple[str, ...]
-    confusion: np.ndarray
+    labels: np.ndarray
+    guesses: np.ndarray
 
     @property
     def images(self) -> int:
         """Number of images."""
-        return int(self.confusion.sum())
+        return len(self.labels)
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Images by true class (row) and first guess (column): int64 (C, C)."""
+        classes = len(self.class_names)
+        return np.bincount(self.labels * classes + self.guesses, minlength=classes**2).reshape(classes, classes)
 
     @property
     def classes(self) -> list[dict[str, Any]]:
         """Name, number of images and top-1 in per cent of each class; None where it has no image."""
-        right, images = np.diag(self.confusion).tolist(), self.confusion.sum(1).tolist()
+        classes = len(self.class_names)
+        images = np.bincount(self.labels, minlength=classes).tolist()
+        right = np.bincount(self.labels[self.labels == self.guesses], minlength=classes).tolist()
         return [
             {"class": name, "images": count, "top1": 100 * hits / count if count else None}
             for name, hits, count in zip(self.class_names, right, images, strict=True)
@@ -60,17 +72,21 @@ class Evaluation:
 
     def mistakes(self, most: int) -> list[dict[str, Any]]:
         """The commonest confusions, at ``most`` so many: true and predicted class, and on how many images."""
-        wrong = self.confusion - np.diag(np.diag(self.confusion))
-        places = np.argsort(-wrong, axis=None, kind="stable")[:most]
-        pairs = [divmod(int(place), len(wrong)) for place in places]
+        wrong = self.labels != self.guesses
+        pairs, counts = np.unique(np.stack([self.labels[wrong], self.guesses[wrong]]), axis=1, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:most]
         return [
-            {"true": self.class_names[row], "predicted": self.class_names[column], "images": int(wrong[row, column])}
-            for row, column in pairs
-            if wrong[row, column]
+            {"true": self.class_names[row], "predicted": self.class_names[column], "images": int(count)}
+            for row, column, count in zip(*pairs[:, order].tolist(), counts[order], strict=True)
         ]
 
     def confusion_csv(self) -> str:
-        """The confusion table as comma-separated values, with class names as first line and first column."""
+        """The confusion table as comma-separated values, with class names as first line and first column.
+
+        Raises `RoadmapError` above `CONFUSION_CLASSES`.
+        """
+        if len(self.class_names) > CONFUSION_CLASSES:
+            raise RoadmapError(f"a confusion table of {len(self.class_names)} classes is too large to be written")
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["true", *self.class_names])
@@ -79,10 +95,15 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
-        facts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        facts = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+            if field.name not in ("labels", "guesses")
+        }  # fmt: skip
+        few = len(self.class_names) <= CONFUSION_CLASSES
         return facts | {
-            "class_names": list(self.class_names), "confusion": self.confusion.tolist(), "images": self.images,
-            "classes": self.classes,
+            "class_names": list(self.class_names), "images": self.images, "classes": self.classes,
+            "confusion": self.confusion.tolist() if few else None,
+            "mistakes": self.mistakes(CONFUSION_CLASSES),
         }  # fmt: skip
 
 
@@ -129,8 +150,6 @@ def evaluate_network(
                 guessed, counts = judge(logits_of(network, images.to(device)), labels.to(device))
                 guesses.append(guessed.cpu())
                 totals += counts.cpu().double()
-    except RoadmapError as error:  # from a loader's process it comes with a traceback in its words
-        raise RoadmapError(str(error).rpartition("RoadmapError: ")[2].strip()) from None
     except (MemoryError, RuntimeError) as error:
         if not is_memory_error(error):
             raise
@@ -141,10 +160,8 @@ def evaluate_network(
     first, five, loss, count = totals.tolist()
     if not math.isfinite(loss):
         raise RoadmapError(f"the loss is {loss} at precision {precision}: these weights are no trained network's")
-    classes = len(data.class_names)
-    places = data.test.labels * classes + torch.cat(guesses).numpy()
     return Evaluation(
         weights=weights, data=data.name, image_size=data.image_size, device=str(device), precision=precision,
         top1=100 * first / count, top5=100 * five / count, loss=loss / count, class_names=data.class_names,
-        confusion=np.bincount(places, minlength=classes**2).reshape(classes, classes),
+        labels=data.test.labels, guesses=torch.cat(guesses).numpy(),
     )  # fmt: skip

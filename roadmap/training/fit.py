@@ -25,7 +25,7 @@ from roadmap.network.model import RoadmapNet
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.module import Classifier, DivergedError, Progress
 from roadmap.training.spec import Execution, RunSpec
-from roadmap.training.start import StartingWeights
+from roadmap.training.start import StartingWeights, scale_classifier
 
 #: A checkpoint is written at the first end of an epoch (but the last) after so many seconds.
 CHECKPOINT_INTERVAL = 10.0
@@ -139,7 +139,9 @@ def make_fit(
     execution.check_shares(run, device.type)
     seed_everything(run.seed)
     network = RoadmapNet(run.design)
-    if run.initial and begins:
+    if not run.initial:
+        scale_classifier(network, run.recipe.head_scale)
+    elif begins:
         if initial is None:
             raise RoadmapError("this run starts from trained weights, and no file says where those are")
         StartingWeights(initial, run.design).load_into(network, run.initial, run.recipe.head_scale)

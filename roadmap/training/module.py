@@ -240,7 +240,8 @@ class Classifier(pl.LightningModule):
         checkpoint["roadmap_threads"] = torch.get_num_threads()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.history = list(checkpoint["roadmap_history"])
+        unknown = dict.fromkeys(("test_top1", "test_top5", "test_loss")) | {"data_seconds": 0.0}  # to earlier versions
+        self.history = [unknown | epoch for epoch in checkpoint["roadmap_history"]]
         self.resumed_at = len(self.history)
         self.train_seconds = sum(epoch["seconds"] for epoch in self.history)
         self.train_images = sum(epoch["images"] for epoch in self.history)

@@ -73,6 +73,7 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
         run.recipe,
         batch_size=batch_size,
         accumulate=1,
+        min_lr=0.0,
         epochs=100_000,
         warmup_epochs=0.0,
         schedule="cosine",
@@ -81,7 +82,7 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
     before, started = peak_resident(), time.perf_counter()
     with TemporaryDirectory(prefix="roadmap-") as folder:
         module, trainer = make_fit(
-            dataclasses.replace(run, recipe=recipe), data, Path(folder),
+            dataclasses.replace(run, recipe=recipe, initial=None), data, Path(folder),
             dataclasses.replace(execution, test_every=recipe.epochs), _Deaf(), kind=_Rehearsal,
         )  # fmt: skip
         module.seconds = seconds

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_int
@@ -59,7 +60,7 @@ class RunSpec:
     precision: str = "32"
     initial: str | None = None
 
-    @property
+    @cached_property
     def signature(self) -> str:
         """16 hexadecimal digits that name everything the result depends on, defaults included; labels are left out."""
         recipe = dataclasses.asdict(self.recipe)
@@ -169,6 +170,11 @@ class Execution:
         if run.recipe.part_size % self.processes:
             raise RoadmapError(
                 f"batches of {run.recipe.part_size} images cannot be shared out evenly to {self.processes}"
+            )
+        if run.recipe.mixes and run.recipe.part_size // self.processes % 2:
+            raise RoadmapError(
+                f"batches of {run.recipe.part_size} images leave each of {self.processes} processes an odd number, but "
+                "Mixup and CutMix pair images"
             )
         if device != "cuda" and run.design.norm == "batch":
             raise RoadmapError(

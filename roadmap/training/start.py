@@ -49,10 +49,16 @@ class StartingWeights:
         if not classifier and digest != self.digest(classifier=False):
             raise RoadmapError(f"'{self.path}' no longer holds the weights that this run starts from")
         network.load_state_dict(self._taken(classifier), strict=False)
-        if not classifier and head_scale is not None:
-            with torch.no_grad():
-                for parameter in network.get_classifier().parameters():
-                    parameter.mul_(head_scale)
+        if not classifier:
+            scale_classifier(network, head_scale)
 
     def _taken(self, classifier: bool) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in self._tensors.items() if classifier or not name.startswith(CLASSIFIER)}
+
+
+def scale_classifier(network: RoadmapNet, head_scale: float | None) -> None:
+    """Multiply a fresh classifier's weights by ``head_scale``, in place; None leaves them."""
+    if head_scale is not None:
+        with torch.no_grad():
+            for parameter in network.get_classifier().parameters():
+                parameter.mul_(head_scale)

@@ -97,7 +97,7 @@ class SlurmEngine:
         spec = study.spec
         self._cluster, self._parameters = job_settings(spec)
         directory = spec.data_dir and str(Path(spec.data_dir).expanduser().absolute())
-        self._opening = (spec.data, directory, spec.image_size, False, spec.loading, spec.skip_corrupt)
+        self._opening = spec.opened | {"directory": directory, "download": False}
         self.slots = min(len(study.runs), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
         self._jobs: list[tuple[Task, Any]] = []
         self._over: dict[str, float] = {}  # job -> since when it is over, without a result
@@ -191,7 +191,7 @@ def _result(job: Any) -> Outcome | None:
 # --- what a job does ---
 
 
-def carry_out_job(task: Task, opening: tuple[Any, ...]) -> Outcome:
+def carry_out_job(task: Task, opening: dict[str, Any]) -> Outcome:
     """Open the data and carry out a task, alone or as one of the job's processes.
 
     The signal that Slurm sends some time before it ends a job is taken for a request to stop after the epoch: the run
@@ -207,9 +207,11 @@ def carry_out_job(task: Task, opening: tuple[Any, ...]) -> Outcome:
     _announce(task)
     try:
         store.check()
-        data = open_data(*opening)
+        data = open_data(**opening)
         if data.identity != task.run.data_fingerprint:
-            raise RoadmapError(f"{opening[1] or opening[0]} holds other images than where the study was started")
+            raise RoadmapError(
+                f"{opening['directory'] or opening['name']} holds other images than where the study was started"
+            )
     except RoadmapError as error:
         return _refuse(task, store, str(error))
     try:
