@@ -34,6 +34,9 @@ def from_text(setting: Field, text: str) -> Any:
 
 
 def from_yaml(setting: Field, value: Any) -> Any:
-    """A setting's value from YAML 1.1, which takes 4e-3, as people write it, for text, and wants 4.0e-3."""
+    """A setting's value from YAML 1.1, which takes none and 4e-3, as people write them, for text, and wants null and
+    4.0e-3."""
+    if value == "none" and "None" in str(setting.type):
+        return None
     written = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
     return float(value) if written and kind_of(setting) is float else value

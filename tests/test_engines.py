@@ -31,6 +31,8 @@ crop: shift
 crop_pixels: 2
 flip: true
 stochastic_depth: 0.0
+ema: 0.9
+accumulate: 2
 """
 TOGETHER = "--only layer_norm --seeds 1 --width 4 --image-size 16 --threads 1 --device cpu --recipe recipe.yaml".split()
 

@@ -350,6 +350,10 @@ def test_metadata_hold_the_whole_design(trained):
         (lambda facts: facts["design"].update(norm="group"), "norm is 'group'"),
         (lambda facts: facts["design"].update(kernel_size=5), "does not fit this network"),
         (lambda facts: facts["design"].update(widths=[10**6] * 4), "does not fit this network"),
+        (lambda facts: facts["design"].update(widths=[10**9] * 4), "too large for any memory"),
+        (lambda facts: facts["design"].update(blocks=[10**6] * 4), "more blocks than the file has tensors"),
+        (lambda facts: facts["rung"].pop("depth"), "rung must have"),
+        (lambda facts: facts["rung"].update(step="geluu"), "unknown step 'geluu'"),
         (lambda facts: facts["design"].update(num_classes=0), "class_names must be a list of 0"),
         (lambda facts: facts.pop("design"), "there is no design"),
         (lambda facts: facts.update(class_names=["a", "b"]), "class_names must be a list of 3"),
@@ -362,7 +366,8 @@ def test_metadata_hold_the_whole_design(trained):
 )
 def test_metadata_that_cannot_be(few, call, tmp_path, change, sentence):
     path, network = tmp_path / "w.safetensors", small_network()
-    save_weights(network, path, class_names=NAMES)
+    rung = {"regime": "resnet50", "step": "gelu", "adopted": True, "width": 4, "depth": 1.0}
+    save_weights(network, path, class_names=NAMES, rung=rung)
     facts = metadata(path)
     change(facts)
     save_file(load_file(path), path, metadata={"roadmap": json.dumps(facts)})

@@ -365,6 +365,23 @@ def bad_tar(root, images, what):
     tar = root / "train.tar"
     if what == "cut":
         tar.write_bytes(tar.read_bytes()[: tar.stat().st_size // 2 + 100])
+    elif what == "damaged":  # a header in the middle, which Python's tarfile takes for the end
+        with tarfile.open(tar) as content:
+            place = content.getmembers()[-3].offset
+        whole = tar.read_bytes()
+        tar.write_bytes(whole[:place] + b"\xff" * 512 + whole[place + 512 :])
+    elif what == "two in one":
+        tar.write_bytes(tar.read_bytes() * 2)
+    elif what == "inner":
+        make_tars(root, images, "nested")
+        tar = next(root.glob("*train*.tar"))
+        with tarfile.open(tar) as content:
+            inner = content.getmembers()[-1]
+        whole = bytearray(tar.read_bytes())
+        whole[inner.offset_data + 1024 : inner.offset_data + 1536] = b"\xff" * 512
+        tar.unlink()
+        (root / "val.tar").unlink(missing_ok=True)
+        (root / "train.tar").write_bytes(whole)
     elif what == "flat":
         pack(tar, images / "train" / "red")
     elif what == "empty":
@@ -386,6 +403,9 @@ def bad_tar(root, images, what):
     ("what", "sentence"),
     [
         ("cut", r"train.tar is not a whole, uncompressed tar: it does not end as one"),
+        ("damaged", r"train.tar is damaged, or several tars in one file: it goes on behind its end at byte"),
+        ("two in one", r"train.tar is damaged, or several tars in one file"),
+        ("inner", r"train.tar/.*.tar is (damaged|no readable tar)"),
         ("flat", r"train.tar is flat, so nothing tells the classes of its images: unpack it into train/CLASS/IMAGE"),
         ("empty", r"train.tar has no images \(.jpg"),
         ("compressed", r"train.tar.gz is compressed: .* unpack it"),

@@ -305,6 +305,7 @@ data: folder
 data_dir: {images}
 mixup: 2e-1
 ema: 0.99
+head_scale: none
 layer_decay: 0.7
 accumulate: 2
 min_lr: 1e-7

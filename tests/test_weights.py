@@ -286,6 +286,17 @@ def without(weights: dict, *names: str) -> dict:
     return {name: value for name, value in weights.items() if name not in names}
 
 
+def cyclic() -> dict:
+    weights: dict = {}
+    weights["model"] = weights
+    return weights
+
+
+def spoilt(change) -> dict:
+    weights = tiny_convnext().state_dict()
+    return weights | {"stem.conv.weight": change(weights["stem.conv.weight"])}
+
+
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
@@ -298,6 +309,11 @@ def without(weights: dict, *names: str) -> dict:
         (lambda: without(official().state_dict(), "head.bias"), ["official ConvNeXt layout", "without head.bias"]),
         (lambda: nn.Linear(3, 4).state_dict(), ["no known network", "bias, weight"]),
         (dict, ["no network weights"]),
+        (cyclic, ["no network weights"]),
+        (lambda: spoilt(lambda tensor: tensor.to_sparse()), ["stem.conv.weight without its numbers"]),
+        (lambda: spoilt(lambda tensor: tensor.to("meta")), ["stem.conv.weight without its numbers"]),
+        (lambda: spoilt(lambda tensor: tensor.int()), ["stem.conv.weight as torch.int32, but weights are"]),
+        (lambda: spoilt(lambda tensor: tensor + 1j), ["stem.conv.weight as torch.complex64"]),
         (lambda: {"stem.conv.weight": [1, 2, 3]}, ["no network weights"]),
     ],
 )

@@ -6,6 +6,7 @@ import os
 import re
 import tarfile
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -148,11 +149,35 @@ def list_tars(part: str, where: Path, tars: list[Path]) -> Listing:
 
 
 def check_tar(path: Path) -> None:
-    """Raise `RoadmapError` for a tar that is cut off, which else would be one with fewer images, or compressed."""
-    with path.open("rb") as tar:
-        tar.seek(max(0, path.stat().st_size - tarfile.BLOCKSIZE))
-        if tar.read() != bytes(tarfile.BLOCKSIZE):
-            raise RoadmapError(f"{path} is not a whole, uncompressed tar: it does not end as one")
+    """Raise `RoadmapError` for a tar that is compressed, cut off or damaged, which else would be one with fewer images.
+
+    Tars within it are looked at, too.
+    """
+    with path.open("rb") as file:
+        _check_tar(file, str(path))
+
+
+def _check_tar(file: IO[bytes], name: str) -> None:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - tarfile.BLOCKSIZE))
+    if file.read() != bytes(tarfile.BLOCKSIZE):
+        raise RoadmapError(f"{name} is not a whole, uncompressed tar: it does not end as one")
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                if member.isfile() and member.name.lower().endswith(".tar"):
+                    _check_tar(tar.extractfile(member), f"{name}/{member.name}")  # type: ignore[arg-type]
+            end = tar.offset
+    except tarfile.TarError as error:
+        raise RoadmapError(f"{name} is no readable tar: {error}") from None
+    # Python's tarfile takes a header that it cannot read for the end.
+    file.seek(end)
+    while chunk := file.read(2**20):
+        if chunk.strip(b"\0"):
+            raise RoadmapError(
+                f"{name} is damaged, or several tars in one file: it goes on behind its end at byte {end}"
+            )
 
 
 def refuse_compressed(folder: Path) -> None:

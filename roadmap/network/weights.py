@@ -77,6 +77,8 @@ TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths
 #: Under which keys checkpoints hold their weights, and what wrappers put before each name.
 CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
+#: Containers within containers are opened so often.
+DEEPEST = 8
 NAMED_IN_ERRORS = 3
 #: The one key of our files' metadata: safetensors writes several in an order that differs from time to time.
 METADATA_KEY = "roadmap"
@@ -124,6 +126,19 @@ class Weights:
         scaled = _renamed("stages.0.blocks.0.layer_scale.gamma", self.layout) in self.tensors
         return design.replace(num_classes=len(classifier), layer_scale=1e-6 if scaled else None)
 
+    def of(self, design: Design) -> dict[str, Tensor]:
+        """The tensors of this design's network, as `fitted`, without building it in memory."""
+        from roadmap.network.model import RoadmapNet
+
+        if sum(design.blocks) > len(self.tensors):
+            raise RoadmapError(f"{self.where} does not fit this network: it has more blocks than the file has tensors")
+        try:
+            with torch.device("meta"):
+                network = RoadmapNet(design)
+        except RuntimeError:
+            raise RoadmapError(f"{self.where} does not fit this network, which is too large for any memory") from None
+        return self.fitted(network)
+
     def fitted(self, network: nn.Module) -> dict[str, Tensor]:
         """The tensors by the network's own names, in its shapes. Raises `RoadmapError` where they do not fit."""
         own = network.state_dict()
@@ -164,6 +179,11 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
     weights = _without_prefixes(_without_containers(found))
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RoadmapError(f"{where} holds no network weights, or other things among them")
+    for name, tensor in weights.items():
+        if tensor.layout is not torch.strided or tensor.is_meta:
+            raise RoadmapError(f"{where} holds {name} without its numbers: sparse, quantized or on no device")
+        if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
+            raise RoadmapError(f"{where} holds {name} as {tensor.dtype}, but weights are floating-point numbers")
     for layout in LAYOUTS:
         if _renamed("stem.conv.weight", layout) in weights:
             break
@@ -242,9 +262,8 @@ def _metadata(path: Path) -> str | None:
 
 
 def _without_containers(weights: Mapping) -> Mapping:
-    for key in CONTAINERS:
-        if isinstance(weights.get(key), Mapping):
-            return _without_containers(weights[key])
+    for _ in range(DEEPEST):
+        weights = next((weights[key] for key in CONTAINERS if isinstance(weights.get(key), Mapping)), weights)
     return weights
 
 

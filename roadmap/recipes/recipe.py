@@ -105,7 +105,9 @@ class Recipe:
                 check_text(name, getattr(self, name))
         if max(self.betas) >= 1:
             raise RoadmapError(f"betas {self.betas} must be below 1")
-        if self.randaugment and not re.fullmatch(r"rand(-(m|n|w|inc|mstd|mmax|p)[0-9.]+)*", self.randaugment):
+        if self.randaugment and not re.fullmatch(
+            r"rand(-((m|n|mmax|inc)\d{1,2}|(mstd|p)(\d+\.?\d*|\.\d+)))*", self.randaugment
+        ):
             raise RoadmapError(
                 f"randaugment is '{self.randaugment}', but must be like rand-m9-mstd0.5-inc1 (timm's words)"
             )

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known
 from roadmap.data.batches import TEST_BATCH
@@ -240,8 +239,7 @@ def _network(trained: Trained) -> RoadmapNet:
     design = trained.description.design
     if design.in_channels != 3:
         raise RoadmapError(f"{trained.name} takes images of {design.in_channels} channels, but images have 3")
-    with torch.device("meta"):
-        trained.weights.fitted(RoadmapNet(design))
+    trained.weights.of(design)
     network = RoadmapNet(design)
     trained.weights.load_into(network)
     return network

@@ -30,9 +30,7 @@ class StartingWeights:
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
-        with torch.device("meta"):
-            network = RoadmapNet(self._design)
-        return self._weights.fitted(network)
+        return self._weights.of(self._design)
 
     def digest(self, classifier: bool) -> str:
         """16 hexadecimal digits that name the weights that are taken over, with or without the ``classifier``."""
