@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.network.design import Design
 from roadmap.recipes.recipe import load_recipe
-from roadmap.rungs import REGIMES
-from roadmap.study.spec import StudySpec, study_recipe
+from roadmap.study.spec import StudySpec, runs_of
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -60,14 +59,13 @@ def plan_finetuning(spec: StudySpec, data: ImageData, start: Start) -> list[RunS
     Where the classes are the same, in the same order (or as many, where those of the weights are not known), the
     classifier goes on, too; else it begins anew.
     """
-    start.design.feature_sizes(data.image_size)
-    recipe = study_recipe(load_recipe(spec.recipe or RECIPE), spec, len(data.train))
-    rate = recipe.drop_rate(start.labels["regime"], REGIMES[start.labels["regime"]].stochastic_depth)
     classes = len(data.class_names)
     same = start.class_names == data.class_names if start.class_names else start.design.num_classes == classes
-    common: dict[str, Any] = start.labels | {
-        "design": start.design.replace(num_classes=classes, stochastic_depth=rate), "recipe": recipe,
-        "data": data.name, "data_fingerprint": data.identity, "image_size": data.image_size,
-        "precision": spec.precision, "initial": start.whole if same else start.without_classifier,
-    }  # fmt: skip
-    return [RunSpec(seed=seed, **common) for seed in spec.seeds]
+    return runs_of(
+        spec,
+        data,
+        start.labels,
+        start.design.replace(num_classes=classes),
+        load_recipe(spec.recipe or RECIPE),
+        start.whole if same else start.without_classifier,
+    )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
-from roadmap.network.design import STEM_STRIDES
+from roadmap.network.design import STEM_STRIDES, Design
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
 from roadmap.rungs import REGIMES, Rung, ladder
 from roadmap.settings import from_yaml, setting
@@ -284,22 +284,15 @@ def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
     )
     modern = load_recipe(scale.recipe)
     classic = load_recipe(modern.classic) if modern.classic else modern
-    if isinstance(modern.stochastic_depth, dict):
-        check_known(f"regime in the stochastic depth of recipe {modern.name}", modern.stochastic_depth, REGIMES)
     runs: list[RunSpec] = []
     made: dict[str, str] = {}
     for asked in spec.rungs:
         rung = rungs[asked.name]
-        rung.design.feature_sizes(data.image_size)
-        recipe = study_recipe(classic if rung.classic_recipe else modern, spec, len(data.train))
-        rate = recipe.drop_rate(spec.regime, REGIMES[spec.regime].stochastic_depth)
-        common: dict[str, Any] = {
+        labels = {
             "regime": spec.regime, "step": rung.name, "adopted": rung.adopted, "width": scale.width,
-            "depth": scale.depth, "design": rung.design.replace(stochastic_depth=rate), "recipe": recipe,
-            "data": data.name, "data_fingerprint": data.identity, "image_size": data.image_size,
-            "precision": spec.precision,
+            "depth": scale.depth,
         }  # fmt: skip
-        candidates = [RunSpec(seed=seed, **common) for seed in spec.seeds]
+        candidates = runs_of(spec, data, labels, rung.design, classic if rung.classic_recipe else modern)
         twin = made.setdefault(candidates[0].signature, rung.name)
         if twin != rung.name:
             why = (
@@ -319,7 +312,31 @@ def steps_of(runs: Sequence[RunSpec]) -> list[str]:
     return list(dict.fromkeys(run.step for run in runs))
 
 
-def study_recipe(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
+def runs_of(
+    spec: StudySpec,
+    data: ImageData,
+    labels: dict[str, Any],
+    design: Design,
+    recipe: Recipe,
+    initial: str | None = None,
+) -> list[RunSpec]:
+    """The runs of one network, one a seed, by a recipe with the study's own settings. ``labels`` say which rung it is.
+
+    Raises `RoadmapError` where the strides leave nothing of the images, or settings contradict each other.
+    """
+    design.feature_sizes(data.image_size)
+    if isinstance(recipe.stochastic_depth, dict):
+        check_known(f"regime in the stochastic depth of recipe {recipe.name}", recipe.stochastic_depth, REGIMES)
+    recipe = _fitting(recipe, spec, len(data.train))
+    rate = recipe.drop_rate(labels["regime"], REGIMES[labels["regime"]].stochastic_depth)
+    run = RunSpec(
+        **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
+        data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
+    )  # fmt: skip
+    return [dataclasses.replace(run, seed=seed) for seed in spec.seeds]
+
+
+def _fitting(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
     """The recipe with the study's own settings, and with batches that suit the number of training images."""
     parts = spec.recipe_settings.get("accumulate", recipe.accumulate)
     check_int("accumulate", parts, 1, 100_000)
