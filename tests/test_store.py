@@ -22,6 +22,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import roadmap
+from roadmap.study.store import LATER
 
 PROJECT = Path(__file__).parents[1]
 
@@ -65,6 +66,23 @@ def records(store):
 
 def signatures(store, status="done"):
     return [name for name, record in records(store).items() if record["result"]["status"] == status]
+
+
+def test_records_of_earlier_versions_are_read(store, call):
+    """They lack the columns that came later."""
+    whole = call("export", "--store", store, "--to", "csv").out
+    for path in [*store.glob("runs/*/run.json"), store.parent / "study" / "study.json"]:
+        content = json.loads(path.read_text())
+        for record in content.get("runs", [content]):
+            for part in (record, *(record.get(name, {}) for name in ("run", "result", "origin"))):
+                for column in LATER:
+                    part.pop(column, None)
+        path.write_text(json.dumps(content))
+    table = pd.read_csv(io.StringIO(call("export", "--store", store, "--to", "csv").out))
+    assert list(table) == whole.splitlines()[0].split(",") and table[list(LATER)].isna().all(axis=None)
+    assert call("status", store.parent / "study").out and call("show", table["signature"][0], "--store", store).out
+    runs = roadmap.load_study(store.parent / "study").runs
+    assert list(runs["top1"]) and runs[list(LATER)].isna().all(axis=None)
 
 
 def copy_run(store, signature, name):

@@ -90,7 +90,7 @@ class StudyFolder:
                 continue
             if record is not None:
                 # The labels are this study's: another one may have asked for the same training by another name.
-                record["run"] = run
+                record["run"] |= run
                 rows.append(row_of(record))
         return rows
 
