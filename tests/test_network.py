@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import roadmap
 from roadmap import Design, RoadmapError
+from roadmap.network import model
 from roadmap.network.model import RoadmapNet
 
 TINY = Design(blocks=(2, 1), widths=(8, 16), num_classes=5)
@@ -391,3 +392,20 @@ def test_channels_last_gives_the_same(step):
         expected = network(x)
         found = network.to(memory_format=torch.channels_last)(x.to(memory_format=torch.channels_last))
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("step", ["resnet50", "inverted_bottleneck", "separate_downsample"])
+def test_large_products_are_the_convolution(step, monkeypatch):
+    """Forward and backward, as a matrix product and as a convolution."""
+    network = roadmap.build(step, widths=(8, 16, 24, 32), blocks=(1, 1, 1, 1), num_classes=5).double()
+    network = network.to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    results = []
+    for least in (0, 2**62):
+        monkeypatch.setattr(model, "LARGE_PRODUCT", least)
+        network.zero_grad()
+        logits = network(images)
+        logits.square().sum().backward()
+        results.append([logits, *(parameter.grad for parameter in network.parameters())])
+    for one, two in zip(*results, strict=True):
+        assert torch.allclose(one, two, atol=1e-10)

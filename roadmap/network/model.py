@@ -11,12 +11,15 @@ from timm.layers import ClassifierHead, DropPath, LayerNorm2d, NormMlpClassifier
 from timm.models import checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from roadmap.checks import check_choice
 from roadmap.network.design import Design
 
 POOLINGS = ("avg", "max", "avgmax", "")
 LAYER_NORM_EPSILON = 1e-6  # the released ConvNeXt code's
+#: Multiply-accumulates from which on a 1x1 convolution is a matrix product on the CPU.
+LARGE_PRODUCT = 2**28
 
 
 def norm_layer(design: Design, channels: int) -> nn.Module:
@@ -32,6 +35,23 @@ def activation_layer(design: Design) -> nn.Module:
         "silu": nn.SiLU,
     }
     return kinds[design.activation]()
+
+
+class Pointwise(nn.Conv2d):
+    """A 1x1 convolution, (N, C, H, W) -> (N, C', H, W). On the CPU a large one is computed as a matrix product.
+
+    At 224 px, with two threads and batches of 8, this makes a training step of timm's ResNet-50 and ConvNeXt-T, as the
+    ladder's ends, 9 % faster; of products as small as CIFAR's it slows some down, and speeds up others.
+    """
+
+    def __init__(self, incoming: int, outgoing: int, bias: bool) -> None:
+        super().__init__(incoming, outgoing, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        products = x.shape[0] * x.shape[2] * x.shape[3] * self.in_channels * self.out_channels
+        if x.is_cpu and products >= LARGE_PRODUCT and x.is_contiguous(memory_format=torch.channels_last):
+            return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+        return super().forward(x)
 
 
 class LayerScale(nn.Module):
@@ -75,11 +95,12 @@ class Block(nn.Module):
                 groups = channels[n] if design.groups == "depthwise" else int(design.groups)
             has_norm = n == spatial or not design.fewer_norms
             has_activation = n == 2 or not design.fewer_activations
+            bias = design.norm == "layer"
             return (
                 nn.Conv2d(
                     channels[n - 1], channels[n], kernel, stride=stride_here, padding=kernel // 2, groups=groups,
-                    bias=design.norm == "layer",
-                ),
+                    bias=bias,
+                ) if n == spatial else Pointwise(channels[n - 1], channels[n], bias),
                 norm_layer(design, channels[n]) if has_norm else nn.Identity(),
                 activation_layer(design) if has_activation else nn.Identity(),
             )  # fmt: skip
