@@ -67,3 +67,21 @@ def test_the_readmes_ladder_is_the_ladder():
         cost = count(rung.design)
         assert (gmacs, params) == (f"{cost.gmacs:.2f}", f"{cost.params / 1e6:.2f}")
         assert float(top1) == rung.printed.top1
+
+
+def test_the_page_on_cifar10_says_what_its_table_says():
+    folder = PROJECT / "results" / "cifar10"
+    study = roadmap.load_study(folder)
+    assert len(study.runs) == 51 and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
+    rows = re.findall(
+        r"^\| `(\w+)`.*? \| ([\d.]+) ± ([\d.]+) \| (.*?) \| (.*?) \|$", (folder / "README.md").read_text(), re.M
+    )
+    assert [row[0] for row in rows] == study.summary["step"].tolist() == [rung.name for rung in roadmap.ladder()]
+    printed = dict(zip(study.summary["step"], study.summary["printed_top1"], strict=True))
+    for row, (_, mean, deviation, gain, paper) in zip(study.summary.itertuples(), rows, strict=True):
+        assert (mean, deviation) == (f"{row.top1_mean:.1f}", f"{row.top1_std:.1f}")
+        if gain:
+            finding = row.gain_low > 0 or row.gain_high < 0
+            assert gain.startswith("**") == finding
+            assert gain.strip("*") == f"{row.gain:+.1f} [{row.gain_low:+.1f}, {row.gain_high:+.1f}]"
+            assert paper == f"{printed[row.step] - printed[row.against]:+.2f}"
