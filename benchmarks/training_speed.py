@@ -10,7 +10,8 @@ reports and schedules.
 small   the embedded set at its usual size; the bare loop gathers uint8 images, normalises them, and does forward,
         backward and step, with nothing else.
 timm    the ladder's ends, as resnet50 and convnext_tiny: timm's model and the training step of timm's script (autocast,
-        loss, backward, step of timm's optimizer), in torch's usual layout, and again in channels_last.
+        loss, backward, step of timm's optimizer), in torch's usual layout, and again in channels_last; without
+        augmentation, which timm leaves to loader processes.
 """
 
 from __future__ import annotations
@@ -169,7 +170,8 @@ def main() -> None:
                                     if run.step == ladder().names[-1] else run.design)
                 for run in plan(spec, data)]  # fmt: skip
     for run in runs:
-        run = dataclasses.replace(run, recipe=run.recipe.with_training(epochs=options.epochs))
+        settings = {} if options.what == "small" else {"crop": "none"}
+        run = dataclasses.replace(run, recipe=run.recipe.with_training(options.epochs, settings=settings))
         compare(run, data, execution, sides, options.rounds)
 
 
