@@ -152,19 +152,22 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="32", choices=["32", *AUTOCAST])
     parser.add_argument("--compile", action="store_true")
-    parser.add_argument("--batch-size", type=int, default=8, help="of 224 px images")
+    parser.add_argument("--batch-size", type=int, help="[default: the recipe's, and 8 of 224 px images]")
+    parser.add_argument("--width", type=int, help="of small networks [default: 8]; CIFAR's are 16, with batches of 128")
     parser.add_argument("--images", type=int, default=32, help="of 224 px")
     options = parser.parse_args()
     execution = Execution(options.device, compile=options.compile, threads=options.threads)
     if options.what == "small":
         data, sides = open_data("embedded"), {"bare loop": bare}
         steps = options.steps or ["resnet50", "depthwise_conv", "large_kernel", "separate_downsample"]
-        runs = plan(StudySpec(only=tuple(steps), seeds=(0,), precision=options.precision), data)
+        spec = StudySpec(only=tuple(steps), seeds=(0,), precision=options.precision, width=options.width,
+                         batch_size=options.batch_size)  # fmt: skip
+        runs = plan(spec, data)
     else:
         data = large_images(options.images, 224)
         sides = {"timm": of_timm(torch.contiguous_format), "timm channels_last": of_timm(torch.channels_last)}
         spec = StudySpec(only=tuple(options.steps or ["resnet50", "separate_downsample"]), seeds=(0,), recipe="quick",
-                         width=64, depth=1.0, stem_stride=4, batch_size=options.batch_size,
+                         width=64, depth=1.0, stem_stride=4, batch_size=options.batch_size or 8,
                          precision=options.precision)  # fmt: skip
         runs = [dataclasses.replace(run, design=run.design.replace(layer_scale=1e-6)
                                     if run.step == ladder().names[-1] else run.design)
