@@ -352,6 +352,12 @@ def test_columns_that_cannot_be_told_apart_are_named(tmp_path):
         open_data(**three)
 
 
+def assert_refused(name, directory, sentence):
+    with pytest.raises(RoadmapError, match=sentence) as caught:
+        open_data(name, directory)
+    assert "\n" not in str(caught.value)
+
+
 def add_shard(path, files):
     with tarfile.open(path, "w") as shard:
         for name, content in files.items():
@@ -416,9 +422,7 @@ def bad_tar(root, images, what):
     ],
 )
 def test_bad_tars_are_told_in_one_sentence(tmp_path, folder, what, sentence):
-    with pytest.raises(RoadmapError, match=sentence) as caught:
-        open_data("tar", bad_tar(tmp_path, folder, what))
-    assert "\n" not in str(caught.value)
+    assert_refused("tar", bad_tar(tmp_path, folder, what), sentence)
 
 
 def test_a_flat_imagenet_archive_is_told_what_to_do(tmp_path, folder):
@@ -487,9 +491,7 @@ def bad_shards(root, images, what):
     ],
 )
 def test_bad_shards_are_told_in_one_sentence(tmp_path, folder, what, sentence):
-    with pytest.raises(RoadmapError, match=sentence) as caught:
-        open_data("wds", bad_shards(tmp_path, folder, what))
-    assert "\n" not in str(caught.value)
+    assert_refused("wds", bad_shards(tmp_path, folder, what), sentence)
 
 
 def test_the_python_front_door_trains_on_shards(folder, tmp_path, capsys):

@@ -16,8 +16,7 @@ import click
 from click.core import ParameterSource
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_table
-from roadmap.cli.group import printable as _word
+from roadmap.cli.group import cli, print_table, printable
 from roadmap.cli.study import STORE_OPTION
 from roadmap.study.store import COLUMNS, DEFAULT_STORE, STATUSES, Entry, Store, csv_text, disk_bytes, row_of
 
@@ -127,7 +126,7 @@ def _print_report(report: dict[str, Any]) -> None:
 
 
 def _standing_cells(run: dict[str, Any]) -> dict[str, str]:
-    cells = {"run": run["signature"], "step": _word(run["step"]), "seed": _word(run["seed"])}
+    cells = {"run": run["signature"], "step": printable(run["step"]), "seed": printable(run["seed"])}
     if run["status"] in ("running", "interrupted"):
         cells["epoch"] = f"{run['epoch']}/{run['epochs']}" if run["epochs"] else ""
     if run["status"] == "running":
@@ -136,10 +135,10 @@ def _standing_cells(run: dict[str, Any]) -> dict[str, str]:
             "test top-1 %": _number(run["test_top1"], ".1f"),
             "img/s": _number(run["images_per_second"], ".0f"),
             "left": _clock(run["seconds_left"]),
-            "host": _word(run["host"]),
+            "host": printable(run["host"]),
         }
     if run["reason"]:
-        cells["reason"] = _word(run["reason"])
+        cells["reason"] = printable(run["reason"])
     return cells
 
 
@@ -194,7 +193,7 @@ def _step_cells(step: str, rows: list[dict[str, Any]], states: list[str]) -> dic
     counts = Counter(row["status"] for row in rows)
     done = [row for row in rows if row["status"] == "done"]
     return {
-        "step": _word(step),
+        "step": printable(step),
         **{name: str(counts[name] or "") for name in states},
         "top-1 %": _number(_mean(row["top1"] for row in done), ".1f"),
         "a run": _clock(_mean(row["wall_seconds"] for row in done)),
@@ -244,15 +243,15 @@ def _listed_cells(row: dict[str, Any]) -> dict[str, str]:
     return {
         "run": row["signature"],
         "status": row["status"],
-        "step": _word(row["step"]),
-        "seed": _word(row["seed"]),
-        "data": _word(row["data"]),
-        "recipe": _word(row["recipe"]),
-        "width/depth": "" if row["width"] is None else f"{_word(row['width'])}/{_number(row['depth'], '.3g')}",
-        "epochs": _word(row["epochs"]),
+        "step": printable(row["step"]),
+        "seed": printable(row["seed"]),
+        "data": printable(row["data"]),
+        "recipe": printable(row["recipe"]),
+        "width/depth": "" if row["width"] is None else f"{printable(row['width'])}/{_number(row['depth'], '.3g')}",
+        "epochs": printable(row["epochs"]),
         "top-1 %": _number(row["top1"], ".2f"),
         "time": _clock(row["seconds"]),
-        "started (UTC)": _word(row["started"])[:16].replace("T", " "),
+        "started (UTC)": printable(row["started"])[:16].replace("T", " "),
     }
 
 
@@ -296,10 +295,10 @@ def _check(store: Store, signature: str) -> tuple[str | None, list[dict[str, flo
 
 def _print_entry(entry: Entry) -> None:
     facts = _facts(entry)
-    label = f": {_word(facts['step'])}, seed {_word(facts['seed'])}" if facts["step"] else ""
+    label = f": {printable(facts['step'])}, seed {printable(facts['seed'])}" if facts["step"] else ""
     click.secho(f"run {entry.signature}{label}: {entry.status}", bold=True)
     if entry.reason:
-        click.echo(_word(entry.reason))
+        click.echo(printable(entry.reason))
     progress = dict(entry.progress or {})
     record = entry.record or {"run": progress.get("run", {})}
     _print_section("progress", {name: value for name, value in progress.items() if name != "run"})
@@ -316,7 +315,7 @@ def _print_section(title: str, facts: dict[str, Any]) -> None:
         click.secho(f"\n{title}", bold=True)
         width = max(map(len, facts))
         for name, value in facts.items():
-            click.echo(f"  {_word(name):<{width}}  {_several(value)}".rstrip())
+            click.echo(f"  {printable(name):<{width}}  {_several(value)}".rstrip())
 
 
 def _print_files(record: dict[str, Any], folder: Path, problem: str | None, history: list[dict[str, float]]) -> None:
@@ -325,8 +324,8 @@ def _print_files(record: dict[str, Any], folder: Path, problem: str | None, hist
         print_table([{name: f"{value:.4g}" for name, value in epoch.items()} for epoch in history[-5:]])
     click.secho(f"\nfiles in {folder}", bold=True)
     for name, facts in record["files"].items():
-        click.echo(f"  {name}  {_size(facts['bytes'])}  sha256 {_word(facts.get('sha256'))}")
-    click.echo(f"  {_word(problem)}" if problem else "  every byte is what was written")
+        click.echo(f"  {name}  {_size(facts['bytes'])}  sha256 {printable(facts.get('sha256'))}")
+    click.echo(f"  {printable(problem)}" if problem else "  every byte is what was written")
 
 
 @cli.command()
@@ -351,13 +350,17 @@ def reproduce(run: str, store: Path | None, data_dir: str | None, device: str | 
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(made), "matches": made.matches}, indent=1))
     else:
-        print_table([{"": name, "recorded": _word(old), "again": _word(new), "equal": "yes" if old == new else "no"}
-                     for name, (old, new) in made.metrics.items()])  # fmt: skip
+        print_table(
+            [
+                {"": name, "recorded": printable(old), "again": printable(new), "equal": "yes" if old == new else "no"}
+                for name, (old, new) in made.metrics.items()
+            ]
+        )
         weights = "not compared: the run's are not kept" if made.weights is None else (
             "equal, bit for bit" if not made.weights else f"differ by {made.weights:.3g} at most")  # fmt: skip
         click.echo(f"weights: {weights}")
         for name, (old, new) in made.circumstances.items():
-            click.echo(f"not as then: {name} is {_word(new)}, was {_word(old)}")
+            click.echo(f"not as then: {name} is {printable(new)}, was {printable(old)}")
         click.echo(f"run {signature} {'matches' if made.matches else 'does not match'}")
     if not made.matches:
         sys.exit(1)
@@ -487,7 +490,7 @@ def _run_bytes(store: Store, signature: str) -> int:
 
 def _description(entry: Entry) -> str:
     facts = _facts(entry)
-    label = f" {_word(facts['step'])} seed {_word(facts['seed'])}" if facts["step"] else ""
+    label = f" {printable(facts['step'])} seed {printable(facts['seed'])}" if facts["step"] else ""
     return f"{entry.signature}{label} ({entry.status})"
 
 
@@ -513,10 +516,10 @@ def _facts(entry: Entry) -> dict[str, Any]:
 def _several(value: Any) -> str:
     """A value, or the first of many, on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{_word(name)} {_several(item)}" for name, item in value.items())
+        return ", ".join(f"{printable(name)} {_several(item)}" for name, item in value.items())
     if isinstance(value, list):
         return ", ".join(map(_several, value[:20])) + (f", ... ({len(value)})" if len(value) > 20 else "")
-    return f"{value:.6g}" if isinstance(value, float) else _word(value)
+    return f"{value:.6g}" if isinstance(value, float) else printable(value)
 
 
 def _number(value: Any, digits: str) -> str:

@@ -76,10 +76,7 @@ def _list(part: str, root: Path, shards: list[Path], names: list[str] | None) ->
     columns: list[tuple[np.ndarray, ...]] = []  # of each shard: owners, names, offsets, sizes
     for number, path in enumerate(shards):
         check_tar(path)
-        try:
-            samples = list(_samples(path))
-        except tarfile.TarError as error:
-            raise RoadmapError(f"{path} is no readable tar: {error}") from None
+        samples = list(_samples(path))
         if not samples:
             raise RoadmapError(f"{path} has no samples: expected an image ({', '.join(IMAGES)}) and its label")
         labels += [sample.label for sample in samples]

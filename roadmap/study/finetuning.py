@@ -42,7 +42,7 @@ def find_start(spec: StudySpec, store: Path) -> Start:
     if spec.only:
         scale["regime"] = spec.regime
     trained = find_trained(spec.start_from, store, spec.only[0] if spec.only else None, scale, "--only")
-    weights = StartingWeights(trained.path, trained.description.design)
+    weights = StartingWeights(trained.weights, trained.description.design)
     return Start(
         path=trained.path.absolute(),
         design=trained.description.design,

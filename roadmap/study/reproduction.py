@@ -12,7 +12,7 @@ from roadmap.processes import in_clean_process
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
 from roadmap.study.runner import prepare, run_study
-from roadmap.study.spec import load_spec
+from roadmap.study.spec import OPENED, load_spec
 from roadmap.study.store import WEIGHTS, Store
 from roadmap.training.spec import RunSpec
 
@@ -56,8 +56,7 @@ def reproduce(
     run = RunSpec.from_dict(record["run"])
     opened = record["data"].get("opened") or {"name": run.data, "image_size": run.image_size}
     environment, labels = record["environment"], record["labels"]
-    names = {"name": "data", "directory": "data_dir"}
-    settings = {names.get(name, name): value for name, value in opened.items()} | {
+    settings = {OPENED.get(name, name): value for name, value in opened.items()} | {
         "regime": run.regime, "only": run.step, "seeds": (run.seed,), "precision": run.precision, "jobs": "1",
         "device": device or environment["device"], "threads": environment["threads"], "compile": labels["compile"],
         "deterministic": bool(labels.get("deterministic")),

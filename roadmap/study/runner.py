@@ -68,9 +68,7 @@ class Prepared:
 
     def task(self, run: RunSpec, store: Store) -> Task:
         """A run with all that whoever carries it out must know."""
-        cost, recipe, data, opened = self.cost(run), run.recipe, self.data, self.spec.opened
-        if opened["directory"] is not None:
-            opened["directory"] = str(Path(opened["directory"]).expanduser().absolute())
+        cost, recipe, data = self.cost(run), run.recipe, self.data
         return Task(
             run=run,
             store=str(store.folder.absolute()),
@@ -87,7 +85,7 @@ class Prepared:
                     "deterministic": self.spec.deterministic,
                 },
                 "data": {
-                    "opened": opened,
+                    "opened": self.spec.opened_anywhere,
                     "classes": data.class_names, "train": len(data.train), "test": len(data.test),
                     "mean": data.mean, "std": data.std, "evaluation": data.evaluation,
                     "skipped": {"count": len(data.skipped), "names": data.skipped[:NAMED_IMAGES]},

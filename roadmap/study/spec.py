@@ -41,6 +41,11 @@ FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
+#: Argument of `open_data` -> the setting of a study that it is.
+OPENED = {
+    "name": "data", "directory": "data_dir", "image_size": "image_size", "download": "download", "loading": "loading",
+    "skip_corrupt": "skip_corrupt",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,11 +189,16 @@ class StudySpec:
     @property
     def opened(self) -> dict[str, Any]:
         """How the data set is opened: the arguments of `open_data`."""
-        recommended = load_recipe(self.recipe).image_size if self.recipe else None
-        return {
-            "name": self.data, "directory": self.data_dir, "image_size": self.image_size or recommended,
-            "download": self.download, "loading": self.loading, "skip_corrupt": self.skip_corrupt,
-        }  # fmt: skip
+        opened = {argument: getattr(self, name) for argument, name in OPENED.items()}
+        if self.image_size is None and self.recipe:
+            opened["image_size"] = load_recipe(self.recipe).image_size
+        return opened
+
+    @property
+    def opened_anywhere(self) -> dict[str, Any]:
+        """As `opened`, from whatever folder a process works in."""
+        directory = self.data_dir and str(Path(self.data_dir).expanduser().absolute())
+        return self.opened | {"directory": directory}
 
     @property
     def slurm_settings(self) -> dict[str, str | int]:

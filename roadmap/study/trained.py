@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 import re
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import Weights, open_weights
 from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
+from roadmap.study.spec import OPENED
 from roadmap.study.store import DEFAULT_STORE, WEIGHTS, Entry, Store
 from roadmap.training.evaluate import Evaluation, evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
@@ -112,13 +112,10 @@ def find_trained(
 
     ``option`` is what sentences call the step. Raises `RoadmapError`.
     """
-    try:
-        asked = _rung(step, scale)
-        if _names_run(run_or_path):
-            return _of_run(str(run_or_path), store, asked)
-        return _of_file(run_or_path, asked, scale)
-    except RoadmapError as error:
-        raise RoadmapError(str(error).replace("--step", option)) from None
+    asked = _rung(step, scale, option)
+    if _names_run(run_or_path):
+        return _of_run(str(run_or_path), store, asked, option)
+    return _of_file(run_or_path, asked, scale, option)
 
 
 def _names_run(text: str | os.PathLike) -> bool:
@@ -130,11 +127,11 @@ def _names_run(text: str | os.PathLike) -> bool:
     return False
 
 
-def _rung(step: str | None, scale: dict[str, Any]) -> Rung | None:
+def _rung(step: str | None, scale: dict[str, Any], option: str) -> Rung | None:
     """The rung that was asked for, if one was."""
     if step is None:
         if scale:
-            raise RoadmapError(f"--{next(iter(scale)).replace('_', '-')} is for --step, which names the network")
+            raise RoadmapError(f"--{next(iter(scale)).replace('_', '-')} is for {option}, which names the network")
         return None
     size = {name: value for name, value in scale.items() if name != "regime"}
     return ladder(scale.get("regime", "resnet50")).scaled(**size)[step]
@@ -161,18 +158,18 @@ def _like(design: Design) -> tuple[Rung, dict[str, Any]]:
     return rung, {"regime": regime, "width": width, "depth": sum(design.blocks) / sum(rung.design.blocks)}
 
 
-def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None) -> Trained:
+def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None, option: str) -> Trained:
     store = Store(folder or DEFAULT_STORE)
     store.check()
     signature = store.find(beginning)
     name = f"run {signature}"
     if asked:
-        raise RoadmapError(f"{name} says itself which network it has: leave out --step")
+        raise RoadmapError(f"{name} says itself which network it has: leave out {option}")
     entry = store.entry(signature)
     record = _whole_record(store, signature, entry)
     try:
         run, data, made_by = record["run"], record["data"], record["environment"]
-        check_known("setting of the data", data["opened"], inspect.signature(open_data).parameters)
+        check_known("setting of the data", data["opened"], OPENED)
         facts = {"design": run["design"], "image_size": run["image_size"], "class_names": data["classes"]}
         return Trained(
             name=signature,
@@ -209,12 +206,12 @@ def _whole_record(store: Store, signature: str, entry: Entry | None) -> dict[str
     return entry.record
 
 
-def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any]) -> Trained:
+def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any], option: str) -> Trained:
     weights = open_weights(path)
     description = weights.description()
     if description is None:
         if asked is None:
-            raise RoadmapError(f"{weights.where} does not say what network it is for: name it with --step")
+            raise RoadmapError(f"{weights.where} does not say what network it is for: name it with {option}")
         description = Description(weights.completed(asked.design))
     elif asked:
         told = description.design
@@ -227,7 +224,7 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any])
             flag = differing[0]
             raise RoadmapError(
                 f"{weights.where} says that its network has {flag} {getattr(told, flag)}, "
-                f"but the one asked for has {getattr(asked.design, flag)}: leave out --step"
+                f"but the one asked for has {getattr(asked.design, flag)}: leave out {option}"
             )
     labels = _labels(asked, scale) if asked else description.rung or _labels(*_like(description.design))
     ladder(labels["regime"])[labels["step"]]
@@ -239,9 +236,9 @@ def _network(trained: Trained) -> RoadmapNet:
     design = trained.description.design
     if design.in_channels != 3:
         raise RoadmapError(f"{trained.name} takes images of {design.in_channels} channels, but images have 3")
-    trained.weights.of(design)
+    tensors = trained.weights.of(design)
     network = RoadmapNet(design)
-    trained.weights.load_into(network)
+    network.load_state_dict({**network.state_dict(), **tensors})
     return network
 
 

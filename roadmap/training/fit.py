@@ -22,6 +22,7 @@ from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import ImageData
 from roadmap.files import whole_file
 from roadmap.network.model import RoadmapNet
+from roadmap.network.weights import open_weights
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.module import Classifier, DivergedError, Progress
 from roadmap.training.spec import Execution, RunSpec
@@ -144,7 +145,7 @@ def make_fit(
     elif begins:
         if initial is None:
             raise RoadmapError("this run starts from trained weights, and no file says where those are")
-        StartingWeights(initial, run.design).load_into(network, run.initial, run.recipe.head_scale)
+        StartingWeights(open_weights(initial), run.design).load_into(network, run.initial, run.recipe.head_scale)
     network.to(memory_format=torch.channels_last)
     if together and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,25 +10,21 @@ from torch import Tensor
 from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
-from roadmap.network.weights import open_weights
+from roadmap.network.weights import Weights
 
 CLASSIFIER = "head.fc."
 
 
 class StartingWeights:
-    """The weights in a file for a network of this ``design``, whose number of classes may be another.
+    """Weights that have been read for a network of this ``design``, whose number of classes may be another.
 
-    Raises `RoadmapError` where the file cannot be read or the weights do not fit.
+    Raises `RoadmapError` where the weights do not fit.
     """
 
-    def __init__(self, path: Path, design: Design) -> None:
-        self.path = path
-        self._weights = open_weights(path)
-        self._design = self._weights.completed(design)
-
-    @cached_property
-    def _tensors(self) -> dict[str, Tensor]:
-        return self._weights.of(self._design)
+    def __init__(self, weights: Weights, design: Design) -> None:
+        self._where = weights.where
+        self._design = weights.completed(design)
+        self._tensors = weights.of(self._design)
 
     def digest(self, classifier: bool) -> str:
         """16 hexadecimal digits that name the weights that are taken over, with or without the ``classifier``."""
@@ -45,7 +39,7 @@ class StartingWeights:
         """
         classifier = self._design.num_classes == network.num_classes and digest == self.digest(classifier=True)
         if not classifier and digest != self.digest(classifier=False):
-            raise RoadmapError(f"'{self.path}' no longer holds the weights that this run starts from")
+            raise RoadmapError(f"{self._where} no longer holds the weights that this run starts from")
         network.load_state_dict(self._taken(classifier), strict=False)
         if not classifier:
             scale_classifier(network, head_scale)

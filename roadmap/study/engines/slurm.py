@@ -96,8 +96,7 @@ class SlurmEngine:
     def __init__(self, study: Prepared) -> None:
         spec = study.spec
         self._cluster, self._parameters = job_settings(spec)
-        directory = spec.data_dir and str(Path(spec.data_dir).expanduser().absolute())
-        self._opening = spec.opened | {"directory": directory, "download": False}
+        self._opening = spec.opened_anywhere | {"download": False}
         self.slots = min(len(study.runs), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
         self._jobs: list[tuple[Task, Any]] = []
         self._over: dict[str, float] = {}  # job -> since when it is over, without a result
