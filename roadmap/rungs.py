@@ -298,8 +298,8 @@ def ladder(regime: str = "resnet50") -> Ladder:
 
     Source: §2 of the paper, Tables 10 and 11. Raises `RoadmapError` for another regime.
     """
-    printed = printed_table(regime)
     start = start_design(regime)
+    printed = printed_table(regime)
     rungs = [
         Rung(
             regime,

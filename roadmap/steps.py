@@ -75,7 +75,7 @@ class Step:
                 number = float(value) if isinstance(value, Fraction) else value
                 check_number(f"{factor} of step '{self.name}'", number, 1 / 64, 64)
         if isinstance(self.changes.get("layers"), (list, tuple)):
-            layers = {name: {} for name in self.changes["layers"]}
+            layers: dict[str, Any] = {name: {} for name in self.changes["layers"]}
             object.__setattr__(self, "changes", {**self.changes, "layers": layers})
 
     @classmethod
