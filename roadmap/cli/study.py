@@ -41,7 +41,7 @@ def _option(field: dataclasses.Field, default: str = "", cls: type[click.Option]
     flags = f"--{option_name(field.name).replace('_', '-')}"
     if kind is bool:
         flags += f"/--no-{flags[2:]}"
-    elif field.name == "only":
+    elif words.get("many"):
         options |= {"multiple": True, "metavar": words["metavar"]}
     elif "choices" in words:
         options["type"] = click.Choice([str(choice) for choice in words["choices"]])
@@ -158,7 +158,7 @@ def _carry_out(
     _print_data_time(results.runs)
     failed = results.runs[results.runs["status"] != "done"]
     if len(failed):
-        click.echo(f"{len(failed)} of {len(prepared.runs)} runs failed:", err=True)
+        click.echo(f"{len(failed)} of {len(prepared.trainings)} runs failed:", err=True)
         for row in failed.itertuples():
             click.echo(f"  {row.step} seed {row.seed} ({row.signature}): {row.reason}", err=True)
         sys.exit(1)
@@ -174,8 +174,6 @@ def _prepare(
 
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
-    if "only" in given:
-        given["only"] = ",".join(given["only"])
     spec = load_spec(study, **(defaults | given))
     place = Store(store or DEFAULT_STORE)
     prepared = prepare(spec, place)
@@ -251,11 +249,10 @@ def _print_plan(
         f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
     )
     print_table(_plan_rows(prepared, ahead))
-    total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.runs, ahead.todo))
-    click.echo(f"{len(prepared.runs)} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
-    click.echo(
-        f"{len(prepared.runs) - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs"
-    )
+    total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.trainings, ahead.todo))
+    count = len(prepared.trainings)
+    click.echo(f"{count} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
+    click.echo(f"{count - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs")
     for step, reason in ahead.refused.items():
         click.echo(f"{step}: {reason}")
     if ahead.end is not None:

@@ -77,7 +77,7 @@ def local_places(study: Prepared, store: Store) -> list[Place]:
     if study.device.startswith("cuda"):
         return _card_places(study, store, jobs)
     need = max(cpu_need(run, study.cost(run)) for run in study.runs)
-    return places(jobs, spec.threads, study.device, len(study.runs), need, spec.devices)
+    return places(jobs, spec.threads, study.device, len(study.trainings), need, spec.devices)
 
 
 def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]:
@@ -92,8 +92,8 @@ def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]
     cards = [study.device] if ":" in spec.device else [f"cuda:{index}" for index in range(count)]
     if jobs is None:
         jobs = len(cards) * _card_jobs(study, store, cards[0])
-    jobs = min(jobs, len(study.runs)) or 1
-    share = places(jobs, spec.threads, study.device, len(study.runs), 0.0)[0].threads
+    jobs = min(jobs, len(study.trainings)) or 1
+    share = places(jobs, spec.threads, study.device, len(study.trainings), 0.0)[0].threads
     return [Place(cards[slot % len(cards)], share) for slot in range(jobs)]
 
 
@@ -109,7 +109,7 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
     whole = torch.cuda.get_device_properties(card).total_memory
     best, fastest = 1, 0.0
     for jobs in CARD_JOBS:
-        if jobs > len(study.runs):
+        if jobs > len(study.trainings):
             break
         results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
         measured = [result for result in results if not isinstance(result, Outcome)]
@@ -151,7 +151,7 @@ class Ahead:
         """Plain values, fit for JSON."""
         waiting = {run.signature for run in self.todo}
         runs = []
-        for run in self.study.runs:
+        for run in self.study.trainings:
             estimate = self.estimates.get(run.signature, Estimate(None, None))
             slot, start, end = self.times.get(run.signature, (None, None, None))
             runs.append(
@@ -173,7 +173,7 @@ def plan_ahead(study: Prepared, store: Store, again: bool = False, measure: bool
     """Look ahead at a study: what is to be trained and, with ``measure`` and on this machine, what that takes."""
     if (store.folder / MARK).exists():
         store.check()
-    todo = [run for run in study.runs if not store.settled(run.signature)]
+    todo = [run for run in study.trainings if not store.settled(run.signature)]
     if not (measure and todo and study.spec.engine == "local"):
         return Ahead(study, todo, {}, [], {})
     store.begin()

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +56,14 @@ class Prepared:
     device: str
     device_name: str
     initial: Path | None = None
+
+    @cached_property
+    def trainings(self) -> list[RunSpec]:
+        """The runs, each training once: two networks of a study may turn out to be the same."""
+        first: dict[str, RunSpec] = {}
+        for run in self.runs:
+            first.setdefault(run.signature, run)
+        return list(first.values())
 
     def cost(self, run: RunSpec) -> Cost:
         """The counted cost of a run's network."""
@@ -166,9 +174,11 @@ def run_study(
     store.begin()
     asked = dataclasses.asdict(study.spec) | {"fingerprint": study.data.fingerprint}
     content = {"spec": asked, "command": command, "classes": study.data.class_names}
+    if not study.spec.start_from:
+        content["ablation"] = study.spec.ablation.facts
     place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store)
     if retrain:
-        _forget(study.runs, store, retrain)
+        _forget(study.trainings, store, retrain)
     engine = engine or make_engine(study, store)
     try:
         measured = known_seconds(study, store)
@@ -215,9 +225,9 @@ class _Round:
     def go(self) -> None:
         study = self.study
         with self.display:
-            petaflops = {run.signature: study.petaflops(run) for run in study.runs}
-            self.display.begin(study.runs, petaflops, self.engine.slots, self.measured)
-            for run in study.runs:
+            petaflops = {run.signature: study.petaflops(run) for run in study.trainings}
+            self.display.begin(study.trainings, petaflops, self.engine.slots, self.measured)
+            for run in study.trainings:
                 record = self._settled(run)
                 if record is None:
                     self.waiting.append(run)

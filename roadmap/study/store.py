@@ -50,7 +50,8 @@ COLUMNS = {
     "params": "cost", "activations": "cost", "top1": "result", "top5": "result", "loss": "result",
     "train_loss": "result", "epochs": "result", "seconds": "result", "images_per_second": "result",
     "data_seconds": "result", "wall_seconds": "result", "estimated_seconds": "origin", "data": "run",
-    "image_size": "run", "width": "run", "depth": "run", "stem_stride": "labels", "recipe": "labels",
+    "image_size": "run", "width": "run", "depth": "run", "ablation": "run", "steps": "run", "match": "run",
+    "match_factor": "run", "stem_stride": "labels", "recipe": "labels",
     "optimizer": "labels", "batch_size": "labels", "lr": "labels", "precision": "run", "initial": "run",
     "compile": "labels",
     "device": "environment", "device_name": "environment", "devices": "environment", "threads": "environment",
@@ -61,7 +62,7 @@ COLUMNS = {
     "reason": "result",
 }  # fmt: skip
 #: Columns that records of earlier versions lack.
-LATER = ("initial", "data_seconds", "commit", "dirty", "source")
+LATER = ("initial", "data_seconds", "commit", "dirty", "source", "ablation", "steps", "match", "match_factor")
 #: What is left over for so many seconds has no owner any more.
 _FORGOTTEN = 3600.0
 #: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.
@@ -495,8 +496,9 @@ def is_settled(record: dict[str, Any] | None) -> bool:
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as one flat mapping of `COLUMNS`."""
-    return {column: record[part][column] for column, part in COLUMNS.items()}
+    """A record as one flat mapping of `COLUMNS`; names in a list are joined by +."""
+    row = {column: record[part][column] for column, part in COLUMNS.items()}
+    return {column: "+".join(value) if isinstance(value, (list, tuple)) else value for column, value in row.items()}
 
 
 def disk_bytes(path: str | Path) -> int:

@@ -42,7 +42,9 @@ class RunSpec:
     """What has to be trained: a design and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
-    ``depth`` (factor on the blocks) how the ladder was scaled; they are labels. ``data_fingerprint`` names the images,
+    ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``steps`` are the
+    names of all steps that are in the network, ``match`` and ``match_factor`` say how its cost was matched. All of
+    these are labels. ``data_fingerprint`` names the images,
     and ``initial`` the weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
     """
 
@@ -59,6 +61,14 @@ class RunSpec:
     seed: int
     precision: str = "32"
     initial: str | None = None
+    ablation: str = "ladder"
+    steps: tuple[str, ...] | None = None
+    match: str | None = None
+    match_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            object.__setattr__(self, "steps", tuple(self.steps))
 
     @cached_property
     def signature(self) -> str:
