@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text
-from roadmap.network.design import Design
+from roadmap.network.design import LATER, Design
 
 #: What names a rung of a scaled ladder.
 RUNG = ("regime", "step", "adopted", "width", "depth")
@@ -62,7 +62,8 @@ class Description:
 
 
 def parse_description(content: Any) -> Description:
-    """The description in plain values, as `Description.to_text` writes them; the ``design`` must name all its flags.
+    """The description in plain values, as `Description.to_text` writes them; the ``design`` must name all its flags but
+    those that came later.
 
     Raises `RoadmapError` for anything else.
     """
@@ -71,10 +72,11 @@ def parse_description(content: Any) -> Description:
     check_known("fact", content, [field.name for field in dataclasses.fields(Description)])
     flags = [field.name for field in dataclasses.fields(Design)]
     check_known("flag of the design", content["design"], flags)
+    design = LATER | content["design"]
     for flag in flags:  # a default that has changed since must not stand in for what was trained
-        if flag not in content["design"]:
+        if flag not in design:
             raise RoadmapError(f"its design lacks {flag}")
-    return Description(**content | {"design": Design(**content["design"])})
+    return Description(**content | {"design": Design(**design)})
 
 
 def read_description(text: str) -> Description:
