@@ -15,6 +15,7 @@ from typing import Any
 
 from roadmap.checks import RoadmapError, check_bool, check_known, check_number, check_text
 from roadmap.network.design import Design
+from roadmap.network.layers import note_registration
 from roadmap.recipes.recipe import SETTINGS
 from roadmap.settings import from_yaml
 
@@ -227,4 +228,5 @@ def step(name: str, why: str, section: str = "", **changes: Any) -> Step:
     """
     made = Step.from_mapping({"name": name, "why": why, "section": section, **changes})
     registered_steps[name] = made
+    note_registration(f"step {name}", lambda: registered_steps.pop(name, None))
     return made
