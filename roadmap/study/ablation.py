@@ -30,6 +30,8 @@ from roadmap.steps import Step, contradiction
 DESIGNS = ("ladder", "leave-one-out", "one-at-a-time", "factorial", "order", "sweep")
 #: An ablation of more networks than this is a mistake.
 MOST_NETWORKS = 20_000
+#: A network of more steps than this, with as many left out, is called by their numbers.
+NAMED = 2
 #: So many combinations of generators are looked through for the best fraction of a factorial.
 MOST_FRACTIONS = 20_000
 
@@ -61,6 +63,35 @@ class Ablation:
     design: str
     networks: tuple[Network, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What a reader of the list of networks should know, in sentences."""
+        facts, count = self.facts, len(self.networks)
+        remarks = []
+        if any(network.name.startswith("steps ") for network in self.networks):
+            listed = ", ".join(f"{number} {name}" for number, name in enumerate(facts["factors"], 1))
+            remarks.append(f"steps: {listed}")
+        if self.design == "order":
+            steps = len(facts["factors"])
+            if facts["exact"]:
+                apart = math.factorial(steps) * (steps + 1)
+                orders = f"all {math.factorial(steps)} orders"
+            else:
+                apart, orders = len(facts["orders"]) * (steps + 1), f"{len(facts['orders'])} orders"
+            remarks.append(
+                f"{orders} of {steps} steps pass through {count} different networks; without shared prefixes they "
+                f"would be {apart}"
+            )
+        if self.design == "factorial" and facts["generators"]:
+            remarks.append(
+                f"a fraction of {facts['fraction']}, resolution {facts['resolution']}: {', '.join(facts['generators'])}"
+            )
+            remarks += [
+                f"cannot be told apart: {' = '.join(' × '.join(effect) for effect in group)}"
+                for group in facts["aliases"]
+            ]
+        return remarks
 
     @property
     def pairs(self) -> dict[str, list[tuple[Network, Network]]]:
@@ -117,9 +148,22 @@ class Builder:
             return self.name
         if not left:
             return "all"
-        if len(left) < len(taken):
+        if len(left) <= NAMED:
             return f"all but {' & '.join(left)}"
-        return f"with {' & '.join(step.name for step in taken)}"
+        if len(taken) <= NAMED:
+            return f"with {' & '.join(step.name for step in taken)}"
+        return f"steps {_ranges([self.factors.index(step) + 1 for step in taken])}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Rising numbers as ``1-4 7 9-10``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def ladder_of(base: Sequence[Step], name: str, factors: Sequence[Step]) -> Ablation:
@@ -233,7 +277,8 @@ def best_generators(basic: int, spare: int) -> list[tuple[int, ...]]:
         choices = list(itertools.combinations(products, spare))
         if not choices:
             raise RoadmapError(TOO_SMALL)
-        return list(min(choices, key=lambda choice: _word_lengths(basic, choice)))
+        best = min(choices, key=lambda choice: _word_lengths(basic, choice))
+        return list(best)
     chosen: list[tuple[int, ...]] = []
     for _ in range(spare):
         rest = [[*chosen, product] for product in products if product not in chosen]

@@ -10,30 +10,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES, Design
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
-from roadmap.rungs import REGIMES, find_step, ladder, ladder_steps, start_design
-from roadmap.settings import from_text, from_yaml, setting
-from roadmap.steps import FLAGS, LADDER, STUDY_RECIPE, TRAINING, Step, compose, merge
-from roadmap.study.ablation import (
-    DESIGNS,
-    Ablation,
-    Builder,
-    Network,
-    factorial,
-    ladder_of,
-    leave_one_out,
-    one_at_a_time,
-    order,
-    sweep,
-)
+from roadmap.rungs import REGIMES, ladder, start_design
+from roadmap.settings import from_yaml, setting
+from roadmap.steps import STUDY_RECIPE, Step, compose, merge
+from roadmap.study.ablation import DESIGNS, Ablation, Network
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
+from roadmap.study.networks import FRACTIONS, ablate, parse_levels
 from roadmap.training.spec import PRECISIONS, Execution, RunSpec
 
 if TYPE_CHECKING:
@@ -60,8 +48,6 @@ EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
 #: What networks can be matched in, and what is rescaled for it.
 MATCHES = ("gmacs", "params", "time")
 SCALINGS = ("width", "depth")
-#: Part of a factorial -> one in how many.
-FRACTIONS = {"1": 1, **{f"1/{2**power}": 2**power for power in range(1, 11)}}
 #: Designs and the one whose cost they are to have -> those designs rescaled, and the factor of each.
 Rescale = Callable[[list[Design], Design], tuple[list[Design], list[float | None]]]
 #: Argument of `open_data` -> the setting of a study that it is.
@@ -160,7 +146,7 @@ class StudySpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "only", tuple(dict.fromkeys(_names("only", self.only))))
         object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))
-        object.__setattr__(self, "sweep", _levels(self.sweep))
+        object.__setattr__(self, "sweep", parse_levels(self.sweep))
         if self.precision == 32 and not isinstance(self.precision, str):  # as YAML reads it
             object.__setattr__(self, "precision", "32")
         object.__setattr__(self, "seeds", _seeds(self.seeds))
@@ -296,67 +282,7 @@ class StudySpec:
 
         Raises `RoadmapError` for a step that does not exist, and for steps that contradict each other.
         """
-        rungs = ladder(self.regime)
-        design = self.ablation_design
-        last = rungs.between(None, self.upto)[-1]
-        takes_away = design in ("leave-one-out", "sweep")
-        name = {"start": rungs.start.name, "end": last.name}.get(self.base or "", self.base)
-        base = rungs[name or (last.name if takes_away else rungs.start.name)]
-        if design == "sweep":
-            levels = {flag: [_level(flag, value) for value in values] for flag, values in self.sweep.items()}
-            return sweep(base.path, levels, self.grid)
-        if self.only:
-            climbed = list(ladder_steps(self.regime))
-            for one in self.only:
-                rungs[one]
-        else:
-            climbed = [rung.path[-1] for rung in rungs.between(None, self.upto, self.roads) if rung.path]
-        if takes_away:
-            climbed = list(base.path)
-        elif base.path:
-            climbed = [step for step in climbed if step not in base.path]
-        factors = self._factors(climbed)
-        names = {step.name for step in factors}
-        kept = [step for step in base.path if step.name not in names]
-        same = [rung.name for rung in rungs if list(rung.path) == kept]
-        build = Builder(
-            kept, same[0] if same else "none of them", factors, [step.name for step in ladder_steps(self.regime)]
-        )
-        if design == "ladder":
-            whole = ladder_of(kept, build.name, factors)
-            first = [network.name for network in whole.networks].index(self.from_) if self.from_ else 0
-            return dataclasses.replace(
-                whole,
-                networks=tuple(
-                    network for network in whole.networks[first:] if not self.only or network.name in self.only
-                ),
-            )
-        if design == "order":
-            return order(build, None if self.orders == "all" else int(self.orders), self.order_seed)
-        if design == "factorial":
-            return factorial(build, FRACTIONS[self.fraction])
-        return {"leave-one-out": leave_one_out, "one-at-a-time": one_at_a_time}[design](build)
-
-    def _factors(self, climbed: Sequence[Step]) -> list[Step]:
-        """The steps that the ablation is about; ``climbed`` are those that the word ladder stands for."""
-        own: dict[str, Step] = {}
-
-        def find(name: str) -> Step:
-            return own[name] if name in own else find_step(name, self.regime)
-
-        found: list[Step] = []
-        for item in self.steps or (LADDER,):
-            if item == LADDER:
-                found += climbed
-            elif isinstance(item, str):
-                found.append(find(item))
-            else:
-                step = Step.from_mapping(item, find)
-                if step.name in [one.name for one in ladder_steps(self.regime)]:
-                    raise RoadmapError(f"the ladder has a step '{step.name}' of its own: give yours another name")
-                own[step.name] = step
-                found.append(step)
-        return found
+        return ablate(self)
 
     @property
     def title(self) -> str:
@@ -395,46 +321,6 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
     if items and not found:
         raise RoadmapError(f"{what} names no step")
     return tuple(found)
-
-
-def _levels(value: Any) -> dict[str, tuple[Any, ...]]:
-    """Flag -> its levels, from a mapping or from texts such as ``kernel_size=3,5,7``."""
-    if not isinstance(value, Mapping):
-        texts = [value] if isinstance(value, str) else value
-        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-            raise RoadmapError(f"sweep is {value!r}, but must be flags with their levels, such as kernel_size: [3, 5]")
-        value = {}
-        for text in texts:
-            flag, equals, listed = text.partition("=")
-            words = [word.strip() for word in listed.split(",") if word.strip()]
-            if not equals or not words:
-                raise RoadmapError(f"sweep is '{text}', but must be like kernel_size=3,5,7")
-            value[flag.strip()] = [_level_from_text(flag.strip(), word) for word in words]
-    for flag, levels in value.items():
-        check_known("flag to sweep", [flag], [*FLAGS, "recipe", *TRAINING])
-        if not isinstance(levels, (list, tuple)) or not levels:
-            raise RoadmapError(f"sweep of {flag} is {levels!r}, but must be a list of its levels")
-    return {flag: tuple(levels) for flag, levels in value.items()}
-
-
-def _level_from_text(flag: str, word: str) -> Any:
-    if flag in ("blocks", "widths"):
-        parts = word.split("-")
-        if not all(part.isdigit() for part in parts):
-            raise RoadmapError(f"a level of {flag} is '{word}', but must be like 3-3-9-3")
-        return [int(part) for part in parts]
-    if flag in SETTINGS:
-        return from_text(SETTINGS[flag], word)
-    try:
-        value = yaml.safe_load(word)
-    except yaml.YAMLError:
-        value = word
-    return None if value == "none" else value
-
-
-def _level(flag: str, value: Any) -> Step:
-    shown = "-".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()
-    return Step.from_mapping({"name": f"{flag}={shown}", flag: value})
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
