@@ -58,7 +58,7 @@ def build(site, start=0.5, kind="sum", kernels=(3, 5)):
 )
 def test_layers_have_one_form(given):
     design = Design(layers=given)
-    assert design.layers == (("se", (("a", (1, (2, None))), ("ratio", 0.25))), ("grn", ()))
+    assert design.layers == (("grn", ()), ("se", (("a", (1, (2, None))), ("ratio", 0.25))))
     returned = Design(**json.loads(json.dumps(dataclasses.asdict(design))))
     assert returned == design and hash(returned) == hash(design)
     assert design.replace(kernel_size=5).replace(kernel_size=3) == design
@@ -147,13 +147,13 @@ def test_places(place, base, tmp_path):
         assert torch.equal(copy.deepcopy(network)(x), network(x))
 
 
-def test_added_layers_stack_in_the_designs_order(tmp_path):
+def test_added_layers_stack_by_name(tmp_path):
     text = "".join(
         f"@layer('{name}', 'hidden', 'x')\ndef build(site): return nn.BatchNorm2d(site.outgoing)\n" for name in "abc"
     )
     load_plugins([plugin(tmp_path, text)])
     network = RoadmapNet(END.replace(layers=["c", "a", "b"]))
-    assert list(dict(network.stages[0].blocks[1].hidden.named_children())) == ["c", "a", "b"]
+    assert list(dict(network.stages[0].blocks[1].hidden.named_children())) == ["a", "b", "c"]
 
 
 def test_a_layer_initialises_itself_and_leaves_the_others_names_alone(tmp_path):

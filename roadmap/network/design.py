@@ -82,9 +82,9 @@ class Design:
         block.
     layers
         Plug-in layers by name (`roadmap.network.layers`), each with its options: a mapping such as
-        ``{"se": {"ratio": 0.25}}`` or a list of names. Those that are added at one place stack in this order. Kept as
-        ``((name, ((option, value), ...)), ...)``, options by name; their values are numbers, text, true, false, None
-        or lists of such.
+        ``{"se": {"ratio": 0.25}}`` or a list of names. Kept as ``((name, ((option, value), ...)), ...)``, sorted by
+        name, so that steps make the same network in any order; several that are added at one place stack in this
+        order. Values of options are numbers, text, true, false, None or lists of such.
     in_channels
         Channels of the input image.
     num_classes
@@ -247,7 +247,7 @@ def _stored_layers(given: Any) -> tuple[tuple[str, tuple[tuple[str, Any], ...]],
             raise RoadmapError(f"{what} are {options!r}, but must be names with values")
         values = dict(_pair(what, option) for option in listed)
         stored[name] = tuple((option, _plain(f"{option} of {what}", values[option])) for option in sorted(values))
-    return tuple(stored.items())
+    return tuple(sorted(stored.items()))
 
 
 def check_layer_name(name: Any) -> None:

@@ -242,7 +242,7 @@ def check_places(design: Design) -> None:
 
 
 def layers_at(site: Site) -> dict[str, nn.Module]:
-    """Fresh modules of the design's layers at the site's place, by the layers' names and in the design's order.
+    """Fresh modules of the design's layers at the site's place, by the layers' names, which they are sorted by.
 
     Raises `RoadmapError` for options that a layer does not have, and where it fails.
     """

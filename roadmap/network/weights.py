@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "roadmap": (),
     "timm ResNet": (
-        (r"^stem\.conv\b", "conv1"),
-        (r"^stem\.norm\b", "bn1"),
+        (r"^stem(\.resnet_d_stem)?\.conv\b", "conv1"),
+        (r"^stem(\.resnet_d_stem)?\.norm\b", "bn1"),
         *((rf"^stages\.{stage}\.blocks", f"layer{stage + 1}") for stage in range(4)),
         (r"\.norm", ".bn"),
         (r"\.shortcut", ".downsample"),
+        (r"\.branch\.se\.", ".se."),
         (r"^head\.fc", "fc"),
     ),
     "timm ConvNeXt": (
@@ -41,6 +42,7 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\.norm1", ".norm"),
         (r"\.conv2", ".mlp.fc1"),
         (r"\.conv3", ".mlp.fc2"),
+        (r"\.hidden\.grn\.", ".mlp.grn."),
         (r"\.layer_scale", ""),
     ),
     "official ConvNeXt": (
@@ -58,21 +60,26 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
 }
 
-#: What timm's two families have fixed, as one design each, and the flags that they leave free.
+#: Some tensors of every network, one of which plug-in layers always leave there: what a layout is recognised by.
+TELLING = ("stem.conv.weight", "stages.0.blocks.0.conv3.weight")
+
+#: What timm's two families have fixed, as one design each, the flags that they leave free, and the layers they know.
 TIMM_DESIGNS = {
     "timm ResNet": (
         Design(),
-        ("activation",),
+        ("activation", "groups", "expansion", "stem_width"),
+        ("se", "resnet_d_stem"),
     ),
     "timm ConvNeXt": (
         Design(stem="patchify", groups="depthwise", block="inverted", spatial_position="first",
                fewer_activations=True, fewer_norms=True, norm="layer", separate_downsample=True),
         ("activation", "kernel_size", "layer_scale"),
+        ("grn",),
     ),
 }  # fmt: skip
-FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "in_channels", "num_classes")
+FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "layers", "in_channels", "num_classes")
 TIMM_STAGES = 4
-TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are
+TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are, unless it is a deep one
 
 #: Under which keys checkpoints hold their weights, and what wrappers put before each name.
 CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
@@ -88,8 +95,8 @@ def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> Non
     """Load weights into ``network``, in place, from a file or a state dict in any known layout.
 
     ``source`` is a path to a ``.safetensors`` file or to a torch checkpoint (read without ever running code in it),
-    or a state dict. Its layout is recognised by its names: ours, timm's ResNet, timm's ConvNeXt or the official
-    ConvNeXt's; containers such as ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are
+    or a state dict. Its layout is recognised by its names: ours, timm's ResNet (ResNeXt, SE-ResNet and the deep stem
+    with it), timm's ConvNeXt (V2 with it) or the official ConvNeXt's; containers such as ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are
     taken off. Every tensor of the network must be there with its shape, and none besides; linear (out, in) weights
     fill 1x1 convolutions (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
 
@@ -185,7 +192,7 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
         if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             raise RoadmapError(f"{where} holds {name} as {tensor.dtype}, but weights are floating-point numbers")
     for layout in LAYOUTS:
-        if _renamed("stem.conv.weight", layout) in weights:
+        if any(_renamed(name, layout) in weights for name in TELLING):
             break
     else:
         raise RoadmapError(
@@ -207,13 +214,18 @@ def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
             for field in fields(Design)
             if field.name not in (*FREE_IN_BOTH, *free) and getattr(design, field.name) != getattr(fixed, field.name)
         ]
-        for layout, (fixed, free) in TIMM_DESIGNS.items()
+        for layout, (fixed, free, _) in TIMM_DESIGNS.items()
     }
+    for layout, (_, _, known) in TIMM_DESIGNS.items():
+        if not set(design.layers) <= {(name, ()) for name in known}:
+            differing[layout].append("layers")
     if len(design.blocks) != TIMM_STAGES:
         for flags in differing.values():
             flags.append("blocks")
-    if design.widths[0] != TIMM_RESNET_STEM:
-        differing["timm ResNet"].append("widths")
+    if design.stem_channels != TIMM_RESNET_STEM and ("resnet_d_stem", ()) not in design.layers:
+        differing["timm ResNet"].append("widths" if design.stem_width is None else "stem_width")
+    if isinstance(design.groups, str) or 256 % (design.groups * design.expansion):
+        differing["timm ResNet"].append("groups")  # timm counts a group's channels in 64ths of a quarter of the output
     for layout, flags in differing.items():
         if not flags:
             tensors = {_renamed(name, layout): tensor for name, tensor in network.state_dict().items()}
