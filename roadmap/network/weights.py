@@ -96,9 +96,10 @@ def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> Non
 
     ``source`` is a path to a ``.safetensors`` file or to a torch checkpoint (read without ever running code in it),
     or a state dict. Its layout is recognised by its names: ours, timm's ResNet (ResNeXt, SE-ResNet and the deep stem
-    with it), timm's ConvNeXt (V2 with it) or the official ConvNeXt's; containers such as ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are
-    taken off. Every tensor of the network must be there with its shape, and none besides; linear (out, in) weights
-    fill 1x1 convolutions (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
+    with it), timm's ConvNeXt (V2 with it) or the official ConvNeXt's; containers such as ``{"model": ...}`` and the
+    prefixes of Lightning, DDP and ``torch.compile`` are taken off. Every tensor of the network must be there with its
+    shape, and none besides; linear (out, in) weights fill 1x1 convolutions (out, in, 1, 1), and the counters
+    ``num_batches_tracked`` may be missing.
 
     Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
     """
