@@ -26,7 +26,11 @@ def filled(name: str) -> RoadmapNet:
     numbers = torch.randn(2**16 + 1, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         for place, (path, tensor) in enumerate(network.state_dict().items()):
-            repeated = numbers.roll(101 * place).repeat(-(-tensor.numel() // len(numbers)))[: tensor.numel()].view(tensor.shape)
+            repeated = (
+                numbers.roll(101 * place)
+                .repeat(-(-tensor.numel() // len(numbers)))[: tensor.numel()]
+                .view(tensor.shape)
+            )
             if path.endswith("running_var"):
                 repeated = 0.5 + repeated.abs()
             elif tensor.ndim > 1:
