@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
 from roadmap.network.design import Design
+from roadmap.network.layers import find_layer, layer_names
 from roadmap.reference import PrintedRow, printed_table
 from roadmap.steps import FACTORS, FULL_WIDTH, STUDY_RECIPE, Step, compose, registered_steps
 
@@ -329,9 +330,16 @@ def find_step(name: str, regime: str = "resnet50") -> Step:
 
     Raises `RoadmapError` with the nearest name where there is none.
     """
-    known = {step.name: step for step in ladder_steps(regime)} | registered_steps
-    check_known("step", [name], known)
-    return known[name]
+    known = {step.name: step for step in ladder_steps(regime)}
+    if name in known:
+        return known[name]
+    if name not in registered_steps:
+        layers = layer_names()  # has installed plug-ins register their steps, too
+        check_known("step", [name], [*known, *registered_steps, *layers])
+    if name not in registered_steps:
+        layer = find_layer(name)
+        return Step(name, layer.why, layer.section, {"layers": {name: {}}})
+    return registered_steps[name]
 
 
 def build(step: str, regime: str = "resnet50", **changes: Any) -> RoadmapNet:

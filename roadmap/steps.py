@@ -227,6 +227,8 @@ def step(name: str, why: str, section: str = "", **changes: Any) -> Step:
     a flag that does not exist.
     """
     made = Step.from_mapping({"name": name, "why": why, "section": section, **changes})
+    if name in registered_steps and registered_steps[name] != made:
+        raise RoadmapError(f"there is a step '{name}' already: give this one another name")
     registered_steps[name] = made
     note_registration(f"step {name}", lambda: registered_steps.pop(name, None))
     return made

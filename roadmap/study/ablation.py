@@ -53,7 +53,8 @@ class Network:
 
 @dataclass(frozen=True)
 class Ablation:
-    """What a design asks for: its networks in order, and the ``facts`` that reading its results needs, as plain values.
+    """What a design asks for: its networks in order, the steps of its ``base``, which all of them have, and the
+    ``facts`` that reading its results needs, as plain values.
 
     ``facts``: the ``design``; ``factors``, names of the steps that it is about; ``base``, of those that are always in;
     ``steps``, what each is; and of an order study its ``orders`` and whether they are all there are (``exact``), of a
@@ -62,6 +63,7 @@ class Ablation:
 
     design: str
     networks: tuple[Network, ...]
+    base: tuple[Step, ...]
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -131,7 +133,7 @@ class Builder:
         names = [step.name for step in factors]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise RoadmapError(f"steps names '{twice}' twice")
-        self.base, self.name, self.factors = list(base), name, list(factors)
+        self.base, self.name, self.factors = tuple(base), name, tuple(factors)
         self._place = {name: place for place, name in enumerate([*positions, *names])}
 
     def network(self, chosen: Iterable[Step]) -> Network:
@@ -175,20 +177,20 @@ def ladder_of(base: Sequence[Step], name: str, factors: Sequence[Step]) -> Ablat
         networks.append(Network(step.name, (*path, step), step.adopted))
         if step.adopted:
             taken.append(step)
-    return Ablation("ladder", tuple(networks), _facts("ladder", base, factors))
+    return Ablation("ladder", tuple(networks), tuple(base), _facts("ladder", base, factors))
 
 
 def leave_one_out(build: Builder) -> Ablation:
     """All steps, and all but each."""
     networks = [build.network(build.factors)]
     networks += [build.network([step for step in build.factors if step != left]) for left in build.factors]
-    return Ablation("leave-one-out", tuple(networks), _facts("leave-one-out", build.base, build.factors))
+    return Ablation("leave-one-out", tuple(networks), build.base, _facts("leave-one-out", build.base, build.factors))
 
 
 def one_at_a_time(build: Builder) -> Ablation:
     """The base, and the base with each step."""
     networks = [build.network([]), *(build.network([step]) for step in build.factors)]
-    return Ablation("one-at-a-time", tuple(networks), _facts("one-at-a-time", build.base, build.factors))
+    return Ablation("one-at-a-time", tuple(networks), build.base, _facts("one-at-a-time", build.base, build.factors))
 
 
 def order(build: Builder, orders: int | None, seed: int) -> Ablation:
@@ -215,7 +217,7 @@ def order(build: Builder, orders: int | None, seed: int) -> Ablation:
     ranked = sorted(prefixes, key=lambda places: (len(places), sorted(places)))
     networks = tuple(build.network([factors[place] for place in sorted(places)]) for places in ranked)
     named = [] if exact else [[factors[place].name for place in one] for one in drawn]
-    return Ablation("order", networks, _facts("order", build.base, factors, orders=named, exact=exact))
+    return Ablation("order", networks, build.base, _facts("order", build.base, factors, orders=named, exact=exact))
 
 
 def _subsets(items: Iterable[Any]) -> Iterable[tuple[Any, ...]]:
@@ -266,7 +268,7 @@ def factorial(build: Builder, fraction: int) -> Ablation:
         resolution=min(map(len, words), default=None),
         aliases=[[[names[place] for place in effect] for effect in group] for group in alias_groups(len(names), words)],
     )  # fmt: skip
-    return Ablation("factorial", tuple(networks), facts)
+    return Ablation("factorial", tuple(networks), build.base, facts)
 
 
 def best_generators(basic: int, spare: int) -> list[tuple[int, ...]]:
@@ -339,4 +341,4 @@ def sweep(base: Sequence[Step], levels: Mapping[str, Sequence[Step]], grid: bool
     named = {flag: [step.name for step in levels[flag]] for flag in flags}
     everything = [step for steps in levels.values() for step in steps]
     facts = _facts("sweep", base, everything, levels=named, grid=grid)
-    return Ablation("sweep", networks, facts | {"factors": flags})
+    return Ablation("sweep", networks, tuple(base), facts | {"factors": flags})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.network.design import Design
+from roadmap.network.layers import load_plugins
 from roadmap.recipes.recipe import load_recipe
 from roadmap.study.spec import StudySpec, runs_of
 from roadmap.training.spec import RunSpec
@@ -38,6 +39,7 @@ def find_start(spec: StudySpec, store: Path) -> Start:
     from roadmap.training.start import StartingWeights
 
     assert spec.start_from is not None
+    load_plugins(spec.plugin)
     scale = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride") if getattr(spec, name) is not None}
     if spec.only:
         scale["regime"] = spec.regime

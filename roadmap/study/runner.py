@@ -21,7 +21,9 @@ from roadmap.study.display import Display
 from roadmap.study.engines import Engine
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.folder import StudyFolder
-from roadmap.study.spec import StudySpec, plan
+from roadmap.study.matching import rescale
+from roadmap.study.spec import StudySpec
+from roadmap.study.spec import plan as plan_study
 from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
 from roadmap.study.work import Outcome, Task, record_failure
 from roadmap.training.spec import RunSpec
@@ -82,6 +84,7 @@ class Prepared:
             store=str(store.folder.absolute()),
             execution=self.spec.execution,
             initial=None if self.initial is None else str(self.initial),
+            plugins=self.spec.plugin,
             cost={
                 "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
                 "macs_by_operator": cost.macs_by_operator,
@@ -105,12 +108,13 @@ class Prepared:
 def prepare(
     spec: StudySpec,
     store: Store | None = None,
-    plan: Callable[[StudySpec, ImageData], list[RunSpec]] = plan,
+    plan: Callable[[StudySpec, ImageData], list[RunSpec]] | None = None,
     initial: Path | None = None,
 ) -> Prepared:
-    """Open the data, resolve every run of the ``plan`` and count its cost. Writes nothing; raises `RoadmapError`.
+    """Open the data, resolve every run of the ``plan``, by default the study's own, and count its cost.
 
     ``store`` is where a study that starts from a run finds it; ``initial`` a file that the runs of a plan start from.
+    Writes nothing, but that times measured for a match are kept in the store. Raises `RoadmapError`.
     """
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.data.sources import open_data
@@ -119,11 +123,12 @@ def prepare(
 
     check_logger(spec.logger)
     check_engine(spec)
+    place = store or Store(DEFAULT_STORE)
     if spec.start_from and initial is None:
-        start = in_clean_process(find_start, spec, (store or Store(DEFAULT_STORE)).folder)
+        start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
-    runs = plan(spec, data)
+    runs = plan(spec, data) if plan else plan_study(spec, data, partial(rescale, spec, place))
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
@@ -135,8 +140,10 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
     import torch
 
     from roadmap.cost.counting import count
+    from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device
 
+    load_plugins(spec.plugin)
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device

@@ -14,17 +14,19 @@ from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, ch
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES, Design
+from roadmap.network.layers import digest_of, load_plugins
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
 from roadmap.rungs import REGIMES, ladder, start_design
 from roadmap.settings import from_yaml, setting
 from roadmap.steps import STUDY_RECIPE, Step, compose, merge
-from roadmap.study.ablation import DESIGNS, Ablation, Network
+from roadmap.study.ablation import DESIGNS, Ablation
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.study.networks import FRACTIONS, ablate, parse_levels
 from roadmap.training.spec import PRECISIONS, Execution, RunSpec
 
 if TYPE_CHECKING:
+    from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
 
 
@@ -48,8 +50,8 @@ EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
 #: What networks can be matched in, and what is rescaled for it.
 MATCHES = ("gmacs", "params", "time")
 SCALINGS = ("width", "depth")
-#: Designs and the one whose cost they are to have -> those designs rescaled, and the factor of each.
-Rescale = Callable[[list[Design], Design], tuple[list[Design], list[float | None]]]
+#: Size of the images, most images of a batch, designs, and the one whose cost they are to have -> each of them matched.
+Rescale = Callable[[int, int, list[Design], Design], "list[Matched]"]
 #: Argument of `open_data` -> the setting of a study that it is.
 OPENED = {
     "name": "data", "directory": "data_dir", "image_size": "image_size", "download": "download", "loading": "loading",
@@ -89,6 +91,7 @@ class StudySpec:
     sweep: Mapping[str, Any] = setting("flag of the network or of the training, and its levels", (),
                                        metavar="FLAG=A,B,...", many=True)  # fmt: skip
     grid: bool = setting("sweep all combinations of several flags' levels, not one flag at a time", False)
+    plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
     match: str | None = setting("rescale every network to the cost of the study's start: multiply-accumulates, "
                                 "parameters, or measured time of a training step", choices=MATCHES)  # fmt: skip
     match_by: str = setting("what --match rescales", "width", choices=SCALINGS)
@@ -158,6 +161,12 @@ class StudySpec:
             raise RoadmapError(
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
             )
+        if isinstance(self.plugin, str):
+            object.__setattr__(self, "plugin", (self.plugin,))
+        if not isinstance(self.plugin, (list, tuple)) or not all(isinstance(path, str) for path in self.plugin):
+            raise RoadmapError(f"plugin is {self.plugin!r}, but must be a list of files")
+        load_plugins(self.plugin)
+        object.__setattr__(self, "plugin", tuple(str(Path(path).expanduser().absolute()) for path in self.plugin))
         self._check_ablation()
         if self.start_from is not None:
             check_text("start_from", self.start_from)
@@ -385,12 +394,13 @@ def plan(spec: StudySpec, data: ImageData, rescale: Rescale | None = None) -> li
     ablation = spec.ablation
     networks = ablation.networks
     designs = [compose(start, network.steps, scale.width, scale.depth) for network in networks]
+    modern = load_recipe(scale.recipe)
     factors: list[float | None] = [None] * len(designs)
     if spec.match:
         assert rescale is not None
-        target = compose(start, _common(networks), scale.width, scale.depth)
-        designs, factors = rescale(designs, target)
-    modern = load_recipe(scale.recipe)
+        target = compose(start, ablation.base, scale.width, scale.depth)
+        matched = rescale(data.image_size, modern.part_size, designs, target)
+        designs, factors = [one.design for one in matched], [one.factor for one in matched]
     made: dict[str, list[RunSpec]] = {}
     for network, design, factor in zip(networks, designs, factors, strict=True):
         labels = {
@@ -402,11 +412,6 @@ def plan(spec: StudySpec, data: ImageData, rescale: Rescale | None = None) -> li
                                      training=merge(network.steps).training)  # fmt: skip
     _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
     return [run for runs in made.values() for run in runs]
-
-
-def _common(networks: Sequence[Network]) -> list[Step]:
-    """The steps of the network that the others are matched to: the study's start, which has the fewest."""
-    return list(min(networks, key=lambda network: len(network.steps)).steps)
 
 
 def _recipe(modern: Recipe, steps: Sequence[Step]) -> Recipe:
@@ -472,6 +477,7 @@ def runs_of(
     run = RunSpec(
         **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
         data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
+        plugins=digest_of(name for name, _ in design.layers),
     )  # fmt: skip
     return [dataclasses.replace(run, seed=seed) for seed in spec.seeds]
 

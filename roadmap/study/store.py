@@ -6,7 +6,7 @@
     STORE/runs/SIGNATURE/            a finished or failed run: run.json, history.csv, weights.safetensors
     STORE/partial/SIGNATURE/         a run in work: its last checkpoint, and progress.json
     STORE/locks/SIGNATURE            held (flock) by the process that trains the run
-    STORE/measured.json              seconds and memory that `roadmap plan` measured
+    STORE/measured.json              seconds and memory that `roadmap plan` and --match time measured
 
 A run appears under ``runs`` whole or not at all: it is written elsewhere and renamed. It names its files and their
 sizes, so that one which lost a part is known. Nothing here is ever unpickled.
@@ -39,6 +39,7 @@ except ImportError:  # Windows
 
 FORMAT = 2
 MARK = "store.json"
+MEASURED = "measured.json"
 RECORD, HISTORY, WEIGHTS, PROGRESS, STOP = "run.json", "history.csv", "weights.safetensors", "progress.json", "stop"
 DEFAULT_STORE = Path("results") / "store"
 #: Seconds between two reports of a running run to its progress.json.
@@ -124,6 +125,22 @@ class Store:
         if not (self.folder / MARK).is_file():
             raise RoadmapError(f"{self.folder} holds no store (no {MARK})")
         read_json(self.folder / MARK, FORMAT)
+
+    # --- what was measured here ---
+
+    def measured(self) -> dict[str, Any]:
+        """What was measured on this machine, by what it depends on; nothing where the file is missing or damaged, for
+        it can be measured again."""
+        try:
+            content = read_json(self.folder / MEASURED, FORMAT)["measured"]
+        except (RoadmapError, KeyError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def keep_measured(self, found: dict[str, Any]) -> None:
+        """Add to what was measured."""
+        content = {"format": FORMAT, "measured": {**self.measured(), **found}}
+        write_text(self.folder / MEASURED, json.dumps(content) + "\n")
 
     # --- finished and failed runs ---
 

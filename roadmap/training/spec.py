@@ -8,12 +8,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_int
-from roadmap.network.design import Design
+from roadmap.network.design import LATER, Design
 from roadmap.recipes.recipe import Recipe
 
 PRECISIONS = ("32", "16-mixed", "bf16-mixed")
@@ -24,7 +24,7 @@ SIGNATURE_FORMAT = 1
 #: Settings that came later, each with the value that means the training as it was before it came. At that value they
 #: are left out of the signature, so that a new setting renames no old run. Never a default: those may change.
 WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
-    "design": {},
+    "design": LATER,
     "recipe": {
         "accumulate": 1,
         "layer_decay": None,
@@ -33,7 +33,7 @@ WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
         "ema": None,
         "ema_warmup": False,
     },
-    "run": {"initial": None},
+    "run": {"initial": None, "plugins": {}},
 }
 
 
@@ -45,6 +45,7 @@ class RunSpec:
     ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``steps`` are the
     names of all steps that are in the network, ``match`` and ``match_factor`` say how its cost was matched. All of
     these are labels. ``data_fingerprint`` names the images,
+    ``plugins`` the source of every layer from outside this package (layer -> digest),
     and ``initial`` the weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
     """
 
@@ -61,6 +62,7 @@ class RunSpec:
     seed: int
     precision: str = "32"
     initial: str | None = None
+    plugins: dict[str, str] = field(default_factory=dict)
     ablation: str = "ladder"
     steps: tuple[str, ...] | None = None
     match: str | None = None
@@ -84,7 +86,7 @@ class RunSpec:
             "image_size": self.image_size,
             "seed": self.seed,
             "precision": self.precision,
-            **_known_of_old("run", {"initial": self.initial}),
+            **_known_of_old("run", {"initial": self.initial, "plugins": self.plugins}),
         }
         return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
 
