@@ -271,3 +271,18 @@ def _plain(what: str, value: Any) -> Any:
     elif value is not None and not isinstance(value, (bool, int, str)):
         raise RoadmapError(f"{what} is {value!r}, but must be a number, text, true, false, none or a list of such")
     return value
+
+
+#: What all ConvNeXts have in common: the end of the ladder (§2.2 to §2.6).
+CONVNEXT = Design(
+    stem="patchify",
+    groups="depthwise",
+    block="inverted",
+    spatial_position="first",
+    kernel_size=7,
+    activation="gelu",
+    fewer_activations=True,
+    fewer_norms=True,
+    norm="layer",
+    separate_downsample=True,
+)

@@ -46,6 +46,10 @@ PLACES = {
 ADDED = ("hidden", "branch")
 
 
+class NoPlaceError(RoadmapError):
+    """A network has nothing of what a layer replaces."""
+
+
 @dataclass(frozen=True)
 class Site:
     """Where a layer stands: a module that maps (N, incoming, H, W) to (N, outgoing, H / stride, W / stride).

@@ -14,9 +14,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from roadmap.checks import RoadmapError, check_choice
+from roadmap.checks import check_choice
 from roadmap.network.design import Design
-from roadmap.network.layers import PLACES, Site, check_places, find_layer, layers_at, replacement, site_of
+from roadmap.network.layers import PLACES, NoPlaceError, Site, check_places, find_layer, layers_at, replacement, site_of
 
 POOLINGS = ("avg", "max", "avgmax", "")
 LAYER_NORM_EPSILON = 1e-6  # the released ConvNeXt code's
@@ -230,7 +230,7 @@ class RoadmapNet(nn.Module):
         for name, _ in design.layers:
             if not any(site.layer == name for site in map(site_of, self.modules()) if site is not None):
                 place = find_layer(name).place
-                raise RoadmapError(f"the layer '{name}' has no place '{place}' in this network: {PLACES[place]}")
+                raise NoPlaceError(f"the layer '{name}' has no place '{place}' in this network: {PLACES[place]}")
         initialize(self)
 
     def forward_features(self, x: Tensor) -> Tensor:

@@ -18,11 +18,21 @@ from torch import Tensor, nn
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file
 from roadmap.network.description import Description, read_description
-from roadmap.network.design import Design
+from roadmap.network.design import CONVNEXT, Design
 
 if TYPE_CHECKING:
     from roadmap.network.model import RoadmapNet
 
+#: What the released code of ConvNeXt calls a block's layers and the head, isotropic or not.
+OFFICIAL = (
+    (r"\.conv1", ".dwconv"),
+    (r"\.norm1", ".norm"),
+    (r"\.conv2", ".pwconv1"),
+    (r"\.conv3", ".pwconv2"),
+    (r"\.layer_scale", ""),
+    (r"^head\.norm", "norm"),
+    (r"^head\.fc", "head"),
+)
 #: Layout -> what to replace, in this order, in our names to get its names. Loading reads the same table backwards.
 LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "roadmap": (),
@@ -50,13 +60,12 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"^stem\.norm_out", "downsample_layers.0.1"),
         (r"^stages\.(\d+)\.downsample", r"downsample_layers.\1"),
         (r"\.blocks", ""),
-        (r"\.conv1", ".dwconv"),
-        (r"\.norm1", ".norm"),
-        (r"\.conv2", ".pwconv1"),
-        (r"\.conv3", ".pwconv2"),
-        (r"\.layer_scale", ""),
-        (r"^head\.norm", "norm"),
-        (r"^head\.fc", "head"),
+        *OFFICIAL,
+    ),
+    "official isotropic ConvNeXt": (
+        (r"^stem\.conv\b", "stem"),
+        (r"^stages\.0\.", ""),
+        *OFFICIAL,
     ),
 }
 
@@ -71,8 +80,7 @@ TIMM_DESIGNS = {
         ("se", "resnet_d_stem"),
     ),
     "timm ConvNeXt": (
-        Design(stem="patchify", groups="depthwise", block="inverted", spatial_position="first",
-               fewer_activations=True, fewer_norms=True, norm="layer", separate_downsample=True),
+        CONVNEXT,
         ("activation", "kernel_size", "layer_scale"),
         ("grn",),
     ),
@@ -96,10 +104,10 @@ def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> Non
 
     ``source`` is a path to a ``.safetensors`` file or to a torch checkpoint (read without ever running code in it),
     or a state dict. Its layout is recognised by its names: ours, timm's ResNet (ResNeXt, SE-ResNet and the deep stem
-    with it), timm's ConvNeXt (V2 with it) or the official ConvNeXt's; containers such as ``{"model": ...}`` and the
-    prefixes of Lightning, DDP and ``torch.compile`` are taken off. Every tensor of the network must be there with its
-    shape, and none besides; linear (out, in) weights fill 1x1 convolutions (out, in, 1, 1), and the counters
-    ``num_batches_tracked`` may be missing.
+    with it), timm's ConvNeXt (V2 with it), or the official ConvNeXt's, isotropic or not; containers such as
+    ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are taken off. Every tensor of the
+    network must be there with its shape, and none besides; linear (out, in) weights fill 1x1 convolutions
+    (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
 
     Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
     """
