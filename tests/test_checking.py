@@ -213,7 +213,7 @@ def test_a_good_layer_passes(tmp_path):
 
 
 def test_a_layer_without_a_place():
-    (START, END) = TINY["start"], TINY["end"]
+    (start, end) = TINY["start"], TINY["end"]
     layers.layer("own", "shortcut", "x")(
         lambda site: torch.nn.Conv2d(site.incoming, site.outgoing, 1, site.stride, bias=True)
     )
