@@ -87,3 +87,20 @@ def steps_said(names):
         }
         for name in names
     ]
+
+
+def own_ladder():
+    """(runs, ablation) of a ladder with two steps that the paper does not know, one of them a road not taken."""
+    path = ["modern_recipe", "squeeze", "stage_ratio"]
+    ways = {
+        "resnet50": [],
+        "modern_recipe": path[:1],
+        "squeeze": path[:2],
+        "squeeze_more": ["modern_recipe", "squeeze_more"],
+        "stage_ratio": path,
+    }
+    networks = {name: frozenset(way) for name, way in ways.items()}
+    runs = make_networks("ladder", networks, lambda way, seed: 70.0 + len(way), 2, [])
+    runs["steps"] = ["+".join(ways[step]) for step in runs["step"]]
+    runs["adopted"] = runs["step"] != "squeeze_more"
+    return runs, {"design": "ladder", "steps": steps_said(list(ways)[1:])}

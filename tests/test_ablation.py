@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from ablations import FACTORS, make_ablation, make_networks, make_sweep, reference, steps_said
+from ablations import FACTORS, make_ablation, make_networks, make_sweep, own_ladder, reference
 from scipy import stats
 
 from roadmap.analysis.ablation import effects
@@ -343,22 +343,6 @@ def test_two_runs_of_one_network_and_seed():
 
 
 # --- summaries of ladders with steps of one's own
-
-
-def own_ladder():
-    path = ["modern_recipe", "squeeze", "stage_ratio"]
-    ways = {
-        "resnet50": [],
-        "modern_recipe": path[:1],
-        "squeeze": path[:2],
-        "squeeze_more": ["modern_recipe", "squeeze_more"],
-        "stage_ratio": path,
-    }
-    networks = {name: frozenset(way) for name, way in ways.items()}
-    runs = make_networks("ladder", networks, lambda way, seed: 70.0 + len(way), 2, [])
-    runs["steps"] = ["+".join(ways[step]) for step in runs["step"]]
-    runs["adopted"] = runs["step"] != "squeeze_more"
-    return runs, {"design": "ladder", "steps": steps_said(list(ways)[1:])}
 
 
 def test_own_steps_stand_in_their_place_and_print_nothing():

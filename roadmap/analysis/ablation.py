@@ -30,6 +30,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "order": ("factors",),
     "sweep": ("levels",),
 }
+#: Columns of the effects of every design.
+COMMON = ("effect", "estimate", "std_error", "low", "high", "seeds", "networks", "failed", "missing", "gmacs", "params")
 
 
 def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -84,7 +86,8 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
 
     Raises `RoadmapError` where the runs cannot be summarised, or ``ablation`` lacks what its design needs.
     """
-    return pd.DataFrame(measured.row for measured in measure(runs, ablation))
+    rows = [measured.row for measured in measure(runs, ablation)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COMMON))
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,8 @@ class Results:
             "networks": len(different),
             "failed": failed,
             "missing": sum(len(self.seeds) - self._trained.get(network, 0) for network in different),
-            "gmacs": float(cost[0]),
-            "params": float(cost[1]),
+            "gmacs": round(float(cost[0]), 12) + 0.0,  # no -0.0
+            "params": round(float(cost[1]), 6) + 0.0,
         }
 
     def difference(self, effect: str, network: Factors, base: Factors) -> Measured:

@@ -188,7 +188,7 @@ def steps_in(text: str) -> tuple[str, ...]:
 
 def design_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> str:
     """The ablation design of `completed` runs: what study.json says, else what they say themselves."""
-    return str(ablation.get("design", runs["design"].iloc[0]))
+    return str(ablation.get("design") or runs["design"].iloc[0])
 
 
 def networks_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[str]:
