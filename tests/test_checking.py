@@ -217,7 +217,7 @@ def test_a_layer_without_a_place():
     layers.layer("own", "shortcut", "x")(
         lambda site: torch.nn.Conv2d(site.incoming, site.outgoing, 1, site.stride, bias=True)
     )
-    cases = [("start", START, with_layer(START, "own")), ("end", END, with_layer(END, "own"))]
+    cases = [("start", start, with_layer(start, "own")), ("end", end, with_layer(end, "own"))]
     found = check_step(cases)
     assert [(finding.check, finding.ok) for finding in found["end"]] == [("place", True)]
     assert "has no place 'shortcut' in this network" in found["end"][0].sentence
