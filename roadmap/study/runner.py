@@ -149,11 +149,16 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
     """The device of a study, its name, and what each step costs."""
     import torch
 
+    from roadmap.checking import check_layers
     from roadmap.cost.counting import count
+    from roadmap.network.design import Design
     from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device
 
     load_plugins(spec.plugin)
+    for design in {run.design for run in runs}:
+        if isinstance(design, Design):
+            check_layers(design, image_size)
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device
