@@ -32,7 +32,7 @@ def run(
     folder = Path(out) if out else default_folder(spec)
     place, display = Store(store or DEFAULT_STORE), PlainDisplay()
     prepared = prepare(spec, place)
-    for remark in prepared.data.remarks:
+    for remark in prepared.remarks:
         display.say(remark)
     return carry_out(prepared, folder, place, display, f"roadmap.run({words})", resume)
 

@@ -7,10 +7,12 @@ import json
 import math
 from collections import Counter
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from commands import call as command
 from folders import make_image_folder
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,6 +29,7 @@ from roadmap.study.runner import prepare
 from roadmap.study.spec import StudySpec, load_spec, plan
 from roadmap.study.store import Store
 
+PROJECT = Path(__file__).parents[1]
 ADOPTED = [step.name for step in ladder_steps() if step.adopted]
 #: Every adopted step of the ladder as the flags that it sets, at base width 8 and depth 1/3 and on its own; written
 #: here a second time, by hand.
@@ -348,11 +351,9 @@ def data_images():
 
 
 def test_matching_undoes_a_step_that_only_widens():
-    done = command("run", "--dry-run", "--design", "one-at-a-time", "--steps", "increase_width", "--match", "gmacs")
-    assert done.code == 2
-    assert (
-        "'with increase_width' would be the same training as 'resnet50': networks are rescaled to one cost" in done.err
-    )
+    done = command(*"run --dry-run --upto increase_width --match gmacs --seeds 2".split())
+    assert done.code == 0 and "10 runs" in done.out
+    assert "increase_width is the same training as depthwise_conv: one run" in done.err
 
 
 def test_times_that_a_match_measured_are_kept(tmp_path):
@@ -468,3 +469,58 @@ def test_a_study_with_a_plug_in_from_end_to_end(tmp_path, monkeypatch):
     plugin.write_text(PLUGIN.replace("0.5", "0.25"))
     again = json.loads(command("plan", *words[1:], "--json").out)
     assert (again["runs"], again["in_store"]) == (6, 2)  # what the file says has changed, and so have its runs
+
+
+# --- what the pages say
+
+
+def commands_of(page):
+    """The `roadmap run` commands that a page shows for ablations."""
+    lines = [line.partition("#")[0].split() for line in page.splitlines()]
+    words = ("--design", "--sweep", "--steps", "--match", "--reference")
+    return [line[1:] for line in lines if line[:2] == ["roadmap", "run"] and set(words) & set(line)]
+
+
+PAGES = [*commands_of((PROJECT / "README.md").read_text()), *commands_of((PROJECT / "docs/ablations.md").read_text())]
+
+
+@pytest.mark.parametrize("words", PAGES, ids=" ".join)
+def test_commands_of_the_pages_are_right(words, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(PLUGIN.replace("dropped_channels", "mine"))
+    monkeypatch.chdir(tmp_path)
+    done = command(*words, "--dry-run", "--seeds", "1")
+    assert done.code == 0, done.err
+    assert not list(tmp_path.glob("results/*"))
+
+
+def test_the_example_of_own_steps_is_refused_as_the_page_says(data):
+    page = (PROJECT / "docs" / "steps.md").read_text()
+    content = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])
+    with pytest.raises(RoadmapError, match="'large_kernel' and 'wide_kernel' both set kernel_size"):
+        load_spec(**content)
+    content["steps"] = [step for step in content["steps"] if step == "ladder" or "kernel_size" not in step]
+    content["steps"] = content["steps"][1:]
+    assert "has these settings already" in str(refused(data, content))
+    runs = planned(data, **content, recipe="modern")
+    assert len(runs) == 6 and runs["all but calm"].recipe.mixup > 0 == runs["all"].recipe.mixup
+    assert runs["all"].design.layers == (("grn", ()), ("se", (("ratio", 0.25),)))
+
+
+def refused(data, content):
+    with pytest.raises(RoadmapError) as error:
+        plan(load_spec(**content, seeds=1), data)
+    return error.value
+
+
+def test_check_step_tells_good_from_bad(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN.replace("nn.Dropout2d(share)", "nn.Conv2d(site.incoming, site.outgoing, 3)"))
+    study = tmp_path / "mine.yaml"
+    study.write_text("steps: [{name: tiny, kernel_size: 1}, {name: even, kernel_size: 4}, {name: calm, mixup: 0}]\n")
+    shown = command("check-step", "dropped_channels", "--plugin", plugin)
+    assert shown.code == 1 and "dropped_channels: FAILED (+ dropped_channels)" in shown.out
+    assert "shape" in shown.out and "1 of 1 step failed" in shown.err
+    shown = command("check-step", "--study", study)
+    assert shown.code == 1 and "tiny: ok" in shown.out and "even: FAILED" in shown.out and "calm: ok" in shown.out
+    assert "kernel_size is 4, but must be odd" in shown.out
+    assert command("check-step", "gelo").err.startswith("roadmap: unknown step 'gelo' (did you mean 'gelu'?)")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from commands import call
 
 import roadmap
 from roadmap import Design, RoadmapError
@@ -233,7 +233,7 @@ def test_a_flag_that_changes_nothing_is_told():
     assert not findings["changes"].ok and findings["learns"].ok
 
 
-def test_the_page_for_authors_is_right(tmp_path, monkeypatch, capsys):
+def test_the_page_for_authors_is_right(tmp_path, monkeypatch):
     """The example of docs/steps.md is a plug-in, and passes."""
     text = (Path(roadmap.__file__).parents[1] / "docs" / "steps.md").read_text()
     code = text.split("```python\n")[1].split("```")[0]
@@ -244,8 +244,9 @@ def test_the_page_for_authors_is_right(tmp_path, monkeypatch, capsys):
     with pytest.raises(RoadmapError, match="kernel_size is 4, but must be odd"):
         check_layers(with_layer(END, "eca", kernel_size=4), 32)
     monkeypatch.chdir(tmp_path)
-    exec(textwrap.dedent(text.split("in seconds:\n\n")[1].split("\n\n**")[0]))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [[name, "True"] for name in NAMES]
+    asked = next(line.split() for line in text.splitlines() if line.startswith("    roadmap check-step eca"))
+    shown = call(*asked[1:])
+    assert shown.code == 0 and shown.out.startswith("eca: ok (+ eca)"), shown.out
+    assert [line.split(", ")[1].split(":")[0] for line in shown.out.splitlines()[1:]] == 2 * list(NAMES)
     for place, sentence in layers.PLACES.items():
         assert f"| `{place}` | {sentence} |" in text

@@ -191,7 +191,7 @@ def _prepare(
     spec = load_spec(study, **(defaults | given))
     place = Store(store or DEFAULT_STORE)
     prepared = prepare(spec, place)
-    for remark in prepared.data.remarks:
+    for remark in prepared.remarks:
         click.echo(remark, err=True)
     return prepared, out or default_folder(spec), place
 

@@ -68,6 +68,15 @@ class Prepared:
             first.setdefault(run.signature, run)
         return list(first.values())
 
+    @property
+    def remarks(self) -> list[str]:
+        """What whoever starts this should know, in sentences."""
+        names: dict[str, list[str]] = {}
+        for run in self.runs:
+            names.setdefault(run.signature, []).append(run.step)
+        twins = dict.fromkeys((first, other) for first, *others in names.values() for other in others)
+        return [*self.data.remarks, *(f"{other} is the same training as {first}: one run" for first, other in twins)]
+
     def cost(self, run: RunSpec) -> Cost:
         """The counted cost of a run's network."""
         return self.costs[run.step]

@@ -466,14 +466,14 @@ def _check_changes(spec: StudySpec, ablation: Ablation, runs: Mapping[str, RunSp
             pairs[name] = twins or earlier
     for step in (step for network in ablation.networks for step in network.steps):
         differing = pairs.get(step.name, [])
-        if ablation.design == "sweep" or not differing:
+        if ablation.design == "sweep" or not differing or spec.match:  # a match may undo what only widens
             continue
         if all(runs[one.name].signature == runs[other.name].signature for one, other in differing):
             first = next(iter(runs.values()))
             if step.recipe == STUDY_RECIPE:
                 why = f"recipe '{modern.name}' has no classic twin"
-            elif spec.match:
-                why = f"networks are rescaled to one cost in {spec.match}, which undoes it"
+            elif not step.changes:
+                why = f"recipe '{first.recipe.name}' has these settings already"
             else:
                 why = f"width {first.width} and depth {first.depth:.3g} are too small for it"
             without, with_it = differing[0]
