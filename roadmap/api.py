@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from roadmap.analysis.figure import save_trajectory
-from roadmap.analysis.study import Study, load_study
+from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.study.display import Display, PlainDisplay
 from roadmap.study.runner import Prepared, default_folder, prepare, run_study
 from roadmap.study.spec import load_spec
@@ -48,8 +47,8 @@ def carry_out(
     retrain: str | None = None,
     paper: bool = False,
 ) -> Study:
-    """Train a prepared study, draw its trajectory into ``folder``, and return its results. Raises as `run_study`."""
+    """Train a prepared study, draw its figure into ``folder``, and return its results. Raises as `run_study`."""
     run_study(prepared, folder, store, resume, display, command, retrain)
     study = load_study(folder)
-    save_trajectory(study.runs, folder, paper=paper)
+    save_results(study, folder, paper=paper)
     return study

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_bool, check_known, check_number, check_text
+from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text
 from roadmap.network.design import Design
 from roadmap.network.layers import note_registration
-from roadmap.recipes.recipe import SETTINGS
+from roadmap.recipes.recipe import SETTINGS, Recipe
 from roadmap.settings import from_yaml
 
 #: Base width of ResNet-50 and ResNet-200, to which the widths of steps refer.
@@ -75,6 +75,11 @@ class Step:
                 value = self.changes[factor]
                 number = float(value) if isinstance(value, Fraction) else value
                 check_number(f"{factor} of step '{self.name}'", number, 1 / 64, 64)
+        for name in ("epochs", "batch_size"):
+            if name in self.training:
+                check_int(f"{name} of step '{self.name}'", self.training[name], 1, 1_000_000)
+        if "lr" in self.training:
+            check_number(f"lr of step '{self.name}'", self.training["lr"], 1e-12, 1000)
         if isinstance(self.changes.get("layers"), (list, tuple)):
             layers: dict[str, Any] = {name: {} for name in self.changes["layers"]}
             object.__setattr__(self, "changes", {**self.changes, "layers": layers})
@@ -92,8 +97,11 @@ class Step:
         if "name" not in values:
             raise RoadmapError(f"a step has no name: it has {', '.join(map(str, values)) or 'nothing'}")
         merged = merge(find(word) for word in _words(values.get("steps", ()))) if find else merge(())
-        fields = {field.name: field for field in dataclasses.fields(Design)} | SETTINGS
-        values = {key: from_yaml(fields[key], value) if key in fields else value for key, value in values.items()}
+        fields = {field.name: field for kind in (Design, Recipe) for field in dataclasses.fields(kind)}
+        values = {
+            key: from_yaml(fields[key], value) if key in (*FLAGS, *TRAINING) and key in fields else value
+            for key, value in values.items()
+        }
         return cls(
             **{"recipe": merged.recipe} | {key: values[key] for key in own if key in values},
             changes=merged.changes | {key: _plain(value) for key, value in values.items() if key in FLAGS},

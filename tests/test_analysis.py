@@ -17,7 +17,7 @@ from scipy import stats
 import roadmap
 from roadmap.analysis.figure import PAPER, draw_trajectory, save_trajectory
 from roadmap.analysis.study import Study, load_study
-from roadmap.analysis.tables import baseline, mean_interval, summarize
+from roadmap.analysis.tables import baseline, completed, mean_interval, steps_in, summarize
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
 from roadmap.study.folder import StudyFolder
@@ -224,10 +224,11 @@ def test_tables_that_cannot_be_summarised(runs, message):
 
 
 def test_baseline_ignores_what_is_not_there():
-    steps = ladder()
-    assert baseline(steps, steps["kernel_9"]).name == "move_up_depthwise"
-    assert baseline(steps, steps["kernel_9"], {"stem", "large_kernel", "stage_ratio"}).name == "stage_ratio"
-    assert baseline(steps, steps["gelu"], {"kernel_11"}) is None
+    runs = completed(make_runs(full_scores()))
+    ways = {step: steps_in(steps) for step, steps in zip(runs["step"], runs["steps"], strict=True)}
+    assert baseline("kernel_9", ways, ways) == "move_up_depthwise"
+    assert baseline("kernel_9", ways, {"stem", "large_kernel", "stage_ratio"}) == "stage_ratio"
+    assert baseline("gelu", ways, {"kernel_11"}) is None
 
 
 # --- the figure

@@ -23,7 +23,7 @@ INTEGERS = {
 }  # fmt: skip
 NUMBERS = {
     "gmacs", "top1", "top5", "loss", "train_loss", "seconds", "images_per_second", "data_seconds", "wall_seconds",
-    "estimated_seconds", "depth", "lr",
+    "estimated_seconds", "depth", "lr", "match_factor",
 }  # fmt: skip
 FLAGS = {"adopted", "compile", "dirty"}
 #: Digits in text; six where nothing is said.

@@ -5,9 +5,8 @@ Everything goes through matplotlib's objects and nothing through pyplot: no disp
 
 from __future__ import annotations
 
-import io
-import re
-import textwrap
+import math
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +14,48 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.style import context
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.tables import regime_of, summarize
-from roadmap.files import whole_file
+from roadmap.analysis.look import (
+    CAPTION_LINE,
+    FAINT,
+    INK,
+    OURS,
+    PAPER,
+    REFERENCE,
+    SMALL,
+    TITLE_LINE,
+    WIDTH,
+    NotebookFigure,
+    add_words,
+    caption_text,
+    draw_names,
+    headline,
+    label,
+    limits,
+    matched_text,
+    row_height,
+    save_figure,
+    shade,
+    signed,
+    styled,
+    trained_text,
+    values_of,
+)  # fmt: skip
+from roadmap.analysis.tables import completed, regime_of, summarize
 from roadmap.rungs import FULL_WIDTH, Ladder, ladder
 
-#: Colours of Okabe and Ito, told apart by the colour-blind and in grey print.
-OURS, PAPER = "#0072B2", "#D55E00"
-INK, FAINT = "#222222", "#666666"
 HATCH = "//////"
 #: The paper's accuracies share the study's scale where that makes its axis at most this many times as long.
 MAX_SHARED = 1.5
 
-#: Inches. 9 are 900 pixels at the 100 dpi of a notebook and the width of a README; the PNG file has twice that.
-WIDTH = 9.0
-ROW, CAPTION_LINE, TITLE_LINE = 0.44, 0.155, 0.22
 #: Left end and width of both panels, in inches: names stand left of the first, numbers left of the second.
 PANELS = {"accuracy": (2.2, 3.55), "cost": (7.4, 1.45)}
-SCREEN_DPI, FILE_DPI = 100, 200
-#: Font size in points of what is written below a name or a number, and of the caption.
-SMALL = 7.6
-
-#: On top of matplotlib's defaults, so that a reader's own matplotlibrc changes nothing.
-STYLE: dict[str, Any] = {
-    "font.size": 9.5,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "hatch.linewidth": 0.7,
-    "svg.hashsalt": "roadmap",
-    "text.color": INK,
-    "xtick.color": INK,
-}
 
 
-class TrajectoryFigure(Figure):
-    """A Figure that a notebook shows by itself, without pyplot having been imported."""
-
-    def _repr_png_(self) -> bytes:
-        return _render(self, "png", SCREEN_DPI)
-
-
-def draw_trajectory(runs: pd.DataFrame, paper: bool = False, title: str | None = None) -> Figure:
+def draw_trajectory(
+    runs: pd.DataFrame, paper: bool = False, title: str | None = None, ablation: Mapping[str, Any] | None = None
+) -> Figure:
     """The trajectory of a study: one row a rung, top to bottom, accuracy on the left and cost on the right.
 
     ``runs`` has one row a run, as in `roadmap.analysis.tables.Study`. Large dots are mean top1 in per cent, whiskers
@@ -70,20 +67,21 @@ def draw_trajectory(runs: pd.DataFrame, paper: bool = False, title: str | None =
 
     Raises `RoadmapError` where `summarize` does.
     """
-    summary = summarize(runs)
+    runs, ablation = completed(runs), ablation or {}
+    summary = summarize(runs, ablation)
     steps = _trained_ladder(runs)
-    caption = _caption(runs, paper)
-    body = ROW * len(summary)
+    caption = caption_text(_sentences(runs, paper))
+    body = row_height(_names(summary)) * len(summary)
     foot = 1.0 + CAPTION_LINE * (caption.count("\n") + 1)
-    headline = textwrap.fill(title or _title(runs, summary), 78)
-    height = foot + body + (0.98 if paper else 0.8) + TITLE_LINE * headline.count("\n")
-    with context(["default", STYLE]):
-        figure = TrajectoryFigure(figsize=(WIDTH, height))
+    words = headline(title or _title(runs, summary))
+    height = foot + body + (0.98 if paper else 0.8) + TITLE_LINE * words.count("\n")
+    with styled():
+        figure = NotebookFigure(figsize=(WIDTH, height))
         accuracy, cost = (
             figure.add_axes((left / WIDTH, foot / height, width / WIDTH, body / height), label=name)
             for name, (left, width) in PANELS.items()
         )
-        _draw_rows(accuracy, cost, summary, steps)
+        _draw_rows(accuracy, cost, summary, _facts(summary, steps, ablation))
         _draw_accuracy(accuracy, summary, runs)
         _draw_numbers(accuracy, summary)
         _draw_cost(cost, summary)
@@ -91,88 +89,59 @@ def draw_trajectory(runs: pd.DataFrame, paper: bool = False, title: str | None =
             _draw_paper_accuracy(accuracy, summary, steps)
             if _has_paper_size(runs):
                 cost.plot(summary["printed_gflops"], summary.index, **_PAPER_MARKER, label="paper")
-        handles = _legend_handles(summary, paper)
-        figure.legend(
-            handles=handles, loc="lower left", bbox_to_anchor=(0.1 / WIDTH, (foot - 0.84) / height),
-            bbox_transform=figure.transFigure, ncols=len(handles), frameon=False, fontsize=8.5, borderpad=0.2,
-        )  # fmt: skip
-        figure.text(0.14 / WIDTH, 0.08 / height, caption, va="bottom", fontsize=SMALL, color=FAINT, linespacing=1.3)
-        figure.suptitle(headline, x=0.14 / WIDTH, y=1 - 0.12 / height, ha="left", va="top", size=13, weight="bold")
+        add_words(figure, words, caption, _legend_handles(summary, paper), foot)
     return figure
 
 
-def save_trajectory(runs: pd.DataFrame, folder: str | Path, paper: bool = False) -> list[Path]:
-    """Write ``trajectory.png`` and ``trajectory.svg`` into an existing folder; returns their paths.
-
-    Each file appears whole or not at all, and the same runs give the same bytes of SVG.
-    """
-    figure = draw_trajectory(runs, paper=paper)
-    paths = []
-    for kind in ("png", "svg"):
-        path = Path(folder) / f"trajectory.{kind}"
-        with whole_file(path) as temporary:
-            temporary.write_bytes(_render(figure, kind, FILE_DPI))
-        paths.append(path)
-    return paths
-
-
-def _render(figure: Figure, kind: str, dpi: int) -> bytes:
-    buffer = io.BytesIO()
-    with context(["default", STYLE]):
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+def save_trajectory(
+    runs: pd.DataFrame, folder: str | Path, paper: bool = False, ablation: Mapping[str, Any] | None = None
+) -> list[Path]:
+    """Write ``trajectory.png`` and ``trajectory.svg`` into an existing folder, as `save_figure` does."""
+    return save_figure(draw_trajectory(runs, paper=paper, ablation=ablation), folder, "trajectory")
 
 
 def _trained_ladder(runs: pd.DataFrame) -> Ladder:
     """The ladder at the size of these runs."""
-    first = runs.iloc[0]
+    own = runs[~runs["reference"]]
+    first = (own if len(own) else runs).iloc[0]
     return ladder(regime_of(runs)).scaled(
         int(first["width"]), float(first["depth"]), stem_stride=int(first["stem_stride"])
     )
 
 
 def _has_paper_size(runs: pd.DataFrame) -> bool:
-    size = runs[["image_size", "width", "depth", "stem_stride"]].drop_duplicates().to_numpy().tolist()
-    return size == [[224, FULL_WIDTH, 1, 4]]
+    own = runs[~runs["reference"]]
+    size = own[["image_size", "width", "depth", "stem_stride"]].drop_duplicates().to_numpy().tolist()
+    return size == [[224, FULL_WIDTH, 1, 4]] and own["match"].isna().all().item()
 
 
-def _label(step: str) -> str:
-    return re.sub(r"^resnet(\d+)$", r"ResNet-\1", step).replace("_", " ")
+def _facts(summary: pd.DataFrame, steps: Ladder, ablation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Section and change of every row: as the study says, else as the ladder does."""
+    said = {step["name"]: (step["section"], step["change"]) for step in ablation.get("steps", ())}
+    known = {rung.name: (rung.section, rung.change) for rung in steps} | said
+    return [
+        ("reference", "reference") if step["reference"] else known.get(step["step"], ("", ""))
+        for step in summary.to_dict("records")
+    ]
 
 
-def _draw_rows(accuracy: Axes, cost: Axes, summary: pd.DataFrame, steps: Ladder) -> None:
+def _names(summary: pd.DataFrame) -> list[str]:
+    return [step["step"] if step["reference"] else label(step["step"]) for step in summary.to_dict("records")]
+
+
+def _draw_rows(accuracy: Axes, cost: Axes, summary: pd.DataFrame, facts: list[tuple[str, str]]) -> None:
     """Names and changes on the left, and a band behind every other section of the paper."""
-    sections = [steps[step].section for step in summary["step"]]
-    shaded = False
-    for row, section in enumerate(sections):
-        shaded ^= row > 0 and section != sections[row - 1]
-        for axes in (accuracy, cost):
-            if shaded:
-                axes.axhspan(row - 0.5, row + 0.5, color=INK, alpha=0.05, linewidth=0, zorder=0)
+    shade([accuracy, cost], [section for section, _ in facts])
+    taken = (summary["adopted"] | summary["reference"]).tolist()
+    notes = [("" if adopted else "not adopted: ") + change for (_, change), adopted in zip(facts, taken, strict=True)]
     cost.sharey(accuracy)
-    accuracy.set_ylim(len(summary) - 0.5, -0.5)
-    accuracy.set_yticks(range(len(summary)), [_label(step) for step in summary["step"]])
-    accuracy.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
+    draw_names(accuracy, _names(summary), notes, _on_path(summary).tolist())
     cost.tick_params(axis="y", length=0, labelleft=False)
-    for row, (label, step) in enumerate(zip(accuracy.get_yticklabels(), summary["step"], strict=True)):
-        rung = steps[step]
-        label.set(fontweight="bold" if rung.adopted else "normal", va="bottom")
-        change = ("" if rung.adopted else "not adopted: ") + rung.change
-        accuracy.annotate(
-            change if len(change) < 40 else change.replace(", ", ",\n"),
-            (0, row),
-            xycoords=accuracy.get_yaxis_transform(),
-            xytext=(-8, -1),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=SMALL,
-            color=FAINT,
-        )
 
 
 _ADOPTED_MARKER: dict[str, Any] = {"color": OURS, "marker": "o", "markersize": 7}
 _ROAD_MARKER: dict[str, Any] = {"color": OURS, "marker": "D", "markersize": 6, "markerfacecolor": "white"}
+_REFERENCE_MARKER: dict[str, Any] = {"color": REFERENCE, "marker": "^", "markersize": 7}
 _PAPER_MARKER: dict[str, Any] = {
     "linestyle": "none",
     "marker": "s",
@@ -183,9 +152,19 @@ _PAPER_MARKER: dict[str, Any] = {
 }
 
 
+def _on_path(summary: pd.DataFrame) -> pd.Series:
+    return summary["adopted"] & ~summary["reference"]
+
+
+def _marker(step: Mapping[Hashable, Any]) -> dict[str, Any]:
+    if step["reference"]:
+        return _REFERENCE_MARKER
+    return _ADOPTED_MARKER if step["adopted"] else _ROAD_MARKER
+
+
 def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame) -> None:
     """Means joined along the adopted rungs, standard deviations as whiskers, seeds as small dots."""
-    adopted = summary[summary["adopted"]]
+    adopted = summary[_on_path(summary)]
     axes.plot(adopted["top1_mean"], adopted.index, color=OURS, linewidth=1.6, alpha=0.55, zorder=2, label="path")
     for row, step in enumerate(summary.to_dict("records")):
         seeds = runs[(runs["step"] == step["step"]) & (runs["status"] == "done")]["top1"].astype(float)
@@ -193,7 +172,7 @@ def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame) -> Non
             step["top1_mean"],
             row,
             xerr=None if pd.isna(step["top1_std"]) else step["top1_std"],
-            **(_ADOPTED_MARKER if step["adopted"] else _ROAD_MARKER),
+            **_marker(step),
             elinewidth=1.5,
             capsize=3.5,
             zorder=3,
@@ -213,21 +192,12 @@ def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame) -> Non
             axes.text(
                 0.5, row, "failed", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic"
             )
-    low, high = _limits(runs["top1"])
+    low, high = limits(runs["top1"])
     axes.set_xlim(low, high)
     axes.set_xlabel("top1 on the test images (%)" + ("; the axis does not begin at 0" if low else ""), color=OURS)
     axes.tick_params(axis="x", labelcolor=OURS)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
-
-
-def _limits(values: pd.Series) -> tuple[float, float]:
-    """Axis limits in per cent that leave a tenth of the range free, and at least 0.2, on either side."""
-    values = values.dropna().astype(float)
-    if values.empty:
-        return 0.0, 100.0
-    margin = max((values.max() - values.min()) / 10, 0.2)
-    return max(float(values.min() - margin), 0.0), min(float(values.max() + margin), 100.0)
 
 
 def _draw_numbers(axes: Axes, summary: pd.DataFrame) -> None:
@@ -242,9 +212,9 @@ def _draw_numbers(axes: Axes, summary: pd.DataFrame) -> None:
             main += f" ± {step['top1_std']:.2f}"
         notes = []
         if not pd.isna(step["gain"]):
-            notes.append(_signed(step["gain"]))
+            notes.append(signed(step["gain"]))
         if not pd.isna(step["gain_low"]):
-            notes[-1] += f" [{_signed(step['gain_low'])}, {_signed(step['gain_high'])}]"
+            notes[-1] += f" [{signed(step['gain_low'])}, {signed(step['gain_high'])}]"
         if step["failed"]:
             notes.append(f"{step['failed']} of {step['seeds'] + step['failed']} failed")
         found = step["gain_low"] > 0 or step["gain_high"] < 0
@@ -254,16 +224,12 @@ def _draw_numbers(axes: Axes, summary: pd.DataFrame) -> None:
         )
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
-
-
 def _draw_cost(axes: Axes, summary: pd.DataFrame) -> None:
     """GMACs as bars from zero, hatched for roads not taken."""
     for row, step in enumerate(summary.to_dict("records")):
-        look: dict[str, Any] = (
-            {"color": OURS, "alpha": 0.35} if step["adopted"] else {"fill": False, "hatch": HATCH, "edgecolor": OURS}
-        )
+        look: dict[str, Any] = {"color": REFERENCE if step["reference"] else OURS, "alpha": 0.35}
+        if not step["adopted"] and not step["reference"]:
+            look = {"fill": False, "hatch": HATCH, "edgecolor": OURS}
         axes.barh(row, step["gmacs"], height=0.5, linewidth=0.8, label=step["step"], **look)
         axes.annotate(
             f"{step['gmacs']:#.3g}".rstrip("."),
@@ -273,6 +239,16 @@ def _draw_cost(axes: Axes, summary: pd.DataFrame) -> None:
             va="center",
             fontsize=8.5,
         )
+        if not math.isnan(step["match_factor"]):
+            axes.annotate(
+                f"×{step['match_factor']:.3g}",
+                (step["gmacs"], row),
+                xytext=(7, -7),
+                textcoords="offset points",
+                va="top",
+                fontsize=SMALL,
+                color=FAINT,
+            )
     axes.set_xlim(0, summary["gmacs"].max() * 1.55)
     axes.xaxis.set_major_locator(MaxNLocator(2))
     axes.set_xlabel("GMACs per image")
@@ -284,12 +260,12 @@ def _draw_paper_accuracy(below: Axes, summary: pd.DataFrame, steps: Ladder) -> N
     axes = below.twiny()
     axes.set_label("paper")
     printed = summary["printed_top1"]
-    path = summary[summary["adopted"]]
+    path = summary[_on_path(summary)]
     axes.plot(
         path["printed_top1"], path.index, color=PAPER, linewidth=1, linestyle=(0, (4, 2)), alpha=0.7, label="path"
     )
     axes.plot(printed, summary.index, **_PAPER_MARKER, label="paper")
-    own, theirs = below.get_xlim(), _limits(printed)
+    own, theirs = below.get_xlim(), limits(printed)
     both = min(own[0], theirs[0]), max(own[1], theirs[1])
     same = both[1] - both[0] <= MAX_SHARED * (own[1] - own[0])
     if same:
@@ -306,8 +282,10 @@ def _draw_paper_accuracy(below: Axes, summary: pd.DataFrame, steps: Ladder) -> N
 
 def _legend_handles(summary: pd.DataFrame, paper: bool) -> list[Line2D]:
     handles = [Line2D([], [], color=OURS, marker="o", markersize=7, label="adopted rung")]
-    if not summary["adopted"].all():
+    if not (summary["adopted"] | summary["reference"]).all():
         handles.append(Line2D([], [], **_ROAD_MARKER, linestyle="none", label="road not taken"))
+    if summary["reference"].any():
+        handles.append(Line2D([], [], **_REFERENCE_MARKER, linestyle="none", label="reference"))
     if summary["seeds"].max() > 1:
         handles.append(Line2D([], [], color=INK, marker=".", linestyle="none", label="each seed"))
     if paper:
@@ -317,28 +295,16 @@ def _legend_handles(summary: pd.DataFrame, paper: bool) -> list[Line2D]:
 
 
 def _title(runs: pd.DataFrame, summary: pd.DataFrame) -> str:
-    first, last = summary["step"].iloc[[0, -1]]
-    way = _label(first) if first == last else f"{_label(first)} to {_label(last)}"
-    return f"{way} on {_values(runs, 'data')}"
+    own = summary[~summary["reference"]]
+    first, last = (own if len(own) else summary)["step"].iloc[[0, -1]]
+    way = label(first) if first == last else f"{label(first)} to {label(last)}"
+    return f"{way} on {values_of(runs, 'data')}"
 
 
-def _values(runs: pd.DataFrame, column: str) -> str:
-    """Every value of a column, in order of appearance: ``6`` or ``90 / 300``."""
-    return " / ".join(
-        dict.fromkeys(f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in runs[column])
-    )
-
-
-def _caption(runs: pd.DataFrame, paper: bool) -> str:
-    counts = runs.groupby("step")["seed"].nunique()
-    seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    sentences = [
-        f"{_values(runs, 'data')} at {_values(runs, 'image_size')} px; base width {_values(runs, 'width')}, "
-        f"depth ×{_values(runs, 'depth')}, stem stride {_values(runs, 'stem_stride')}; "
-        f"epochs {_values(runs, 'epochs')}; seeds per rung {seeds}; recipe {_values(runs, 'recipe')}; "
-        f"{_values(runs, 'device_name')}.",
-    ]
-    if counts.max() > 1:
+def _sentences(runs: pd.DataFrame, paper: bool) -> list[str]:
+    own = runs[~runs["reference"]]
+    sentences = [trained_text(runs, "rung")]
+    if runs.groupby("step")["seed"].nunique().max() > 1:
         sentences.append(
             "Numbers: mean ± sample standard deviation over seeds (whiskers); below, the gain over the last adopted "
             "rung that has a result, with its 95 % interval paired by seed, dark where it excludes zero."
@@ -346,10 +312,11 @@ def _caption(runs: pd.DataFrame, paper: bool) -> str:
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
     sentences.append("GMACs: multiply-accumulates of convolutions and linear layers in 1e9; nothing else is counted.")
-    if not runs["adopted"].all():
+    sentences += matched_text(runs)
+    if not own["adopted"].all():
         sentences.append("A road not taken is compared with what the adopted rung beside it is compared with.")
     if paper:
         sentences.append(
             "The paper's points are ImageNet-1K at full size: compare directions, not heights, with a smaller study."
         )
-    return textwrap.fill(" ".join(sentences), 146)
+    return sentences

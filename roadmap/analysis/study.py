@@ -1,49 +1,78 @@
-"""A finished study, read from its folder: its runs and its summary as tables, and its figure."""
+"""A finished study, read from its folder: its runs, its summary and its effects as tables, and its figure."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from roadmap.analysis.ablation import effects
+from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.tables import summarize
+from roadmap.analysis.look import save_figure
+from roadmap.analysis.tables import LATER_COLUMNS, completed, design_of, summarize
 from roadmap.checks import RoadmapError
+from roadmap.files import write_text
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
 from roadmap.study.store import COLUMNS
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
 NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",
           "depth", "stem_stride", "epochs", "recipe")  # fmt: skip
+#: The table of effects in a study's folder.
+EFFECTS = "effects.csv"
 
 
 @dataclass(frozen=True)
 class Study:
-    """The finished runs of one study folder: ``runs`` has one row a run, ``summary`` one row a step."""
+    """The finished runs of one study folder: ``runs`` has one row a run, ``summary`` one row a network, ``effects`` one
+    a step. ``ablation`` is what study.json says of the design."""
 
     path: Path
     runs: pd.DataFrame
+    ablation: Mapping[str, Any] = field(default_factory=lambda: {"design": "ladder"})
+
+    @property
+    def design(self) -> str:
+        """The ablation design: ``ladder``, ``leave-one-out``, ..."""
+        return design_of(self.runs, self.ablation)
 
     @cached_property
     def summary(self) -> pd.DataFrame:
-        """One row a step, see `summarize`."""
-        return summarize(self.runs)
+        """One row a network, see `summarize`."""
+        return summarize(self.runs, self.ablation)
+
+    @cached_property
+    def effects(self) -> pd.DataFrame:
+        """What every step is worth, see `roadmap.analysis.ablation.effects`."""
+        return effects(self.runs, self.ablation)
 
     def draw(self, paper: bool = False, title: str | None = None) -> Figure:
-        """The trajectory as a matplotlib Figure, see `roadmap.analysis.figure.draw_trajectory`."""
-        return draw_trajectory(self.runs, paper=paper, title=title)
+        """The study as a matplotlib Figure: a ladder's trajectory, see `roadmap.analysis.figure.draw_trajectory`, which
+        alone knows the ``paper``; of other designs the effects, see `roadmap.analysis.effects_figure.draw_ablation`."""
+        if self.design == "ladder":
+            return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.ablation)
+        return draw_ablation(self.runs, self.ablation, title=title)
+
+    @property
+    def _shown(self) -> pd.DataFrame:
+        return self.summary if self.design == "ladder" else self.effects
 
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self.summary.to_string(index=False, float_format=_short, na_rep='')}"
+        return f"{self._headline()}\n{self._shown.to_string(index=False, float_format=_short, na_rep='')}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._headline()}</p>{self.summary.to_html(index=False, float_format=_short, na_rep='')}"
+        return f"<p>{self._headline()}</p>{self._shown.to_html(index=False, float_format=_short, na_rep='')}"
 
     def _headline(self) -> str:
-        return f"Study {self.path.name}: {_count(len(self.runs), 'run')}, {_count(len(self.summary), 'step')}"
+        kind = "" if self.design == "ladder" else f" ({self.design})"
+        networks = _count(len(self.summary), "network" if kind else "step")
+        return f"Study {self.path.name}{kind}: {_count(len(self.runs), 'run')}, {networks}"
 
 
 def _short(value: float) -> str:
@@ -54,19 +83,48 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def save_results(study: Study, folder: str | Path | None = None, paper: bool = False) -> list[Path]:
+    """Write a study's figure, and unless it is a ladder the table of its effects, into a folder, by default its own.
+
+    ``trajectory.png`` and ``.svg`` of a ladder, else ``ablation.png``, ``.svg`` and ``effects.csv``; each appears whole
+    or not at all. Returns their paths. Raises `RoadmapError` where the runs cannot be summarised.
+    """
+    folder = Path(folder or study.path)
+    if study.design == "ladder":
+        return save_figure(study.draw(paper=paper), folder, "trajectory")
+    table = folder / EFFECTS
+    write_text(table, study.effects.to_csv(index=False, lineterminator="\n"))
+    return [*save_figure(study.draw(), folder, "ablation"), table]
+
+
 def load_study(path: str | Path) -> Study:
-    """The finished runs under a study folder, as tables: from its store, or, where only the folder's trajectory.csv was
-    kept, from that.
+    """The finished runs under a study folder, as tables: from its store, or, where of the study only the folder was
+    kept, from its trajectory.csv. A table that has no study.json beside it is that of a ladder.
 
     Raises `RoadmapError` with one sentence where the folder does not exist, or holds no study or no finished run.
     """
     path = Path(path)
-    if (path / TABLE).is_file() and not (path / STUDY).exists():
-        return Study(path, _read_table(path / TABLE))
-    rows = StudyFolder(path).rows()
-    if not rows:
-        raise RoadmapError(f"{path} holds no finished run yet")
-    return Study(path, pd.DataFrame(rows))
+    table, folder = path / TABLE, StudyFolder(path)
+    if table.is_file() and not (path / STUDY).exists():
+        runs = _read_table(table)
+        design = design_of(runs, {})
+        if design != "ladder":
+            raise RoadmapError(f"{path} holds the runs of a {design} study, but no {STUDY} that describes it")
+        return Study(path, runs)
+    ablation = _ablation(path, folder.study())
+    rows = folder.rows()
+    if rows:
+        return Study(path, completed(pd.DataFrame(rows)), ablation)
+    if table.is_file():
+        return Study(path, _read_table(table), ablation)
+    raise RoadmapError(f"{path} holds no finished run yet")
+
+
+def _ablation(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
+    ablation = study.get("ablation", {"design": "ladder"})
+    if not isinstance(ablation, dict) or "design" not in ablation:
+        raise RoadmapError(f"{path / STUDY} is damaged: its ablation has no design")
+    return ablation
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -75,6 +133,8 @@ def _read_table(path: Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise RoadmapError(f"{path} cannot be read: {error}") from None
     missing = [column for column in NEEDED if column not in runs]
-    if missing or not len(runs):
-        raise RoadmapError(f"{path} is no table of runs: it has no {missing[0] if missing else 'run'}")
-    return runs.reindex(columns=list(COLUMNS))
+    if missing:
+        raise RoadmapError(f"{path} is no table of runs: it has no {missing[0]}")
+    if not len(runs):
+        raise RoadmapError(f"{path.parent} holds no finished run yet")
+    return completed(runs.reindex(columns=list(dict.fromkeys([*COLUMNS, *LATER_COLUMNS]))))

@@ -1,9 +1,10 @@
-"""The statistics of a study: one row a step, with means, spreads and gains."""
+"""The statistics of a study: one row a network, with means, spreads and gains."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,90 +12,109 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from roadmap.checks import RoadmapError, check_known
-from roadmap.rungs import Ladder, Rung, ladder
+from roadmap.rungs import ladder
 
 #: Probability with which the intervals of `summarize` cover the true value, if the seeds vary normally.
 CONFIDENCE = 0.95
+#: Columns that came with ablation designs; tables from before lack them.
+LATER_COLUMNS = ("design", "steps", "reference", "match", "match_factor")
 
 
-def summarize(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a step, in the ladder's order, from one row a run.
+def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """One row a network, in the study's order, from one row a run; reference models come last.
+
+    ``ablation`` is what study.json says of the design; without it the runs are a ladder of the paper's rungs.
 
     Only runs that ended well (status ``done``) enter a mean; a step whose runs all failed has NaN there. In what
     follows x_1 ... x_n are the top1 of a step's n such runs, and t is the 97.5 % quantile of Student's t distribution
     with n - 1 degrees of freedom. Accuracies are in per cent (0 to 100), gains in percentage points.
 
-    step, adopted
-        Name of the rung; False for a road not taken.
+    step, adopted, reference
+        Name of the rung or network; adopted is False for a road not taken; reference is True for a model that ran in
+        the same race and is no part of the ablation.
     seeds, failed
         n, and the number of runs that failed.
-    gmacs, params
-        Multiply-accumulates of convolution and linear layers in 1e9 for one image of the study's size; parameters.
+    gmacs, params, match_factor
+        Multiply-accumulates of convolution and linear layers in 1e9 for one image of the study's size; parameters; the
+        factor on widths or blocks that brought the network to the cost that all share, NaN where none was asked for.
     top1_mean, top1_std
         Mean; sample standard deviation, sqrt(sum (x_i - mean)^2 / (n - 1)), NaN for n = 1.
     top1_low, top1_high
         95 % interval of the mean over seeds, mean -+ t * top1_std / sqrt(n); NaN for n = 1.
     against
-        The step that the gain compares with: the last adopted rung before this one that has a result in this study.
-        A road not taken compares with what the adopted rung beside it compares with (``kernel_9`` is another answer
-        to the question of ``large_kernel``, not an addition to it). Where rungs between are missing from the study,
-        the gain is that of all their changes together.
+        The network that the gain compares with, on a ladder: of those with a result, the one whose steps are the
+        longest beginning of this one's. So a rung compares with the last adopted one before it, and a road not taken
+        with what the adopted rung beside it compares with (``kernel_9`` is another answer to the question of
+        ``large_kernel``, not an addition to it). Where rungs between are missing from the study, the gain is that of
+        all their changes together. References, and the networks of other designs, compare with none: see `effects`.
     gain
         top1_mean minus that of ``against``.
     gain_low, gain_high
         95 % interval of the gain, paired by seed: gain -+ t * std(d) / sqrt(n), where d_i is the difference of the two
         runs of one seed. NaN unless both steps ended well with the same seeds, at least two of them.
     printed_top1, printed_gflops
-        What the paper prints for the step: per cent on ImageNet-1K, multiply-accumulates in 1e9 at 224 px.
+        What the paper prints for a network of just these steps, else NaN: per cent on ImageNet-1K,
+        multiply-accumulates in 1e9 at 224 px.
     seconds_mean, images_per_second_mean
         Mean training time of a run in seconds; mean training throughput.
 
     Raises `RoadmapError` for an empty table, one that mixes regimes, and an unknown step.
     """
-    steps = ladder(regime_of(runs))
-    check_known("step", runs["step"].unique(), steps.names)
-    scores = {
-        str(step): group.set_index("seed")["top1"].astype(float)
-        for step, group in runs[runs["status"] == "done"].groupby("step")
-    }
+    runs = completed(runs)
+    ablation = ablation or {}
+    scores = scores_of(runs)
+    on_ladder = runs[~runs["reference"]] if design_of(runs, ablation) == "ladder" else runs[:0]
+    ways = {str(run["step"]): steps_in(run["steps"]) for run in on_ladder.to_dict("records")}
+    printed = _printed_rows(runs, ablation)
     return pd.DataFrame(
-        _summary_row(steps, rung, runs[runs["step"] == rung.name], scores)
-        for rung in steps
-        if (runs["step"] == rung.name).any()
+        _summary_row(
+            runs[runs["step"] == step], scores, baseline(step, ways, scores), printed.get(step, (math.nan, math.nan))
+        )
+        for step in networks_of(runs, ablation)
     )
 
 
-def _summary_row(steps: Ladder, rung: Rung, runs: pd.DataFrame, scores: Mapping[str, pd.Series]) -> dict[str, Any]:
+def _summary_row(
+    runs: pd.DataFrame, scores: Mapping[str, pd.Series], before: str | None, printed: tuple[float, float]
+) -> dict[str, Any]:
+    first = runs.iloc[0]
     done = runs[runs["status"] == "done"]
-    own = scores.get(rung.name, pd.Series(dtype=float))
+    own = scores.get(first["step"], pd.Series(dtype=float))
     mean, std, low, high = mean_interval(own)
-    before = baseline(steps, rung, scores)
     gain = gain_low = gain_high = math.nan
     if before is not None:
-        other = scores[before.name]
+        other = scores[before]
         gain = mean - other.mean()
         if set(own.index) == set(other.index):
             _, _, gain_low, gain_high = mean_interval(own - other)
     return {
-        "step": rung.name,
-        "adopted": rung.adopted,
+        "step": first["step"],
+        "adopted": bool(first["adopted"]),
+        "reference": bool(first["reference"]),
         "seeds": len(done),
         "failed": len(runs) - len(done),
-        "gmacs": float(runs["gmacs"].iloc[0]),
-        "params": int(runs["params"].iloc[0]),
+        "gmacs": float(first["gmacs"]),
+        "params": int(first["params"]),
+        "match_factor": float(first["match_factor"]),
         "top1_mean": mean,
         "top1_std": std,
         "top1_low": low,
         "top1_high": high,
-        "against": before.name if before else None,
+        "against": before,
         "gain": gain,
         "gain_low": gain_low,
         "gain_high": gain_high,
-        "printed_top1": rung.printed.top1,
-        "printed_gflops": rung.printed.gflops,
+        "printed_top1": printed[0],
+        "printed_gflops": printed[1],
         "seconds_mean": done["seconds"].astype(float).mean(),
         "images_per_second_mean": done["images_per_second"].astype(float).mean(),
     }
+
+
+def scores_of(runs: pd.DataFrame) -> dict[str, pd.Series]:
+    """Network -> top1 in per cent by seed, of the runs that ended well."""
+    done = runs[runs["status"] == "done"]
+    return {str(step): group.set_index("seed")["top1"].astype(float) for step, group in done.groupby("step")}
 
 
 def mean_interval(values: Collection[float] | pd.Series) -> tuple[float, float, float, float]:
@@ -107,13 +127,97 @@ def mean_interval(values: Collection[float] | pd.Series) -> tuple[float, float, 
     if count < 2:
         return (float(sample[0]) if count else math.nan), math.nan, math.nan, math.nan
     mean, std = float(sample.mean()), float(sample.std(ddof=1))
-    half = float(stdtrit(count - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(count)
+    half = half_width(std / math.sqrt(count), count - 1)
     return mean, std, mean - half, mean + half
 
 
+def half_width(std_error: float, freedom: float) -> float:
+    """Half the length of the 95 % interval of an estimate with this standard error and these degrees of freedom."""
+    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * std_error
+
+
+def completed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with `LATER_COLUMNS`, whatever version wrote them, and with ``adopted`` and ``reference`` as booleans.
+
+    Runs that name no design are rungs of the paper's ladder. ``steps`` is text, and None for a reference model.
+    Raises `RoadmapError` for an empty table, one that mixes regimes or has two runs of one network and seed, and a rung
+    that the ladder does not have.
+    """
+    if not len(runs):
+        raise RoadmapError("there are no runs to summarise")
+    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *LATER_COLUMNS])))
+    runs["reference"] = runs["reference"].map(_is_true).astype(bool)
+    # Whatever belongs to no ladder is no road not taken.
+    runs["adopted"] = (runs["adopted"].isna() | runs["adopted"].map(_is_true)).astype(bool)
+    of_ladder = runs["design"].isna() & ~runs["reference"]
+    derived = _ladder_steps(regime_of(runs))
+    check_known("step", runs.loc[of_ladder, "step"].unique(), derived)
+    for step, seed in runs.loc[runs.duplicated(["step", "seed"]), ["step", "seed"]].to_numpy():
+        raise RoadmapError(f"the table has two runs of '{step}' with seed {seed}")
+    runs["steps"] = [
+        None if reference else "+".join(derived[step]) if ladder_row else "" if pd.isna(steps) else str(steps)
+        for reference, ladder_row, step, steps in zip(
+            runs["reference"], of_ladder, runs["step"], runs["steps"], strict=True
+        )
+    ]
+    runs["design"] = runs["design"].astype(object).where(runs["design"].notna(), "ladder")
+    return runs
+
+
+def _is_true(value: Any) -> bool:
+    return str(value).lower() == "true"
+
+
+@cache
+def _ladder_steps(regime: str) -> dict[str, tuple[str, ...]]:
+    """Rung -> the steps that are in its network: the adopted ones up to the one it changes, and itself."""
+    adopted = [ladder(regime).start]
+    found: dict[str, tuple[str, ...]] = {adopted[0].name: ()}
+    for rung in ladder(regime).rungs[1:]:
+        changed = max(index for index, other in enumerate(adopted) if other.design == rung.before)
+        found[rung.name] = (*(other.name for other in adopted[1 : changed + 1]), rung.name)
+        if rung.adopted:
+            adopted.append(rung)
+    return found
+
+
+def steps_in(text: str) -> tuple[str, ...]:
+    """The steps of a network, from the column ``steps``."""
+    return tuple(text.split("+")) if text else ()
+
+
+def design_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> str:
+    """The ablation design of `completed` runs: what study.json says, else what they say themselves."""
+    return str(ablation.get("design") or runs["design"].iloc[0])
+
+
+def networks_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[str]:
+    """Names of the networks of `completed` runs: those of a ladder in its order, of other designs as the study trained
+    them, and the references last."""
+    names = list(dict.fromkeys(runs.loc[~runs["reference"], "step"]))
+    if names and design_of(runs, ablation) == "ladder":
+        order = [step["name"] for step in ablation.get("steps", ())] or ladder(regime_of(runs)).names
+        if sum(name not in order for name in names) < 2:  # the start may be no step
+            names.sort(key=lambda name: order.index(name) if name in order else -1)
+    return names + list(dict.fromkeys(runs.loc[runs["reference"], "step"]))
+
+
+def _printed_rows(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Network -> top1 and GFLOPs in the paper, for those made of the very steps of the paper's network of that name."""
+    steps = ladder(regime_of(runs))
+    known = _ladder_steps(steps.regime)
+    base = {*ablation.get("base", ())}
+    return {
+        run["step"]: (steps[run["step"]].printed.top1, steps[run["step"]].printed.gflops)
+        for run in runs[~runs["reference"] & runs["step"].isin(steps.names)].to_dict("records")
+        if (base | set(steps_in(run["steps"]))) - {steps.start.name} == set(known[run["step"]])
+    }
+
+
 def regime_of(runs: pd.DataFrame) -> str:
-    """The one regime of these runs. Raises `RoadmapError` where there is none or more than one."""
-    regimes = sorted(runs["regime"].unique()) if len(runs) else []
+    """The one regime of these runs, references aside. Raises `RoadmapError` where there is none or more than one."""
+    own = runs[~runs["reference"]] if "reference" in runs else runs
+    regimes = sorted((own if len(own) else runs)["regime"].dropna().unique()) if len(runs) else []
     if not regimes:
         raise RoadmapError("there are no runs to summarise")
     if len(regimes) > 1:
@@ -121,14 +225,12 @@ def regime_of(runs: pd.DataFrame) -> str:
     return str(regimes[0])
 
 
-def baseline(steps: Ladder, rung: Rung, present: Collection[str] | None = None) -> Rung | None:
-    """The rung that ``rung`` is compared with, None for the first one: the last adopted rung before it.
+def baseline(step: str, ways: Mapping[str, tuple[str, ...]], present: Collection[str]) -> str | None:
+    """The network on the way to ``step`` that it is compared with, None where there is none.
 
-    A road not taken skips the adopted rung it stands beside, which changes the same flags. ``present``: consider only
-    rungs of these names.
+    ``ways``: network -> its steps in the order in which they came. Of the networks of ``present`` whose steps are a
+    beginning of this one's, it is that with most steps.
     """
-    for other in reversed(steps.rungs[: steps.names.index(rung.name)]):
-        beside = not rung.adopted and other.changes.keys() == rung.changes.keys()
-        if other.adopted and not beside and (present is None or other.name in present):
-            return other
-    return None
+    own = ways.get(step, ())
+    before = [name for name, way in ways.items() if name in present and len(way) < len(own) and own[: len(way)] == way]
+    return max(before, key=lambda name: len(ways[name]), default=None)

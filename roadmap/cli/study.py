@@ -6,38 +6,42 @@ import dataclasses
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from roadmap.cli.group import RecipeOption, Sections, cli, print_table
+from roadmap.cli.group import PartOption, Sections, cli, print_table
 
 
-def study_options(command: Any) -> Any:
-    """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`."""
+def study_options(command: Any, ablation: bool = True) -> Any:
+    """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`;
+    without those of the ``ablation`` where a command trains a single network."""
     from roadmap.recipes.recipe import SETTINGS
     from roadmap.study.spec import StudySpec
 
-    of_study = [field for field in dataclasses.fields(StudySpec) if field.metadata]
     taken = {parameter.name for parameter in getattr(command, "__click_params__", [])}
-    for field in reversed([field for field in of_study if field.name not in taken]):
+    for field in reversed(dataclasses.fields(StudySpec)):
+        part = field.metadata.get("part", "")
+        if not field.metadata or field.name in taken or (part == "ablation" and not ablation):
+            continue
         default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
         default = " [default: 0,1,2]" if field.name == "seeds" else default
-        command = _option(field, default)(command)
+        command = _option(field, part, default)(command)
     for field in reversed(SETTINGS.values()):
-        command = _option(field, cls=RecipeOption)(command)
+        command = _option(field, "recipe")(command)
     return command
 
 
-def _option(field: dataclasses.Field, default: str = "", cls: type[click.Option] = click.Option) -> Any:
+def _option(field: dataclasses.Field, part: str, default: str = "") -> Any:
     from roadmap.settings import from_text, kind_of
     from roadmap.study.spec import option_name
 
     words, kind = field.metadata, kind_of(field)
     text = words["help"][0].upper() + words["help"][1:]
-    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": cls}
+    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": PartOption, "part": part}
     flags = f"--{option_name(field.name).replace('_', '-')}"
     if kind is bool:
         flags += f"/--no-{flags[2:]}"
@@ -91,12 +95,21 @@ def run(
     study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
     dry_run: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train the rungs of the ladder and draw the trajectory.
+    """Train the networks of an ablation, by default the rungs of the ladder, and draw what came out.
 
     Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
-    settings, one a line; options given here replace them.
+    settings, one a line; options given here replace them. --design says which networks answer the question:
 
-    Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg. Records and trained weights of
+    \b
+    roadmap run                                          the ladder
+    roadmap run --design leave-one-out                   what breaks without a step?
+    roadmap run --design one-at-a-time                   what does a step bring alone?
+    roadmap run --design order --orders 8                what is it worth on average over orders? (Shapley value)
+    roadmap run --design factorial --steps gelu,layer_norm    do steps need each other?
+    roadmap run --sweep kernel_size=3,7,11               how much of it?
+
+    Leaves in the output folder: trajectory.csv (a row a run), its figure as .png and .svg, and of other designs than
+    the ladder effects.csv. Records and trained weights of
     the runs are in the store. A run that is there is never trained again, by any study, unless --retrain says so: the
     same command again goes on with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops
     at once.
@@ -109,7 +122,7 @@ def run(
 
 
 @cli.command(cls=Sections)
-@study_options
+@partial(study_options, ablation=False)
 @click.argument("start_from", metavar="RUN_OR_CHECKPOINT")
 @OUT_OPTION
 @STORE_OPTION

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.network.building import build_network
 from roadmap.network.design import Design
 from roadmap.processes import ProcessDiedError, in_clean_process
 
@@ -72,13 +73,11 @@ def _measure(
 ) -> tuple[float, float]:
     import torch
 
-    from roadmap.network.model import RoadmapNet
-
     device = torch.device(device_name)
     if threads:
         torch.set_num_threads(threads)
     before = peak_resident()
-    network = RoadmapNet(design).to(device).to(memory_format=torch.channels_last).train(training)
+    network = build_network(design).to(device).to(memory_format=torch.channels_last).train(training)  # type: ignore[call-overload]
     images = torch.randn(batch_size, design.in_channels, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(0, max(design.num_classes, 1), (batch_size,), device=device)

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file
+from roadmap.network.building import build_network
 from roadmap.network.description import Description, read_description
 from roadmap.network.design import CONVNEXT, Design
+from roadmap.network.timm_model import TimmModel
 
 if TYPE_CHECKING:
     from roadmap.network.model import RoadmapNet
@@ -131,26 +133,29 @@ class Weights:
         except RoadmapError as error:
             raise RoadmapError(f"{self.where} does not say what network it is for: {error}") from None
 
-    def completed(self, design: Design) -> Design:
+    def completed(self, design: Design | TimmModel) -> Design | TimmModel:
         """The design with as many classes as the classifier here has, and with layer scale if there is one here.
 
         Raises `RoadmapError` where there is no classifier.
         """
+        if isinstance(design, TimmModel):  # whose classifier may have any name: its files say what they are
+            told = self.description()
+            if told is None or not isinstance(told.design, TimmModel):
+                raise RoadmapError(f"{self.where} does not say that it is for timm's {design.timm_model}")
+            return design.replace(num_classes=told.design.num_classes)
         classifier = self.tensors.get(_renamed("head.fc.weight", self.layout))
         if classifier is None or classifier.ndim != 2:
             raise RoadmapError(f"{self.where} ({self.layout} layout) has no classifier")
         scaled = _renamed("stages.0.blocks.0.layer_scale.gamma", self.layout) in self.tensors
         return design.replace(num_classes=len(classifier), layer_scale=1e-6 if scaled else None)
 
-    def of(self, design: Design) -> dict[str, Tensor]:
+    def of(self, design: Design | TimmModel) -> dict[str, Tensor]:
         """The tensors of this design's network, as `fitted`, without building it in memory."""
-        from roadmap.network.model import RoadmapNet
-
-        if sum(design.blocks) > len(self.tensors):
+        if isinstance(design, Design) and sum(design.blocks) > len(self.tensors):
             raise RoadmapError(f"{self.where} does not fit this network: it has more blocks than the file has tensors")
         try:
             with torch.device("meta"):
-                network = RoadmapNet(design)
+                network = build_network(design)
         except RuntimeError:
             raise RoadmapError(f"{self.where} does not fit this network, which is too large for any memory") from None
         return self.fitted(network)
@@ -192,7 +197,9 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
     """
     where = "the state dict" if isinstance(source, Mapping) else f"'{os.fspath(source)}'"
     found = source if isinstance(source, Mapping) else _read(Path(source))
-    weights = _without_prefixes(_without_containers(found))
+    metadata = None if isinstance(source, Mapping) else _metadata(Path(source))
+    # A file of ours has its network's own names, which may be any where that is one of timm's.
+    weights = found if metadata is not None else _without_prefixes(_without_containers(found))
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RoadmapError(f"{where} holds no network weights, or other things among them")
     for name, tensor in weights.items():
@@ -201,13 +208,12 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
         if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             raise RoadmapError(f"{where} holds {name} as {tensor.dtype}, but weights are floating-point numbers")
     for layout in LAYOUTS:
-        if any(_renamed(name, layout) in weights for name in TELLING):
+        if metadata is not None or any(_renamed(name, layout) in weights for name in TELLING):
             break
     else:
         raise RoadmapError(
             f"{where} has the layout of no known network ({', '.join(LAYOUTS)}): it holds {_listed(sorted(weights))}"
         )
-    metadata = None if isinstance(source, Mapping) else _metadata(Path(source))
     return Weights(where, layout, weights, metadata)
 
 
@@ -244,13 +250,14 @@ def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
     raise RoadmapError(f"timm has no such network: it differs from {told}")
 
 
-def save_weights(network: RoadmapNet, path: str | os.PathLike, **facts: Any) -> None:
+def save_weights(network: nn.Module, path: str | os.PathLike, **facts: Any) -> None:
     """Write the network's state dict as a safetensors file, in our own layout; ``path`` is never left half-written.
 
     The file's metadata hold a `Description` of the network: its design and, where given, the other ``facts`` of one,
     such as ``class_names``. Equal weights and descriptions are equal bytes.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    assert isinstance(network.design, (Design, TimmModel))  # as `build_network` leaves it
     metadata = {METADATA_KEY: Description(network.design, **facts).to_text()}
     with whole_file(Path(path)) as temporary:
         save_file(tensors, temporary, metadata=metadata)

@@ -136,13 +136,13 @@ class Builder:
         self.base, self.name, self.factors = tuple(base), name, tuple(factors)
         self._place = {name: place for place, name in enumerate([*positions, *names])}
 
-    def network(self, chosen: Iterable[Step]) -> Network:
+    def network(self, chosen: Iterable[Step], called: str | None = None) -> Network:
         """The network of the base and some of the factors, in whatever order."""
         taken = [step for step in self.factors if step in list(chosen)]
         together = sorted([*self.base, *taken], key=lambda step: self._place[step.name])
         if why := contradiction(taken):
             raise RoadmapError(f"{why}; leave one of them out of steps, or sweep the flag")
-        return Network(self._called(taken), tuple(together))
+        return Network(called or self._called(taken), tuple(together))
 
     def _called(self, taken: Sequence[Step]) -> str:
         left = [step.name for step in self.factors if step not in taken]
@@ -150,10 +150,10 @@ class Builder:
             return self.name
         if not left:
             return "all"
+        if len(taken) <= min(len(left), NAMED):
+            return f"with {' & '.join(step.name for step in taken)}"
         if len(left) <= NAMED:
             return f"all but {' & '.join(left)}"
-        if len(taken) <= NAMED:
-            return f"with {' & '.join(step.name for step in taken)}"
         return f"steps {_ranges([self.factors.index(step) + 1 for step in taken])}"
 
 
@@ -183,13 +183,16 @@ def ladder_of(base: Sequence[Step], name: str, factors: Sequence[Step]) -> Ablat
 def leave_one_out(build: Builder) -> Ablation:
     """All steps, and all but each."""
     networks = [build.network(build.factors)]
-    networks += [build.network([step for step in build.factors if step != left]) for left in build.factors]
+    networks += [
+        build.network([step for step in build.factors if step != left], f"all but {left.name}")
+        for left in build.factors
+    ]
     return Ablation("leave-one-out", tuple(networks), build.base, _facts("leave-one-out", build.base, build.factors))
 
 
 def one_at_a_time(build: Builder) -> Ablation:
     """The base, and the base with each step."""
-    networks = [build.network([]), *(build.network([step]) for step in build.factors)]
+    networks = [build.network([]), *(build.network([step], f"with {step.name}") for step in build.factors)]
     return Ablation("one-at-a-time", tuple(networks), build.base, _facts("one-at-a-time", build.base, build.factors))
 
 

@@ -30,16 +30,11 @@ def rescale(
     if spec.match != "time":
         return in_clean_process(_by_counting, spec, image_size, designs, target)
     if spec.engine != "local":
-        raise RoadmapError(
-            f"--match time measures this machine, but the engine is {spec.engine}: match gmacs or params"
-        )
+        raise RoadmapError(f"--match time measures this machine, but the engine is {spec.engine}")
     store.begin()
     device, name = in_clean_process(_device, spec.execution, spec.precision)
-    known = store.measured()
-    times = {
-        key: fact["seconds"] for key, fact in known.items() if isinstance(fact, dict) and key.startswith("design ")
-    }
-    before = dict(times)
+    before = {key: fact["time"] for key, fact in store.measured().items() if "time" in fact}
+    times = dict(before)
     timing = Timing(image_size, min(batch_size, TIMED_BATCH), device, name, spec.threads, times)
     try:
         seconds = timing.seconds(target)

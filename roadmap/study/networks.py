@@ -134,5 +134,7 @@ def _level_from_text(flag: str, word: str) -> Any:
 
 
 def _level(flag: str, value: Any) -> Step:
-    shown = "-".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()
-    return Step.from_mapping({"name": f"{flag}={shown}", flag: value})
+    made = Step.from_mapping({"name": flag, flag: value})
+    parsed = {**made.changes, **made.training, "recipe": made.recipe}[flag]
+    shown = "-".join(map(str, parsed)) if isinstance(parsed, (list, tuple)) else str(parsed).lower()
+    return dataclasses.replace(made, name=f"{flag}={shown}")

@@ -19,7 +19,7 @@ from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
 from roadmap.rungs import REGIMES, ladder, start_design
 from roadmap.settings import from_yaml, setting
 from roadmap.steps import STUDY_RECIPE, Step, compose, merge
-from roadmap.study.ablation import DESIGNS, Ablation
+from roadmap.study.ablation import DESIGNS, Ablation, Network
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.study.networks import FRACTIONS, ablate, parse_levels
@@ -59,6 +59,10 @@ OPENED = {
 }  # fmt: skip
 
 
+def _of_ablation(help: str, default: Any = None, **metadata: Any) -> Any:
+    return setting(help, default, part="ablation", **metadata)
+
+
 @dataclass(frozen=True)
 class StudySpec:
     """Which rungs are trained, on what, how. Every field is a key of a study's YAML file and an option of
@@ -76,25 +80,28 @@ class StudySpec:
     only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP",
                                     many=True)  # fmt: skip
     roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
-    design: str | None = setting("ablation design: the rule that makes networks of the steps [default: ladder; sweep "
-                                 "with --sweep]", choices=DESIGNS)  # fmt: skip
-    steps: tuple[Any, ...] = setting(
+    design: str | None = _of_ablation(
+        "the rule that makes networks of the steps [default: ladder; sweep with --sweep]", choices=DESIGNS
+    )
+    steps: tuple[Any, ...] = _of_ablation(
         "steps that the ablation is about, in order: of the ladder, of plug-ins, in a study's file also own ones; the "
         "word ladder stands for all of the ladder's up to --upto [default: ladder]", (), metavar="STEP", many=True,
     )  # fmt: skip
-    base: str | None = setting("rung that the steps are added to, or for leave-one-out and sweep taken from; start and "
-                               "end, too [default: the start; there the end]", metavar="STEP")  # fmt: skip
-    orders: str = setting("of an order study: how many random orders, or all", "8", metavar="N|all")
-    order_seed: int = setting("of an order study: seed of the random orders", 0, metavar="N")
-    fraction: str = setting("of a factorial: the part of all networks that is trained, such as 1/2 or 1/4", "1",
+    base: str | None = _of_ablation(
+        "rung that the steps are added to, or for leave-one-out and sweep taken from; start and end, too [default: the "
+        "start; there the end]", metavar="STEP",
+    )  # fmt: skip
+    orders: str = _of_ablation("of an order study: how many random orders, or all", "8", metavar="N|all")
+    order_seed: int = _of_ablation("of an order study: seed of the random orders", 0, metavar="N")
+    fraction: str = _of_ablation("of a factorial: the part of all networks that is trained, such as 1/2 or 1/4", "1",
                             metavar="PART")  # fmt: skip
-    sweep: Mapping[str, Any] = setting("flag of the network or of the training, and its levels", (),
+    sweep: Mapping[str, Any] = _of_ablation("flag of the network or of the training, and its levels", (),
                                        metavar="FLAG=A,B,...", many=True)  # fmt: skip
-    grid: bool = setting("sweep all combinations of several flags' levels, not one flag at a time", False)
+    grid: bool = _of_ablation("sweep all combinations of several flags' levels, not one flag at a time", False)
     plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
-    match: str | None = setting("rescale every network to the cost of the study's start: multiply-accumulates, "
+    match: str | None = _of_ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
                                 "parameters, or measured time of a training step", choices=MATCHES)  # fmt: skip
-    match_by: str = setting("what --match rescales", "width", choices=SCALINGS)
+    match_by: str = _of_ablation("what --match rescales", "width", choices=SCALINGS)
     data: str = setting(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME of a Hugging Face one", "embedded",
                         metavar="NAME")  # fmt: skip
     data_dir: str | None = setting("folder where the data set lies; of a Hugging Face one, its cache", metavar="PATH")
@@ -170,7 +177,8 @@ class StudySpec:
         self._check_ablation()
         if self.start_from is not None:
             check_text("start_from", self.start_from)
-            of_ablation = self.design or self.steps or self.base or self.sweep or self.match
+            fields = [one for one in dataclasses.fields(self) if one.metadata.get("part") == "ablation"]
+            of_ablation = any(getattr(self, one.name) not in (one.default, {}) for one in fields)
             if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
                 raise RoadmapError(
                     "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
@@ -393,7 +401,7 @@ def plan(spec: StudySpec, data: ImageData, rescale: Rescale | None = None) -> li
     start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=len(data.class_names))
     ablation = spec.ablation
     networks = ablation.networks
-    designs = [compose(start, network.steps, scale.width, scale.depth) for network in networks]
+    designs = [_composed(start, network, scale) for network in networks]
     modern = load_recipe(scale.recipe)
     factors: list[float | None] = [None] * len(designs)
     if spec.match:
@@ -412,6 +420,13 @@ def plan(spec: StudySpec, data: ImageData, rescale: Rescale | None = None) -> li
                                      training=merge(network.steps).training)  # fmt: skip
     _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
     return [run for runs in made.values() for run in runs]
+
+
+def _composed(start: Design, network: Network, scale: Scale) -> Design:
+    try:
+        return compose(start, network.steps, scale.width, scale.depth)
+    except RoadmapError as error:
+        raise RoadmapError(f"{network.name}: {error}") from None
 
 
 def _recipe(modern: Recipe, steps: Sequence[Step]) -> Recipe:

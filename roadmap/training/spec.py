@@ -13,7 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_int
+from roadmap.network.building import TIMM_KEY, design_from_dict, normalises_over_batch
 from roadmap.network.design import LATER, Design
+from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import Recipe
 
 PRECISIONS = ("32", "16-mixed", "bf16-mixed")
@@ -39,7 +41,7 @@ WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What has to be trained: a design and a recipe on a data set with a seed.
+    """What has to be trained: a design, or one of timm's models, and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
     ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``steps`` are the
@@ -54,7 +56,7 @@ class RunSpec:
     adopted: bool
     width: int
     depth: float
-    design: Design
+    design: Design | TimmModel
     recipe: Recipe
     data: str
     data_fingerprint: str
@@ -97,8 +99,8 @@ class RunSpec:
             known = {name: value for name, value in values.items() if name != "signature"}
             run = cls(
                 **{**WITHOUT["run"], **known,
-                   "design": Design(**{**WITHOUT["design"], **values["design"]}),
-                   "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]})}
+                   "design": design_from_dict(_with_older("design", values["design"])),
+                   "recipe": Recipe(**_with_older("recipe", values["recipe"]))}
             )  # fmt: skip
         except (TypeError, KeyError) as error:
             raise RoadmapError(f"the run's settings are those of another version: {error}") from None
@@ -109,6 +111,11 @@ class RunSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
+
+
+def _with_older(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with those that came later, as they were before; a timm model has none of a design's."""
+    return dict(settings) if TIMM_KEY in settings else {**WITHOUT[part], **settings}
 
 
 def _known_of_old(part: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +195,7 @@ class Execution:
                 f"batches of {run.recipe.part_size} images leave each of {self.processes} processes an odd number, but "
                 "Mixup and CutMix pair images"
             )
-        if device != "cuda" and run.design.norm == "batch":
+        if device != "cuda" and normalises_over_batch(run.design):
             raise RoadmapError(
                 f"{run.step} normalises over the whole batch, which several processes can do on GPUs alone: "
                 "use one device"

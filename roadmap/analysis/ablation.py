@@ -1,0 +1,409 @@
+"""What every step of an ablation is worth: one estimate with its uncertainty, by the design of the study.
+
+A study's networks are subsets of its factors (the steps under study) on a base of steps that are in all of them. Below,
+v(S) is the top1 of the network with the factors S, in per cent; every network is trained once with each of R seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from roadmap.analysis.tables import completed, design_of, half_width, mean_interval, scores_of, steps_in, summarize
+from roadmap.checks import RoadmapError, check_choice
+from roadmap.rungs import ladder
+
+Factors = frozenset[str]
+#: Design -> what study.json has to say of it, so that its effects can be told.
+NEEDED: dict[str, tuple[str, ...]] = {
+    "ladder": (),
+    "leave-one-out": ("factors",),
+    "one-at-a-time": ("factors",),
+    "factorial": ("factors",),
+    "order": ("factors",),
+    "sweep": ("levels",),
+}
+#: Columns of the effects of every design.
+COMMON = ("effect", "estimate", "std_error", "low", "high", "seeds", "networks", "failed", "missing", "gmacs", "params")
+
+
+def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """What every step is worth: one row a step or effect, in the study's order, from one row a run.
+
+    ``ablation`` is what study.json says of the design. The estimate is, by design:
+
+    ladder
+        The gain of a rung over the one before it, see `summarize`.
+    leave-one-out
+        v(all factors) - v(all but this one).
+    one-at-a-time
+        v(this factor alone) - v(none), on the base.
+    order
+        The mean over the orders of what the step adds to those before it: its Shapley value (Shapley 1953), by sampled
+        orders (Castro et al. 2009) or by all of them. The estimates sum to v(all factors) - v(none).
+    factorial
+        Main effects and two-factor interactions as Box, Hunter & Hunter (Statistics for Experimenters) define them: a
+        main effect is the mean of the networks with the factor minus that of those without; the interaction of two
+        is half the difference between the effect of the one with and without the other.
+    sweep
+        v(level) - v(base): the base level, else the network without any level, else the first one.
+
+    Columns, in percentage points where nothing else is said:
+
+    effect
+        The step; ``a × b`` for an interaction, ``size=5, norm=layer`` for a combination of levels.
+    estimate
+        The mean over seeds (and orders) in which all networks of the estimate ended well.
+    std_error, low, high
+        Standard error, and the 95 % interval by Student's t distribution: paired by seed, one value a seed, R - 1
+        degrees of freedom. NaN for one seed, and where a run failed, since the seeds left are no sample any more.
+        Of order designs see `_spread_of_mean`: with one seed they tell of the choice of orders alone, and a run that
+        failed or is missing takes the orders through its network (or its seed) with it, the estimate being that of
+        the orders left.
+    seeds, networks
+        Seeds that entered, and the number of different networks compared.
+    failed, missing
+        Runs of those networks that failed, or that have no result yet. None of them is in the estimate.
+    gmacs, params
+        The same difference in cost: 1e9 multiply-accumulates an image, and parameters.
+    orders, least, greatest, spread, noise
+        Of order designs: complete orders; the smallest and the largest contribution of the step in any of them (means
+        over seeds), and their standard deviation; and the standard deviation that seeds alone would give them. Where
+        ``spread`` is well above ``noise``, it matters when the step is added.
+    kind, aliases
+        Of factorial designs: ``main`` or ``interaction``; the effects that this fraction of the networks cannot tell
+        from this one, such as ``+ b × c``: the estimate is that of their sum.
+    top1_mean, top1_std, top1_low, top1_high, against
+        Of sweeps: mean, sample standard deviation and 95 % interval of the network's own top1 in per cent; the name of
+        the base. Of ladders ``against`` alone.
+
+    Raises `RoadmapError` where the runs cannot be summarised, or ``ablation`` lacks what its design needs.
+    """
+    rows = [measured.row for measured in measure(runs, ablation)]
+    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COMMON))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of `effects`, and the values behind it: one a seed, of order designs the mean over seeds of each order;
+    of sweeps the top1 of each seed."""
+
+    row: dict[str, Any]
+    values: np.ndarray
+
+
+def measure(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> list[Measured]:
+    """The rows of `effects` with the values behind them. Raises as `effects`."""
+    runs = completed(runs)
+    ablation = ablation or {}
+    design = design_of(runs, ablation)
+    check_choice("the design of the study", design, NEEDED)
+    lacking = [name for name in NEEDED[design] if not ablation.get(name)]
+    if lacking:
+        raise RoadmapError(f"study.json says nothing of the {lacking[0]} of this {design} study")
+    if design == "ladder":
+        return _on_ladder(runs, ablation)
+    by_design: dict[str, Callable[[Results, Mapping[str, Any]], list[Measured]]] = {
+        "leave-one-out": _left_out,
+        "one-at-a-time": _added_alone,
+        "order": _in_orders,
+        "factorial": _factorial,
+        "sweep": _sweep,
+    }
+    return by_design[design](Results(runs, ablation), ablation)
+
+
+class Results:
+    """The networks of a study by their factors: top1 and cost of each, and what failed or is missing.
+
+    ``seeds`` are those of the study. A network that is there under two names counts once. Networks with steps that are
+    neither factors nor in the base are no part of the design.
+    """
+
+    def __init__(self, runs: pd.DataFrame, ablation: Mapping[str, Any]) -> None:
+        runs = completed(runs)
+        runs = runs[~runs["reference"]]
+        levels = ablation.get("levels") or {}
+        self.factors: list[str] = [*itertools.chain(*levels.values())] if levels else list(ablation["factors"])
+        known = {*self.factors, *ablation.get("base", ()), *(ladder(regime).start.name for regime in runs["regime"])}
+        self.seeds: list[int] = sorted(runs["seed"].unique())
+        self.names: dict[Factors, str] = {}
+        self._top1: dict[Factors, np.ndarray] = {}
+        self._failed: dict[Factors, int] = {}
+        self._trained: dict[Factors, int] = {}
+        self._cost: dict[Factors, np.ndarray] = {}
+        for step, group in runs.groupby("step", sort=False):
+            steps = steps_in(group["steps"].iloc[0])
+            factors = frozenset(steps) & frozenset(self.factors)
+            if not known.issuperset(steps) or factors in self.names:
+                continue
+            done = group[group["status"] == "done"].set_index("seed")["top1"].astype(float)
+            self.names[factors] = str(step)
+            self._top1[factors] = done.reindex(self.seeds).to_numpy()
+            self._failed[factors] = len(group) - len(done)
+            self._trained[factors] = len(group)
+            self._cost[factors] = group[["gmacs", "params"]].iloc[0].to_numpy(float)
+
+    def top1(self, networks: Iterable[Factors]) -> np.ndarray:
+        """(networks, seeds): top1 in per cent, NaN where a run failed or is missing."""
+        return np.array([self._top1.get(network, np.full(len(self.seeds), math.nan)) for network in networks])
+
+    def cost(self, networks: Iterable[Factors]) -> np.ndarray:
+        """(networks, 2): GMACs and parameters, NaN where a network is missing."""
+        return np.array([self._cost.get(network, np.full(2, math.nan)) for network in networks])
+
+    def row(self, effect: str, networks: Sequence[Factors], cost: np.ndarray, values: np.ndarray) -> dict[str, Any]:
+        """The common columns of `effects`, from one value a seed (NaN where there is none) and a difference in cost."""
+        values = values[~np.isnan(values)]
+        different = set(networks)
+        failed = sum(self._failed.get(network, 0) for network in different)
+        mean, std, low, high = mean_interval(values)
+        if failed:
+            std = low = high = math.nan
+        return {
+            "effect": effect,
+            "estimate": mean,
+            "std_error": std / math.sqrt(max(len(values), 1)),
+            "low": low,
+            "high": high,
+            "seeds": len(values),
+            "networks": len(different),
+            "failed": failed,
+            "missing": sum(len(self.seeds) - self._trained.get(network, 0) for network in different),
+            "gmacs": round(float(cost[0]), 12) + 0.0,  # no -0.0
+            "params": round(float(cost[1]), 6) + 0.0,
+        }
+
+    def difference(self, effect: str, network: Factors, base: Factors) -> Measured:
+        """v(network) - v(base), paired by seed."""
+        (top1, other), (cost, other_cost) = self.top1([network, base]), self.cost([network, base])
+        row = self.row(effect, [network, base], cost - other_cost, top1 - other)
+        return Measured(row, _without_nan(top1 - other))
+
+
+def _without_nan(values: np.ndarray) -> np.ndarray:
+    return values[~np.isnan(values)]
+
+
+def _on_ladder(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[Measured]:
+    scores = scores_of(runs)
+    summary = summarize(runs, ablation).set_index("step", drop=False)
+    seeds = runs.loc[~runs["reference"], "seed"].nunique()
+    measured = []
+    for step in summary[summary["against"].notna()].to_dict("records"):
+        other = summary.loc[step["against"]]
+        values = (scores.get(step["step"], pd.Series(dtype=float)) - scores[other["step"]]).dropna().to_numpy()
+        half = (step["gain_high"] - step["gain_low"]) / 2
+        failed, done = int(step["failed"] + other["failed"]), int(step["seeds"] + other["seeds"])
+        row = {
+            "effect": step["step"],
+            "estimate": step["gain"],
+            "std_error": math.nan if math.isnan(half) else half / half_width(1, len(values) - 1),
+            "low": step["gain_low"],
+            "high": step["gain_high"],
+            "seeds": step["seeds"],
+            "networks": 2,
+            "failed": failed,
+            "missing": 2 * seeds - failed - done,
+            "gmacs": step["gmacs"] - other["gmacs"],
+            "params": float(step["params"] - other["params"]),
+            "against": step["against"],
+        }
+        measured.append(Measured(row, values))
+    return measured
+
+
+def _left_out(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
+    whole = frozenset(results.factors)
+    return [results.difference(factor, whole, whole - {factor}) for factor in results.factors]
+
+
+def _added_alone(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
+    return [results.difference(factor, frozenset([factor]), frozenset()) for factor in results.factors]
+
+
+# --- orders
+
+
+def _in_orders(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
+    factors, exact = results.factors, bool(ablation.get("exact"))
+    orders = [tuple(order) for order in ablation.get("orders") or ()]
+    if exact and not orders:
+        orders = list(itertools.permutations(factors))
+    if not orders:
+        raise RoadmapError("study.json says nothing of the orders of this order study")
+    ways = [[frozenset(order[:length]) for length in range(len(order) + 1)] for order in orders]
+    networks = list(dict.fromkeys(network for way in ways for network in way))
+    top1 = np.array([results.top1(way) for way in ways])  # (orders, factors + 1, seeds)
+    complete, seeds = _complete_block(~np.isnan(top1).any(axis=1))
+    # Step i of an order adds the difference between its networks i + 1 and i; columns go by factor.
+    places = np.array([[order.index(factor) for factor in factors] for order in orders])
+    added = np.take_along_axis(np.diff(top1, axis=1), places[:, :, None], axis=1)[complete][:, :, seeds]
+    costs = np.array([np.diff(results.cost(way), axis=0)[place] for way, place in zip(ways, places, strict=True)])
+    measured = []
+    for index, factor in enumerate(factors):
+        values = added[:, index]
+        row = results.row(factor, networks, costs[:, index].mean(axis=0), values.mean(axis=0) if len(values) else seeds)
+        row |= _spread_of_mean(values, _unsampled(orders, len(factors), exact, len(values)))
+        measured.append(Measured(row, values.mean(axis=1) if values.size else np.array([])))
+    return measured
+
+
+def _complete_block(complete: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the orders and of the seeds to average over: all of whose runs are there, as many as there can be.
+
+    ``complete``: (orders, seeds), whether all networks on the way ended well with this seed. Where runs lack, the seeds
+    with most orders are taken one after the other, and as many of them as leave most pairs.
+    """
+    ranked = np.argsort(-complete.sum(axis=0), kind="stable")
+    blocks = [(np.flatnonzero(complete[:, ranked[:count]].all(axis=1)), count) for count in range(1, len(ranked) + 1)]
+    orders, count = max(blocks, key=lambda block: (len(block[0]) * block[1], block[1]))
+    return orders, np.sort(ranked[: count if len(orders) else 0])
+
+
+def _unsampled(orders: Sequence[tuple[str, ...]], factors: int, exact: bool, used: int) -> float:
+    """Share of all orders that an average over ``used`` of these leaves out; 1 where some were drawn twice."""
+    if len(set(orders)) < len(orders):
+        return 1.0
+    return 1 - used / (len(orders) if exact else math.factorial(factors))
+
+
+def _spread_of_mean(values: np.ndarray, unsampled: float) -> dict[str, Any]:
+    """Standard error and interval of the mean of contributions (orders, seeds), and how they spread over the orders.
+
+    Orders and seeds are drawn independently, and a contribution is a function of the two, so that its variance falls
+    into a part of the orders, one of the seeds and a rest (crossed random effects), and the variance of the grand mean
+    is orders / m + seeds / R + rest / (m R). It is estimated as
+
+        V = u var(means of orders) / m + var(means of seeds) / R,  u = 1 - m / (number of all orders),
+
+    u being the correction for a finite population, 0 where every order was trained. Both terms contain the rest, which
+    is thus counted twice: in simulations (3 to 5 factors, 4 to 20 orders, 2 to 5 seeds, with and without interactions)
+    intervals from V with Satterthwaite's degrees of freedom cover 95 to 98 %; with the rest taken off once, which is
+    unbiased, degrees of freedom are so few that they cover up to 99 % and are up to two thirds longer.
+    """
+    names = ("std_error", "low", "high", "least", "greatest", "spread", "noise")
+    if not values.size:
+        return {"orders": 0} | dict.fromkeys(names, math.nan)
+    many, seeds = values.shape
+    mean, of_orders, of_seeds = float(values.mean()), values.mean(axis=1), values.mean(axis=0)
+    parts = [(unsampled * _variance(of_orders) / many, many - 1)] if unsampled else []
+    if seeds > 1 or not unsampled:
+        parts.append((_variance(of_seeds) / seeds, seeds - 1))
+    variance = math.fsum(part for part, _ in parts)
+    half = variance  # 0 or NaN
+    if variance > 0:
+        half = half_width(math.sqrt(variance), 1 / math.fsum((part / variance) ** 2 / count for part, count in parts))
+    rest = values - of_orders[:, None] - of_seeds + mean
+    freedom = (many - 1) * (seeds - 1)
+    noise = math.sqrt(float((rest**2).sum()) / freedom / seeds) if freedom else math.nan
+    found = (math.sqrt(variance), mean - half, mean + half, float(of_orders.min()), float(of_orders.max()),
+             math.sqrt(_variance(of_orders)), noise)  # fmt: skip
+    return {"orders": many} | dict(zip(names, found, strict=True))
+
+
+def _variance(values: np.ndarray) -> float:
+    return float(values.var(ddof=1)) if len(values) > 1 else math.nan
+
+
+# --- factorials
+
+
+def _factorial(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
+    factors = results.factors
+    present = list(results.names)
+    expected = int(2 ** len(factors) * Fraction(str(ablation.get("fraction") or 1)))
+    top1, cost = results.top1(present), results.cost(present)
+    # (networks, factors): +1 with the factor, -1 without it.
+    signs = np.array([[1 if factor in network else -1 for factor in factors] for network in present])
+    whole = len(present) == expected
+    aliases = _aliases(ablation)
+    told: set[Factors] = set()
+    measured = []
+    for effect in [*itertools.combinations(factors, 1), *itertools.combinations(factors, 2)]:
+        if frozenset(effect) in told:
+            continue
+        same = [other for other in aliases.get(frozenset(effect), []) if frozenset(other) != frozenset(effect)]
+        told |= {frozenset(other) for other in same}
+        contrast = _contrast(signs, factors, effect)
+        values = 2 / expected * contrast @ top1 if whole else np.full(len(results.seeds), math.nan)
+        row = results.row(_term(effect), present, 2 / expected * contrast @ cost if whole else np.full(2, math.nan),
+                          values)  # fmt: skip
+        row["networks"] = expected
+        row["missing"] += (expected - len(present)) * len(results.seeds)
+        row["kind"] = "main" if len(effect) == 1 else "interaction"
+        row["aliases"] = " ".join(
+            f"{'+' if contrast @ _contrast(signs, factors, other) > 0 else '−'} {_term(other)}" for other in same
+        )
+        measured.append(Measured(row, _without_nan(values)))
+    return measured
+
+
+def _contrast(signs: np.ndarray, factors: Sequence[str], effect: Sequence[str]) -> np.ndarray:
+    return signs[:, [factors.index(factor) for factor in effect]].prod(axis=1)
+
+
+def _aliases(ablation: Mapping[str, Any]) -> dict[Factors, list[tuple[str, ...]]]:
+    groups = [[tuple(effect) for effect in group] for group in ablation.get("aliases") or ()]
+    return {frozenset(effect): group for group in groups for effect in group}
+
+
+def _term(effect: Sequence[str]) -> str:
+    return " × ".join(effect)
+
+
+# --- sweeps
+
+
+def _sweep(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
+    combinations = level_combinations(results, ablation)
+    base = _base_of_sweep(combinations, ablation)
+    measured = []
+    for network, name in combinations.items():
+        difference = results.difference(name, network, base)
+        (top1,) = results.top1([network])
+        values = _without_nan(top1)
+        mean, std, low, high = mean_interval(values)
+        row = difference.row
+        if network == base:
+            own = results.row(name, [network], np.zeros(2), np.zeros(len(values)))
+            row |= own | {"estimate": math.nan, "std_error": math.nan, "low": math.nan, "high": math.nan}
+        row |= {"top1_mean": mean, "top1_std": std, "top1_low": low, "top1_high": high,
+                "against": None if network == base else combinations[base]}  # fmt: skip
+        measured.append(Measured(row, values))
+    return measured
+
+
+def level_combinations(results: Results, ablation: Mapping[str, Any]) -> dict[Factors, str]:
+    """Levels -> name, of every network of a sweep: by the levels in their order, the first factor slowest, those that
+    lack a factor's level before those that have one. A network without levels that is none but a level's under
+    another name is left out."""
+    levels = [list(names) for names in ablation["levels"].values()]
+    everything = itertools.product(*[[None, *names] for names in levels])
+    found = {}
+    for combination in everything:
+        network = frozenset(level for level in combination if level)
+        whole = len(network) == len(levels)
+        # Every combination belongs to a grid, trained yet or not; of the others, those that were trained.
+        if network in results.names or whole:
+            found[network] = ", ".join(level for level in combination if level) or results.names[network]
+    (without,) = results.top1([frozenset()])
+    twins = results.top1([network for network in found if network])
+    if not np.isnan(without).all() and (np.isclose(twins, without, rtol=0, atol=0, equal_nan=True)).all(axis=1).any():
+        found.pop(frozenset())
+    return found
+
+
+def _base_of_sweep(combinations: Mapping[Factors, str], ablation: Mapping[str, Any]) -> Factors:
+    named = ablation.get("base_level") or []
+    base = frozenset([named] if isinstance(named, str) else named.values() if isinstance(named, Mapping) else named)
+    if base not in combinations:
+        base = frozenset()
+    return base if base in combinations else next(iter(combinations))

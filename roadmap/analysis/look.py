@@ -1,0 +1,211 @@
+"""How all figures look, and how they become files.
+
+Everything goes through matplotlib's objects and nothing through pyplot: no display, no global state.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.style import context
+
+from roadmap.files import whole_file
+
+#: Colours of Okabe and Ito, told apart by the colour-blind and in grey print.
+OURS, PAPER, REFERENCE = "#0072B2", "#D55E00", "#007A5A"
+INK, FAINT = "#222222", "#666666"
+
+#: Inches. 9 are 900 pixels at the 100 dpi of a notebook and the width of a README; the PNG file has twice that.
+WIDTH = 9.0
+ROW, CAPTION_LINE, TITLE_LINE = 0.44, 0.155, 0.22
+#: Left end of whatever stands at a figure's left edge, in inches.
+EDGE = 0.14
+SCREEN_DPI, FILE_DPI = 100, 200
+#: Font size in points of what is written below a name or a number, and of the caption.
+SMALL = 7.6
+
+#: On top of matplotlib's defaults, so that a reader's own matplotlibrc changes nothing.
+STYLE: dict[str, Any] = {
+    "font.size": 9.5,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "hatch.linewidth": 0.7,
+    "svg.hashsalt": "roadmap",
+    "text.color": INK,
+    "xtick.color": INK,
+}
+
+
+class NotebookFigure(Figure):
+    """A Figure that a notebook shows by itself, without pyplot having been imported."""
+
+    def _repr_png_(self) -> bytes:
+        return _render(self, "png", SCREEN_DPI)
+
+
+def styled() -> Any:
+    """A context in which matplotlib has this package's style and nothing of the reader's own."""
+    return context(["default", STYLE])
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
+    """Write ``name.png`` and ``name.svg`` into an existing folder; returns their paths.
+
+    Each file appears whole or not at all, and the same figure gives the same bytes of SVG.
+    """
+    paths = []
+    for kind in ("png", "svg"):
+        path = Path(folder) / f"{name}.{kind}"
+        with whole_file(path) as temporary:
+            temporary.write_bytes(_render(figure, kind, FILE_DPI))
+        paths.append(path)
+    return paths
+
+
+def _render(figure: Figure, kind: str, dpi: int) -> bytes:
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+def headline(text: str) -> str:
+    """A title in as many lines as the figure's width needs."""
+    return textwrap.fill(text, 78)
+
+
+def caption_text(sentences: Sequence[str]) -> str:
+    """The sentences below a figure, in lines of its width."""
+    return textwrap.fill(" ".join(sentences), 146)
+
+
+def add_words(figure: Figure, title: str, caption: str, legend: Sequence[Artist], foot: float) -> None:
+    """Title above, and a line of legend and the caption below, within the lowest ``foot`` inches."""
+    height = figure.get_size_inches()[1]
+    if legend:
+        figure.legend(
+            handles=list(legend), loc="lower left", bbox_to_anchor=(0.1 / WIDTH, (foot - 0.84) / height),
+            bbox_transform=figure.transFigure, ncols=len(legend), frameon=False, fontsize=8.5, borderpad=0.2,
+        )  # fmt: skip
+    figure.text(EDGE / WIDTH, 0.08 / height, caption, va="bottom", fontsize=SMALL, color=FAINT, linespacing=1.3)
+    figure.suptitle(title, x=EDGE / WIDTH, y=1 - 0.12 / height, ha="left", va="top", size=13, weight="bold")
+
+
+def label(step: str) -> str:
+    """A step's name as a reader sees it."""
+    return re.sub(r"^resnet(\d+)$", r"ResNet-\1", step).replace("_", " ")
+
+
+def signed(value: float) -> str:
+    """A difference with two digits and its sign."""
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def cost_text(gmacs: float, params: float, sign: str = "") -> tuple[str, str]:
+    """Texts of GMACs and parameters, or with ``sign="+"`` of changes in them; empty where they are unknown."""
+    if math.isnan(gmacs):
+        return "", ""
+    scale, unit = (1e6, "M") if abs(params) >= 1e6 else (1e3, "k")
+    texts = [f"{value:{sign if value else ''}.3g}".replace("-", "−") for value in (gmacs, params / scale)]
+    return texts[0], f"{texts[1]} {unit}"
+
+
+def short(text: str, width: int, lines: int = 2) -> str:
+    """Text in at most so many lines of about ``width`` characters, cut off with an ellipsis where that is too few."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …", break_on_hyphens=False))
+
+
+def limits(values: pd.Series) -> tuple[float, float]:
+    """Axis limits in per cent that leave a tenth of the range free, and at least 0.2, on either side."""
+    values = values.dropna().astype(float)
+    if values.empty:
+        return 0.0, 100.0
+    margin = max((values.max() - values.min()) / 10, 0.2)
+    return max(float(values.min() - margin), 0.0), min(float(values.max() + margin), 100.0)
+
+
+def values_of(runs: pd.DataFrame, column: str) -> str:
+    """Every value of a column, in order of appearance: ``6`` or ``90 / 300``."""
+    return " / ".join(
+        dict.fromkeys(f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in runs[column])
+    )
+
+
+def trained_text(runs: pd.DataFrame, what: str) -> str:
+    """The caption's first sentence: what was trained, on what, how and where. ``what`` is counted by seeds."""
+    own = runs[~runs["reference"]]
+    counts = own.groupby("step")["seed"].nunique()
+    seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+    return (
+        f"{values_of(own, 'data')} at {values_of(own, 'image_size')} px; base width {values_of(own, 'width')}, "
+        f"depth ×{values_of(own, 'depth')}, stem stride {values_of(own, 'stem_stride')}; "
+        f"epochs {values_of(own, 'epochs')}; seeds per {what} {seeds}; recipe {values_of(own, 'recipe')}; "
+        f"{values_of(own, 'device_name')}."
+    )
+
+
+#: What `RunSpec`s were brought to the same amount of, in words.
+MATCHED = {"gmacs": "GMACs", "params": "parameters", "time": "training time"}
+
+
+def matched_text(runs: pd.DataFrame) -> list[str]:
+    """The caption's sentence on networks that were brought to the same cost, where they were."""
+    return [
+        f"Width (or blocks) rescaled to the start's {MATCHED[str(kind)]}, "
+        f"by {' to '.join(dict.fromkeys(f'×{factor:.3g}' for factor in (factors.min(), factors.max())))}."
+        for kind, factors in runs.groupby("match")["match_factor"]
+    ]
+
+
+#: Characters that fit beside a panel 2.2 inches from the left: of a bold name, of one in small print, of a note.
+FITTING, FITTING_SMALL, FITTING_NOTE = 24, 30, 33
+
+
+def row_height(names: Sequence[str]) -> float:
+    """Inches of a row, where one of these names may need two lines."""
+    return 0.56 if any(len(name) > FITTING_SMALL for name in names) else ROW
+
+
+def draw_names(axes: Axes, names: Sequence[str], notes: Sequence[str], bold: Sequence[bool]) -> None:
+    """A row for every name, from top to bottom, the names on the left and below each its note, in small print."""
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_yticks(range(len(names)), [short(name, FITTING_SMALL) for name in names])
+    axes.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
+    # Names of one kind have one size.
+    small = {kind: any(len(name) > FITTING for name, other in zip(names, bold, strict=True) if other == kind)
+             for kind in (True, False)}  # fmt: skip
+    for row, (tick, note) in enumerate(zip(axes.get_yticklabels(), notes, strict=True)):
+        tick.set(fontweight="bold" if bold[row] else "normal", va="bottom" if note else "center")
+        if small[bold[row]]:
+            tick.set(fontsize=SMALL, multialignment="right", linespacing=0.95)
+        axes.annotate(
+            short(note, FITTING_NOTE),
+            (0, row),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(-8, -1),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=SMALL,
+            color=FAINT,
+        )
+
+
+def shade(axes: Sequence[Axes], sections: Sequence[str]) -> None:
+    """A band behind the rows of every other section."""
+    shaded = False
+    for row, section in enumerate(sections):
+        shaded ^= row > 0 and section != sections[row - 1]
+        for panel in axes if shaded else ():
+            panel.axhspan(row - 0.5, row + 0.5, color=INK, alpha=0.05, linewidth=0, zorder=0)
