@@ -14,6 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
+from roadmap.family import FAMILY
 from roadmap.network.design import Design
 from roadmap.network.layers import find_layer, layer_names
 from roadmap.reference import PrintedRow, printed_table
@@ -343,15 +344,18 @@ def find_step(name: str, regime: str = "resnet50") -> Step:
 
 
 def build(step: str, regime: str = "resnet50", **changes: Any) -> RoadmapNet:
-    """The network of a rung, freshly initialised: an ``nn.Module``, (N, in_channels, H, W) -> (N, num_classes).
+    """The network of a rung or of the published `FAMILY`, such as ``convnext_base``, freshly initialised: an
+    ``nn.Module``, (N, in_channels, H, W) -> (N, num_classes).
 
     ``changes`` are any flags of the `Design`: ``build("large_kernel", num_classes=10, kernel_size=5)``.
     Raises `RoadmapError` for an unknown step, regime or flag.
     """
-    design = ladder(regime)[step].design.replace(**changes)
+    rungs = ladder(regime)
+    check_known("step", [step], [*rungs.names, *FAMILY])
+    design = rungs[step].design if step in rungs.names else FAMILY[step]
     from roadmap.network.model import RoadmapNet
 
-    return RoadmapNet(design)
+    return RoadmapNet(design.replace(**changes))
 
 
 def timm_names() -> dict[str, tuple[str, str]]:

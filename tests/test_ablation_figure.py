@@ -214,6 +214,12 @@ def additive_levels(steps, seed):
     return 70.0 + seed
 
 
+def test_names_of_many_references_keep_apart():
+    runs, ablation = STUDIES["sweep"]
+    rows = [row for number in range(7) for row in reference(f"reference {number}", [75.0, 75.0 + number / 50])]
+    check_legible(draw_ablation(pd.concat([runs, pd.DataFrame(rows)]), ablation))
+
+
 def test_a_matched_study_says_so():
     runs, ablation = make_ablation("leave-one-out", noisy(additive))
     runs["match"], runs["match_factor"] = "gmacs", [1.0, 0.87, 1.13] * 4

@@ -201,6 +201,12 @@ def test_a_ladder_gives_its_gains():
     assert table.loc["stage_ratio", "std_error"] == pytest.approx(table.loc["stage_ratio", "estimate"] / test.statistic)
 
 
+def test_a_ladder_of_one_rung_has_no_effects_but_their_columns():
+    runs = make_networks("ladder", {"resnet50": frozenset()}, additive, 2, [])
+    table = effects(runs)
+    assert len(table) == 0 and {"effect", "estimate", "low", "high", "gmacs"} <= set(table.columns)
+
+
 # --- how often intervals hold the truth
 
 

@@ -25,7 +25,7 @@ NUMBERS = {
     "gmacs", "top1", "top5", "loss", "train_loss", "seconds", "images_per_second", "data_seconds", "wall_seconds",
     "estimated_seconds", "depth", "lr", "match_factor",
 }  # fmt: skip
-FLAGS = {"adopted", "compile", "dirty"}
+FLAGS = {"adopted", "reference", "compile", "dirty"}
 #: Digits in text; six where nothing is said.
 DIGITS = {"top1": ".2f", "top5": ".2f", "gmacs": ".4g", "seconds": ".1f"}
 

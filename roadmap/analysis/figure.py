@@ -58,9 +58,11 @@ def draw_trajectory(
 ) -> Figure:
     """The trajectory of a study: one row a rung, top to bottom, accuracy on the left and cost on the right.
 
-    ``runs`` has one row a run, as in `roadmap.analysis.tables.Study`. Large dots are mean top1 in per cent, whiskers
+    ``runs`` has one row a run, as in `roadmap.analysis.study.Study`; ``ablation`` is what study.json says of the steps,
+    which need not be the paper's. Large dots are mean top1 in per cent, whiskers
     the sample standard deviation over seeds, small dots the seeds; the line joins the adopted rungs and breaks at one
-    that failed. Roads not taken are hollow and hatched. Bars are GMACs (convolution and linear layers, 1e9).
+    that failed. Roads not taken are hollow and hatched; reference models stand below, off the line. Bars are GMACs
+    (convolution and linear layers, 1e9), with the factor by which a network was rescaled to a common cost.
 
     ``paper`` adds Table 10 or 11 of the paper: top1 on ImageNet-1K on a second axis above, and, where the study has the
     paper's size (224 px, base width 64, every block), the printed GFLOPs beside the bars.

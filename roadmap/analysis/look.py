@@ -123,7 +123,10 @@ def cost_text(gmacs: float, params: float, sign: str = "") -> tuple[str, str]:
 
 def short(text: str, width: int, lines: int = 2) -> str:
     """Text in at most so many lines of about ``width`` characters, cut off with an ellipsis where that is too few."""
-    return "\n".join(textwrap.wrap(text, width, max_lines=lines, placeholder=" …", break_on_hyphens=False))
+    wrapped = textwrap.wrap(text, width, break_on_hyphens=False)
+    if len(wrapped) > lines:
+        wrapped = [*wrapped[: lines - 1], wrapped[lines - 1][: width - 1].rstrip() + "…"]
+    return "\n".join(wrapped)
 
 
 def limits(values: pd.Series) -> tuple[float, float]:

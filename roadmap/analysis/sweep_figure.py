@@ -41,7 +41,7 @@ from roadmap.analysis.look import (
 from roadmap.analysis.tables import summarize
 
 #: Two levels on an axis lie apart by at least this share of its length: else it is logarithmic, or not to scale.
-LEAST_GAP = 0.085
+LEAST_GAP = 0.08
 
 
 def draw_sweep(
@@ -57,18 +57,17 @@ def draw_sweep(
     references = summary[summary["reference"]]
     by_name = {one.row["effect"]: one for one in measured}
     seeds = int(runs.loc[~runs["reference"], "seed"].nunique())
-    names = " and ".join(levels)
+    names = " × ".join(levels)
     title = headline(title or f"{names} on {values_of(runs, 'data')}")
     sentences = [trained_text(runs, "network")]
-    if runs.groupby("step")["seed"].nunique().max() > 1:
+    base = next((one.row["against"] for one in measured if one.row["against"]), None)
+    if seeds > 1:
         sentences.append("Numbers: mean top1 on the test images in per cent ± sample standard deviation over seeds.")
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
-    base = next((one.row["against"] for one in measured if one.row["against"]), None)
     if base and len(levels) != 2:
-        sentences.append(
-            f"Below, the difference to {base}, dark where its 95 % interval, paired by seed, excludes zero."
-        )
+        dark = ", dark where its 95 % interval, paired by seed, excludes zero" if seeds > 1 else ""
+        sentences.append(f"Below, the difference to {base}{dark}.")
     sentences += matched_text(runs)
     places = _places([name.partition("=")[2] for name in next(iter(levels.values()))]) if len(levels) == 1 else None
     if places:
@@ -179,7 +178,7 @@ def _draw_level(axes: Axes, place: float, one: Measured, seeds: int) -> None:
     axes.annotate(f"{row['top1_mean']:.2f}", (place, top), xytext=(0, 5 + 10 * sum(map(bool, notes))), va="bottom",
                   textcoords="offset points", ha="center", fontsize=8.5, bbox=box)  # fmt: skip
     axes.annotate("\n".join(filter(None, notes)), (place, top), xytext=(0, 5), textcoords="offset points", ha="center",
-                  va="bottom", fontsize=SMALL, color=INK if found else FAINT)  # fmt: skip
+                  va="bottom", fontsize=SMALL, color=INK if found else FAINT, bbox=box)  # fmt: skip
 
 
 def _difference(row: Mapping[str, Any]) -> str:
@@ -194,16 +193,24 @@ def _lost(one: Measured, seeds: int) -> str:
 def _draw_lines(axes: Axes, lines: Sequence[tuple[str, float, str]]) -> None:
     """Horizontal lines with their names on the right, which keep apart from each other."""
     low, high = axes.get_ylim()
-    apart = (high - low) * 0.11
-    free = low
-    for name, mean, colour in lines:
+    gap = (high - low) * 0.11
+    for (name, mean, colour), place in zip(lines, _apart([mean for _, mean, _ in lines], gap, high), strict=True):
         axes.axhline(mean, color=colour, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1, label=name)
-        place = max(mean, free)
-        free = place + apart
         across = axes.get_yaxis_transform()
-        axes.annotate(f"{short(name, 24)}\n{mean:.2f}", (1, mean), xytext=(1.03, place), xycoords=across,
-                      textcoords=across, va="center", fontsize=SMALL, color=colour,
-                      arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6})  # fmt: skip
+        axes.add_artist(Line2D([1, 1.025], [mean, place], color=colour, linewidth=0.6, transform=across, clip_on=False))
+        axes.text(
+            1.03, place, f"{short(name, 24)}\n{mean:.2f}", transform=across, va="center", fontsize=SMALL, color=colour
+        )
+
+
+def _apart(values: Sequence[float], gap: float, high: float) -> list[float]:
+    """Places near ascending values, at least ``gap`` apart and, where there are not too many, none above ``high``."""
+    places: list[float] = []
+    for value in values:
+        places.append(max(value, places[-1] + gap) if places else value)
+    for index in reversed(range(len(places))):
+        places[index] = min(places[index], high - gap * (len(places) - 1 - index))
+    return places
 
 
 # --- two factors

@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,12 @@ import click
 from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.cli.group import cli, print_table
 from roadmap.network.design import STEM_STRIDES
-from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder
+from roadmap.recipes.recipe import load_recipe
+from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
+from roadmap.steps import Step, compose
+
+#: Base widths, of which the first that a step can have is taken, and depth of the networks in which it is checked.
+CHECKED_WIDTHS, CHECKED_DEPTH = (8, 32), 1 / 6
 
 
 def ladder_options(command: Any) -> Any:
@@ -152,6 +158,107 @@ def bench(
     click.echo(f"{device_name(where)}; {image_size} px, batches of {batch_size}; xN: ratio to {rungs.start.name}")
 
 
+@cli.command("check-step")
+@click.argument("names", metavar="STEP...", nargs=-1)
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file with layers or steps of your own.")
+@click.option("--study", type=click.Path(path_type=Path), metavar="STUDY.yaml", help="Study whose own steps are meant.")
+@click.option("--width", type=int, help="Base width of the networks [default: 8, and 32 where a step needs that].")
+@click.option("--verbose", is_flag=True, help="Say of every check what it saw.")
+def check_step_command(
+    names: tuple[str, ...], plugin: tuple[str, ...], study: Path | None, width: int | None, verbose: bool
+) -> None:
+    """Whether a step can be trusted in a study: the ladder's own, a plug-in's or a study's.
+
+    Each is put into small networks at both ends of the ladder: it must build and change something, keep its layers'
+    shapes at odd resolutions, give every parameter a gradient, keep the images of a batch apart, be the same again when
+    it is saved, copied or in another precision, and learn. Without a STEP: all steps of the plug-ins and the study, or
+    of the ladder. Exits with 1 where a check fails.
+    """
+    from roadmap.network.layers import load_plugins
+    from roadmap.study.networks import checked_steps
+
+    load_plugins(plugin)
+    steps = checked_steps(names, study, plugin)
+    failed = sum(not _is_sound(step, (width,) if width else CHECKED_WIDTHS, verbose) for step in steps)
+    if failed:
+        click.echo(f"{failed} of {len(steps)} {'step' if len(steps) == 1 else 'steps'} failed", err=True)
+        sys.exit(1)
+
+
+def _is_sound(step: Step, widths: tuple[int, ...], verbose: bool) -> bool:
+    """Check one step and print what was found."""
+    from roadmap.checking import check_step
+
+    cases: list[tuple[str, Any, Any]] = []
+    notes: list[str] = []
+    if step.training or not step.changes:
+        settings = dict(step.training)
+        own = {name: settings.pop(name) for name in ("epochs", "batch_size", "lr") if name in settings}
+        load_recipe("small").with_training(**own, settings=settings)
+        notes.append("its settings of the training are valid; what they bring, a study shows")
+    if step.changes:
+        for rung in (ladder().start, ladder().rungs[-1]):
+            designs, why = _without_and_with(step, rung, widths)
+            cases += [(rung.name, *designs)] if designs else []
+            notes += [f"at {rung.name} it cannot be: {why}"] if why else []
+    found = check_step(cases) if cases else {}
+    sound = all(finding.ok for findings in found.values() for finding in findings) and bool(cases or not step.changes)
+    click.echo(
+        f"{step.name}: {click.style('ok', fg='green') if sound else click.style('FAILED', fg='red')} ({step.change})"
+    )
+    for note in notes:
+        click.echo(f"    {note}")
+    for name, findings in found.items():
+        for finding in findings:
+            if verbose or not finding.ok or finding.check == "place":
+                click.echo(f"    at {name}, {finding.check}{'' if finding.ok else ' FAILED'}: {finding.sentence}")
+    return sound
+
+
+def _without_and_with(step: Step, rung: Any, widths: tuple[int, ...]) -> tuple[list[Any], str]:
+    """The small designs of a rung without a step and with it; none, and why, where it cannot be in one."""
+    why = ""
+    path = [one for one in rung.path if one.name != step.name]
+    for width in widths:
+        start = start_design("resnet50").replace(stem_stride=2)
+        try:
+            return [compose(start, steps, width, CHECKED_DEPTH) for steps in (path, [*path, step])], ""
+        except RoadmapError as error:
+            why = str(error)
+    return [], why
+
+
+@cli.command()
+@click.option("--image-size", type=int, default=224, show_default=True, help="Side of the images in pixels.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every flag of each.")
+def family(image_size: int, as_json: bool) -> None:
+    """The published networks on either side of the ladder, by name, and what each costs.
+
+    roadmap.build(NAME) makes one; its weights are read in timm's and in the released code's layout.
+    """
+    check_int("image size", image_size, 1, 4096)
+    from roadmap.cost.counting import CONVENTION, count
+    from roadmap.family import FAMILY
+
+    costs = {name: count(design, image_size) for name, design in FAMILY.items()}
+    if as_json:
+        records = [
+            {"name": name, "gmacs": costs[name].gmacs, "params": costs[name].params, **dataclasses.asdict(design)}
+            for name, design in FAMILY.items()
+        ]
+        click.echo(json.dumps(records, indent=1))
+        return
+    rows = [
+        {
+            "network": name, "blocks": "-".join(map(str, design.blocks)), "width": design.widths[0],
+            "GMACs": f"{costs[name].gmacs:.2f}", "params M": f"{costs[name].params / 1e6:.2f}",
+        }
+        for name, design in FAMILY.items()
+    ]  # fmt: skip
+    print_table(rows)
+    click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px.")
+
+
 @cli.command()
 @click.argument("name", required=False, metavar="[RECIPE]")
 def recipes(name: str | None) -> None:
@@ -159,7 +266,7 @@ def recipes(name: str | None) -> None:
 
     RECIPE is a name or a .yaml file. What is printed can be saved as a .yaml file, changed, and given as --recipe.
     """
-    from roadmap.recipes.recipe import describe, load_recipe, recipe_names
+    from roadmap.recipes.recipe import describe, recipe_names
 
     if name:
         click.echo(describe(load_recipe(name)), nl=False)

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from roadmap.checks import RoadmapError
 from roadmap.cli.group import PartOption, Sections, cli, print_table
 
 
@@ -299,6 +300,7 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
             "step": step,
             "GMACs": f"{cost.gmacs:.4f}",
             "params M": f"{cost.params / 1e6:.3f}",
+            **({prepared.spec.match_by: _factor(runs[0])} if prepared.spec.match else {}),
             "recipe": recipe.name,
             "optimizer": recipe.optimizer,
             "lr": f"{recipe.peak_lr:.3g}",
@@ -323,13 +325,47 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def _factor(run: Any) -> str:
+    """What a match multiplies a network's widths or blocks by."""
+    return "as it is" if run.match_factor is None else f"x {run.match_factor:.3f}"
+
+
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
 def plot(folder: Path, paper: bool) -> None:
-    """Draw the trajectory of a study again, from the results in FOLDER."""
-    from roadmap.analysis.figure import save_trajectory
+    """Draw the figure of a study again, from the results in FOLDER."""
+    from roadmap.analysis.study import load_study, save_results
+
+    for path in save_results(load_study(folder), folder, paper=paper):
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every column with all its digits.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, all columns.")
+def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
+    """What every step of a study is worth, in percentage points of top-1, with its 95 % interval.
+
+    \b
+    ladder          the gain over the rung before
+    leave-one-out   what is lost without the step
+    one-at-a-time   what the step brings to the base alone
+    order           its contribution averaged over orders, a Shapley value
+    factorial       main effects and interactions of two, with what each cannot be told apart from
+    sweep           each level against the first, or against the base's own
+
+    Intervals are over seeds, paired; of an order study over the drawn orders, too. (-) marks those that hold zero.
+    """
     from roadmap.analysis.study import load_study
 
-    for path in save_trajectory(load_study(folder).runs, folder, paper=paper):
-        click.echo(path)
+    if as_json and as_csv:
+        raise RoadmapError("--json and --csv exclude each other")
+    study = load_study(folder)
+    if as_json:
+        click.echo(study.effects.to_json(orient="records", indent=1, double_precision=12))
+    elif as_csv:
+        click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
+    else:
+        click.echo(repr(study))

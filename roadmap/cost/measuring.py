@@ -12,6 +12,7 @@ from typing import Any
 from roadmap.checks import RoadmapError
 from roadmap.network.building import build_network
 from roadmap.network.design import Design
+from roadmap.network.layers import load_plugins, loaded_plugins
 from roadmap.processes import ProcessDiedError, in_clean_process
 
 MIB = 2**20
@@ -57,12 +58,13 @@ def training_seconds(
 
 def _in_own_process(design: Design, image_size: int, batch_size: int, *arguments: Any) -> tuple[float, float]:
     try:
-        return in_clean_process(_measure, design, image_size, batch_size, *arguments)
+        return in_clean_process(_measure, loaded_plugins(), design, image_size, batch_size, *arguments)
     except (ProcessDiedError, MemoryError):
         raise RoadmapError(f"a batch of {batch_size} images of {image_size} pixels does not fit into memory") from None
 
 
 def _measure(
+    plugins: tuple[str, ...],
     design: Design,
     image_size: int,
     batch_size: int,
@@ -73,6 +75,7 @@ def _measure(
 ) -> tuple[float, float]:
     import torch
 
+    load_plugins(plugins)
     device = torch.device(device_name)
     if threads:
         torch.set_num_threads(threads)

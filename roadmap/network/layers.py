@@ -227,6 +227,12 @@ def loaded_plugins() -> tuple[str, ...]:
     return tuple(str(path) for path in _loaded)
 
 
+def registered_by(paths: Iterable[str | os.PathLike]) -> list[str]:
+    """Names of the layers and steps that these plug-in files, which are loaded, have registered."""
+    loaded = [_loaded[Path(path).expanduser().resolve()] for path in paths]
+    return list(dict.fromkeys(what.partition(" ")[2] for loading in loaded for what in loading.undo))
+
+
 def digest_of(names: Iterable[str]) -> dict[str, str]:
     """Layer -> 16 hexadecimal digits of the file that registered it, for layers from outside this package.
 

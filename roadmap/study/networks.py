@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from roadmap.checks import RoadmapError, check_known
+from roadmap.network.layers import registered_by
 from roadmap.recipes.recipe import SETTINGS
 from roadmap.rungs import Rung, find_step, ladder, ladder_steps
 from roadmap.settings import from_text
@@ -96,6 +98,24 @@ def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
             own[step.name] = step
             found.append(step)
     return found
+
+
+def checked_steps(names: Sequence[str], study: Path | None, plugins: Sequence[str]) -> list[Step]:
+    """The steps of these names, own ones of a study's file among them; without names all of the study and of the
+    plug-in files, or, where there are none, of the ladder.
+
+    Raises `RoadmapError` for a step that does not exist.
+    """
+    own: dict[str, Step] = {}
+    if study is not None:
+        from roadmap.study.spec import load_spec
+
+        spec = load_spec(study, plugin=plugins) if plugins else load_spec(study)
+        own = {step.name: step for step in _factors(spec, []) if step.name not in ladder(spec.regime).names}
+    if names:
+        return [own[name] if name in own else find_step(name) for name in names]
+    loaded = [find_step(name) for name in registered_by(plugins)]
+    return [*own.values(), *loaded] or [step for step in ladder_steps() if step.changes]
 
 
 def parse_levels(value: Any) -> dict[str, tuple[Any, ...]]:

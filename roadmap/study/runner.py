@@ -31,6 +31,7 @@ from roadmap.training.spec import RunSpec
 if TYPE_CHECKING:
     from roadmap.cost.counting import Cost
     from roadmap.data.sources import ImageData
+    from roadmap.network.timm_model import TimmModel
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
 TRAINING_FLOPS_PER_MAC = 6
@@ -128,22 +129,36 @@ def prepare(
         start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
-    runs = plan(spec, data) if plan else plan_study(spec, data, partial(rescale, spec, place))
+    runs = (
+        plan(spec, data) if plan else plan_study(spec, data, partial(rescale, spec, place), partial(_references, spec))
+    )
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
     return Prepared(spec, data, runs, costs, device, name, initial)
 
 
+def _references(spec: StudySpec, *how: int) -> list[TimmModel]:
+    """The references of a study, for so many classes, images of such a size and such a stem."""
+    from roadmap.network.timm_model import reference_design
+
+    return [in_clean_process(reference_design, name, *how) for name in spec.reference]
+
+
 def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, str, dict[str, Cost]]:
     """The device of a study, its name, and what each step costs."""
     import torch
 
+    from roadmap.checking import check_layers
     from roadmap.cost.counting import count
+    from roadmap.network.design import Design
     from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device
 
     load_plugins(spec.plugin)
+    for design in {run.design for run in runs}:
+        if isinstance(design, Design):
+            check_layers(design, image_size)
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device

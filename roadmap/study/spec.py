@@ -15,6 +15,7 @@ from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES, Design
 from roadmap.network.layers import digest_of, load_plugins
+from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
 from roadmap.rungs import REGIMES, ladder, start_design
 from roadmap.settings import from_yaml, setting
@@ -52,6 +53,8 @@ MATCHES = ("gmacs", "params", "time")
 SCALINGS = ("width", "depth")
 #: Size of the images, most images of a batch, designs, and the one whose cost they are to have -> each of them matched.
 Rescale = Callable[[int, int, list[Design], Design], "list[Matched]"]
+#: Number of classes, size of the images, stride of the stems -> the references of a study.
+References = Callable[[int, int, int], "list[TimmModel]"]
 #: Argument of `open_data` -> the setting of a study that it is.
 OPENED = {
     "name": "data", "directory": "data_dir", "image_size": "image_size", "download": "download", "loading": "loading",
@@ -98,6 +101,8 @@ class StudySpec:
     sweep: Mapping[str, Any] = _of_ablation("flag of the network or of the training, and its levels", (),
                                        metavar="FLAG=A,B,...", many=True)  # fmt: skip
     grid: bool = _of_ablation("sweep all combinations of several flags' levels, not one flag at a time", False)
+    reference: tuple[str, ...] = setting("model of timm's that is trained beside them, by the same recipe, such as "
+                                         "deit_small_patch16_224", (), metavar="MODEL", many=True)  # fmt: skip
     plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
     match: str | None = _of_ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
                                 "parameters, or measured time of a training step", choices=MATCHES)  # fmt: skip
@@ -155,6 +160,7 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "only", tuple(dict.fromkeys(_names("only", self.only))))
+        object.__setattr__(self, "reference", tuple(dict.fromkeys(_names("reference", self.reference))))
         object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))
         object.__setattr__(self, "sweep", parse_levels(self.sweep))
         if self.precision == 32 and not isinstance(self.precision, str):  # as YAML reads it
@@ -178,7 +184,7 @@ class StudySpec:
         if self.start_from is not None:
             check_text("start_from", self.start_from)
             fields = [one for one in dataclasses.fields(self) if one.metadata.get("part") == "ablation"]
-            of_ablation = any(getattr(self, one.name) not in (one.default, {}) for one in fields)
+            of_ablation = self.reference or any(getattr(self, one.name) not in (one.default, {}) for one in fields)
             if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
                 raise RoadmapError(
                     "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
@@ -390,15 +396,19 @@ def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
-def plan(spec: StudySpec, data: ImageData, rescale: Rescale | None = None) -> list[RunSpec]:
+def plan(
+    spec: StudySpec, data: ImageData, rescale: Rescale | None = None, references: References | None = None
+) -> list[RunSpec]:
     """The runs that answer a study on opened data: networks in order, seeds within. Two names of one network, or of one
     training, are runs of one signature.
 
-    ``rescale`` gives the designs of a study with ``match`` rescaled to the cost of its start, and the factor of each.
+    ``rescale`` gives the designs of a study with ``match`` rescaled to the cost of its start; ``references`` the models
+    of one with some.
     Raises `RoadmapError` where the strides leave nothing of the images, and where a step would change nothing.
     """
     scale = scale_of(spec, data)
-    start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=len(data.class_names))
+    classes = len(data.class_names)
+    start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=classes)
     ablation = spec.ablation
     networks = ablation.networks
     designs = [_composed(start, network, scale) for network in networks]
@@ -418,6 +428,14 @@ def plan(spec: StudySpec, data: ImageData, rescale: Rescale | None = None) -> li
         }  # fmt: skip
         made[network.name] = runs_of(spec, data, labels, design, _recipe(modern, network.steps),
                                      training=merge(network.steps).training)  # fmt: skip
+    for model in references(classes, data.image_size, scale.stem_stride) if references else ():
+        if model.timm_model in made:
+            raise RoadmapError(f"'{model.timm_model}' is a network of this study already, and no reference")
+        labels = {
+            "regime": spec.regime, "step": model.timm_model, "adopted": True, "reference": True,
+            "width": scale.width, "depth": scale.depth, "ablation": ablation.design,
+        }  # fmt: skip
+        made[model.timm_model] = runs_of(spec, data, labels, model, modern)
     _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
     return [run for runs in made.values() for run in runs]
 
@@ -474,7 +492,7 @@ def runs_of(
     spec: StudySpec,
     data: ImageData,
     labels: dict[str, Any],
-    design: Design,
+    design: Design | TimmModel,
     recipe: Recipe,
     initial: str | None = None,
     training: Mapping[str, Any] | None = None,
@@ -492,7 +510,7 @@ def runs_of(
     run = RunSpec(
         **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
         data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
-        plugins=digest_of(name for name, _ in design.layers),
+        plugins=digest_of(name for name, _ in design.layers) if isinstance(design, Design) else {},
     )  # fmt: skip
     return [dataclasses.replace(run, seed=seed) for seed in spec.seeds]
 

@@ -51,7 +51,8 @@ COLUMNS = {
     "params": "cost", "activations": "cost", "top1": "result", "top5": "result", "loss": "result",
     "train_loss": "result", "epochs": "result", "seconds": "result", "images_per_second": "result",
     "data_seconds": "result", "wall_seconds": "result", "estimated_seconds": "origin", "data": "run",
-    "image_size": "run", "width": "run", "depth": "run", "ablation": "run", "steps": "run", "match": "run",
+    "image_size": "run", "width": "run", "depth": "run", "ablation": "run", "reference": "run",
+    "steps": "run", "match": "run",
     "match_factor": "run", "stem_stride": "labels", "recipe": "labels",
     "optimizer": "labels", "batch_size": "labels", "lr": "labels", "precision": "run", "initial": "run",
     "compile": "labels",
@@ -63,7 +64,18 @@ COLUMNS = {
     "reason": "result",
 }  # fmt: skip
 #: Columns that records of earlier versions lack.
-LATER = ("initial", "data_seconds", "commit", "dirty", "source", "ablation", "steps", "match", "match_factor")
+LATER = (
+    "initial",
+    "data_seconds",
+    "commit",
+    "dirty",
+    "source",
+    "ablation",
+    "reference",
+    "steps",
+    "match",
+    "match_factor",
+)
 #: What is left over for so many seconds has no owner any more.
 _FORGOTTEN = 3600.0
 #: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.

@@ -44,11 +44,11 @@ class RunSpec:
     """What has to be trained: a design, or one of timm's models, and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
-    ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``steps`` are the
-    names of all steps that are in the network, ``match`` and ``match_factor`` say how its cost was matched. All of
-    these are labels. ``data_fingerprint`` names the images,
-    ``plugins`` the source of every layer from outside this package (layer -> digest),
-    and ``initial`` the weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
+    ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``reference`` says
+    that it is no part of that but runs in the same race, ``steps`` are the names of all steps that are in the network,
+    ``match`` and ``match_factor`` say how its cost was matched. All of these are labels. ``data_fingerprint`` names the
+    images, ``plugins`` the source of every layer from outside this package (layer -> digest), and ``initial`` the
+    weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
     """
 
     regime: str
@@ -66,6 +66,7 @@ class RunSpec:
     initial: str | None = None
     plugins: dict[str, str] = field(default_factory=dict)
     ablation: str = "ladder"
+    reference: bool = False
     steps: tuple[str, ...] | None = None
     match: str | None = None
     match_factor: float | None = None
