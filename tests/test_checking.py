@@ -173,7 +173,7 @@ BROKEN = {
     ),
     "not without memory": (
         "branch", module("return self.norm(x) * self.factor", "self.factor = torch.ones(1).item()"), "end", "counts",
-        "cannot be built: RuntimeError: Tensor.item() cannot be called on meta tensors (mine.py, line 12)",
+        "cannot be built: RuntimeError: Tensor.item() cannot be called on meta tensors (mine.py, line 11)",
     ),
     "learns nothing": (
         "norm", "from torch import nn\nfrom roadmap.network.layers import layer\n"

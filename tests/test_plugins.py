@@ -15,6 +15,7 @@ from independent import randomize
 import roadmap
 from roadmap import Design, RoadmapError, load_weights
 from roadmap.network import layers
+from roadmap.network.building import normalises_over_batch
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import to_timm
 
@@ -106,6 +107,13 @@ def test_replknets_kernels_are_one_in_evaluation(base):
         expected = F.conv2d(x, weight, bias, stride, kernel // 2, groups=channels)
         torch.testing.assert_close(layer(x), expected)
     assert set(found.values()) == ({1} if base.separate_downsample else {1, 2})
+
+
+def test_whether_a_network_normalises_over_the_batch_is_told_by_its_layers():
+    small = END.replace(**TINY)
+    assert not normalises_over_batch(small) and normalises_over_batch(small.replace(norm="batch"))
+    assert not normalises_over_batch(small.replace(layers=["grn"]))
+    assert normalises_over_batch(small.replace(layers=["replknet_kernels"]))
 
 
 def test_replknets_options():

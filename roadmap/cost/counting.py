@@ -15,6 +15,7 @@ from torch import nn
 
 from roadmap.network.building import build_network
 from roadmap.network.design import Design
+from roadmap.network.layers import Layer, find_layer
 from roadmap.network.timm_model import TimmModel
 
 with warnings.catch_warnings():
@@ -52,13 +53,19 @@ class Cost:
     macs_by_operator: dict[str, int]
 
 
-@lru_cache(maxsize=256)
 def count(design: Design | TimmModel, image_size: int | tuple[int, int] = 224) -> Cost:
     """Count the cost of a design for images of ``image_size`` pixels (a side, or height and width).
 
     Raises `RoadmapError` where the strides reduce that size to nothing, and where a timm model does not take it.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    plugged = tuple(find_layer(name) for name, _ in design.layers) if isinstance(design, Design) else ()
+    return _count(design, size, plugged)
+
+
+@lru_cache(maxsize=256)
+def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Layer, ...]) -> Cost:
+    """``plugged``: the layers that stand behind their names now; a plug-in file may be loaded anew."""
     for side in size:
         design.feature_sizes(side)
     # On the meta device nothing is initialised, but fvcore cannot trace there: lend all parameters one piece of memory.

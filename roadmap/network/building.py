@@ -34,8 +34,17 @@ def design_from_dict(values: Mapping[str, Any]) -> Design | TimmModel:
 
 
 def normalises_over_batch(design: Design | TimmModel) -> bool:
-    """Whether what an image comes to depends on the others of its batch in training. Asks timm for a `TimmModel`."""
-    return facts_of(design.timm_model).batch_norm if isinstance(design, TimmModel) else design.norm == "batch"
+    """Whether what an image comes to depends on the others of its batch in training. Asks timm for a `TimmModel`, and
+    the network where it has plug-in layers."""
+    if isinstance(design, TimmModel):
+        return facts_of(design.timm_model).batch_norm
+    if not design.layers:
+        return design.norm == "batch"
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    with torch.device("meta"):
+        return any(isinstance(module, _BatchNorm) for module in build_network(design).modules())
 
 
 def classifier_names(design: Design | TimmModel) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_choice, check_known, check_text
+from roadmap.checks import RoadmapError, check_choice, check_known, check_text, nearest
 from roadmap.network.design import Design, check_layer_name
 
 if TYPE_CHECKING:
@@ -170,7 +170,11 @@ def find_layer(name: str) -> Layer:
         load_installed(name)
     if name not in _layers:
         load_installed()
-    check_known("layer", [name], sorted(_layers))
+    if name not in _layers:
+        known = sorted(_layers)
+        raise RoadmapError(
+            f"unknown layer '{name}'{nearest(name, known)}; known: {', '.join(known)}, and what plug-in files add"
+        )
     return _layers[name]
 
 
