@@ -364,6 +364,14 @@ def test_own_steps_stand_in_their_place_and_print_nothing():
     assert math.isnan(summary.loc["resnet18", "gain"]) and summary.loc["resnet18", "top1_mean"] == 60.5
 
 
+def test_rows_from_a_store_have_none_where_nothing_is_known():
+    runs, ablation = own_ladder()
+    nothing = runs.assign(match=None, match_factor=None, reference=None, adopted=None)
+    assert summarize(nothing, ablation)["match_factor"].isna().all()
+    old = runs.assign(step="gelu", design=None, steps=None, seed=range(len(runs)))
+    assert summarize(old)["step"].tolist() == ["gelu"]
+
+
 def test_networks_of_other_designs_have_no_gain_over_each_other():
     summary = summarize(*make_ablation("leave-one-out", additive))
     assert summary["step"].tolist() == ["all"] + [f"all but {step}" for step in FACTORS]

@@ -283,7 +283,8 @@ def test_a_ladder_is_saved_as_its_trajectory(tmp_path):
 
 
 def test_a_table_without_its_description(tmp_path):
-    folder = write_table(tmp_path / "study", *make_ablation("leave-one-out", additive))
+    runs, ablation = make_ablation("leave-one-out", additive)
+    folder = write_table(tmp_path / "study", pd.concat([pd.DataFrame(reference("resnet18", [70.0])), runs]), ablation)
     (folder / "study.json").unlink()
     with pytest.raises(RoadmapError, match="the runs of a leave-one-out study, but no study.json"):
         load_study(folder)
