@@ -19,11 +19,24 @@ _HOMES = {
     "build": "roadmap.rungs",
     "evaluate": "roadmap.study.trained",
     "ladder": "roadmap.rungs",
+    "layer": "roadmap.network.layers",
     "load_study": "roadmap.analysis.study",
     "load_weights": "roadmap.network.weights",
     "run": "roadmap.api",
+    "step": "roadmap.steps",
 }
-__all__ = ["Design", "RoadmapError", "build", "evaluate", "ladder", "load_study", "load_weights", "run"]
+__all__ = [
+    "Design",
+    "RoadmapError",
+    "build",
+    "evaluate",
+    "ladder",
+    "layer",
+    "load_study",
+    "load_weights",
+    "run",
+    "step",
+]
 
 
 def __getattr__(name: str) -> Any:

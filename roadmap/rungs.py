@@ -1,7 +1,7 @@
 """The ladder: every rung from ResNet to ConvNeXt as data, in both of the paper's regimes.
 
-A rung is a name, the change it makes to the network or to its training, why, and the row that the paper printed for
-it. This module needs neither torch nor timm, so that listing or planning the ladder is instant.
+A rung is a step in its place: a name, the change it makes to the network or to its training, why, and the row that the
+paper printed for it. This module needs neither torch nor timm, so that listing or planning the ladder is instant.
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
+from roadmap.family import FAMILY
 from roadmap.network.design import Design
+from roadmap.network.layers import find_layer, layer_names
 from roadmap.reference import PrintedRow, printed_table
+from roadmap.steps import FACTORS, FULL_WIDTH, STUDY_RECIPE, Step, compose, registered_steps
 
 if TYPE_CHECKING:
     from roadmap.network.model import RoadmapNet
 
 #: Every stage is this many times as wide as the first.
 WIDTH_MULTIPLES = (1, 2, 4, 8)
-#: Base width of ResNet-50 and ResNet-200, to which `Ladder.scaled` refers.
-FULL_WIDTH = 64
 
 
 def stage_widths(base: int) -> tuple[int, ...]:
@@ -32,21 +34,31 @@ def stage_widths(base: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Rung:
-    """One named step of the ladder.
+    """One named step of the ladder, in its place.
 
-    ``design`` is the whole network at this rung, ``before`` the one it changes: the adopted rung before it (None for
-    the start). ``printed`` is the paper's row; ``classic_recipe`` says that the rung trains with the classic recipe
-    rather than the modern one; a rung that is not ``adopted`` is a road not taken.
+    ``path``: the steps that make its network of the start, its own last; none for the start. ``design`` is the whole
+    network at this rung, ``before`` the one it changes: the adopted rung before it (None for the start). ``printed`` is
+    the paper's row; a rung that is not ``adopted`` is a road not taken.
     """
 
     name: str
     why: str
     section: str
+    path: tuple[Step, ...]
     design: Design
     before: Design | None
     printed: PrintedRow
     adopted: bool = True
-    classic_recipe: bool = False
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps of its ``path``."""
+        return tuple(step.name for step in self.path)
+
+    @property
+    def classic_recipe(self) -> bool:
+        """Whether it trains with the classic recipe rather than the modern one."""
+        return not any(step.recipe for step in self.path)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -62,7 +74,7 @@ class Rung:
             f"{_words(flag, old)} → {_words(flag, new).rpartition(' ')[2]}"
             for flag, (old, new) in self._differences().items()
         ]
-        if self.name == "modern_recipe":
+        if self.path[-1].recipe:
             parts.append("recipe classic → modern")
         return ", ".join(parts) or "changes nothing at this size"
 
@@ -134,25 +146,18 @@ class Ladder:
         """
         check_int("width", width, 4, 4096)
         check_number("depth", depth, 0.01, 16)
+        start = start_design(self.regime)
 
-        def scale(design: Design) -> Design:
-            return design.replace(
-                widths=stage_widths(_half_up(design.widths[0] * width / FULL_WIDTH)),
-                blocks=tuple(max(1, _half_up(count * depth)) for count in design.blocks),
-                **changes,
-            )
+        def scale(path: tuple[Step, ...]) -> Design:
+            return compose(start, path, width, depth).replace(**changes)
 
         return Ladder(
             self.regime,
             tuple(
-                dataclasses.replace(rung, design=scale(rung.design), before=rung.before and scale(rung.before))
+                dataclasses.replace(rung, design=scale(rung.path), before=rung.before and scale(rung.path[:-1]))
                 for rung in self.rungs
             ),
         )
-
-
-def _half_up(value: float) -> int:
-    return int(value + 0.5)
 
 
 @dataclass(frozen=True)
@@ -174,135 +179,183 @@ REGIMES = {
 }
 
 
-@cache
-def ladder(regime: str = "resnet50") -> Ladder:
-    """The ladder of a regime: ``resnet50`` (to ConvNeXt-T) or ``resnet200`` (to ConvNeXt-B).
+#: Kernel sizes measured in place of the adopted one, and why.
+KERNELS = {
+    5: "A 5x5 kernel, measured beside the adopted 7x7 to see where the gain saturates.",
+    7: "Look further with each convolution: 7x7, the size of Swin's windows, where the gain saturates.",
+    9: "A 9x9 kernel, measured beside the adopted 7x7: no gain.",
+    11: "An 11x11 kernel, measured beside the adopted 7x7: no gain.",
+}
 
-    Source: §2 of the paper, Tables 10 and 11. Raises `RoadmapError` for another regime.
+
+def start_design(regime: str) -> Design:
+    """The ResNet that a regime starts from, at the paper's size. Raises `RoadmapError` for another regime."""
+    check_choice("regime", regime, REGIMES)
+    return Design(blocks=REGIMES[regime].start_blocks, widths=stage_widths(FULL_WIDTH))
+
+
+@cache
+def ladder_steps(regime: str = "resnet50") -> tuple[Step, ...]:
+    """The steps of a regime's ladder, in order, roads not taken included. Source: §2 of the paper.
+
+    Raises `RoadmapError` for another regime.
     """
     check_choice("regime", regime, REGIMES)
     numbers = REGIMES[regime]
     printed = printed_table(regime)
-    design = Design(blocks=numbers.start_blocks, widths=stage_widths(FULL_WIDTH))
-    rungs: list[Rung] = []
+    steps: list[Step] = []
 
-    def rung(name: str, section: str, why: str, before: Design | None = None, **changes: Any) -> None:
-        nonlocal design
-        before = before or design
-        changed = before.replace(**changes)
-        adopted = printed[name].adopted == "yes"
-        start = not rungs
-        rungs.append(Rung(name, why, section, changed, None if start else before, printed[name], adopted, start))
-        if adopted:
-            design = changed
+    def add(name: str, section: str, why: str, recipe: str | None = None, **changes: Any) -> None:
+        changes = {flag: value for flag, value in changes.items() if not (flag in FACTORS and value == 1)}
+        steps.append(Step(name, why, section, changes, recipe, adopted=printed[name].adopted == "yes"))
 
-    rung(
-        regime,
-        "§2",
-        "The starting point: the residual network of 2015, trained as it was then.",
-    )
-    rung(
+    add(
         "modern_recipe",
         "§2.1",
         "Train the same network as Transformers are trained (AdamW, longer, Mixup, CutMix, label smoothing, stochastic "
         "depth): part of what newer networks gain is their training, not their architecture.",
+        recipe=STUDY_RECIPE,
     )
-    rung(
+    add(
         "stage_ratio",
         "§2.2",
         "Spend most blocks in the third stage, about 1:1:3:1, as Swin Transformers distribute their computation.",
         blocks=numbers.final_blocks,
-        widths=stage_widths(numbers.width_after_stage_ratio),
+        width_factor=Fraction(numbers.width_after_stage_ratio, FULL_WIDTH),
     )
-    rung(
+    add(
         "patchify_stem",
         "§2.2",
         "Cut the image into non-overlapping patches with one convolution, as a vision Transformer does, instead of an "
         "overlapping convolution and a pooling.",
         stem="patchify",
     )
-    rung(
+    add(
         "depthwise_conv",
         "§2.3",
         "Give each channel its own spatial filter and leave the mixing of channels to the 1x1 convolutions: much "
         "cheaper, and the same separation of space and channels as self-attention.",
         groups="depthwise",
     )
-    rung(
+    add(
         "increase_width",
         "§2.3",
         "Spend what the depthwise convolution saved on more channels, as ResNeXt does: more groups, wider network.",
-        widths=stage_widths(numbers.final_width),
+        width_factor=Fraction(numbers.final_width, numbers.width_after_stage_ratio),
     )
-    rung(
+    add(
         "inverted_bottleneck",
         "§2.4",
         "Make the block's hidden layer four times as wide as its input, as a Transformer's MLP and MobileNetV2 do.",
         block="inverted",
     )
-    rung(
+    add(
         "move_up_depthwise",
         "§2.5",
         "Put the spatial convolution first, where the block is narrow, as self-attention comes before the MLP: the "
         "prerequisite for affordable large kernels.",
         spatial_position="first",
     )
-    small_kernel = design
-    kernels = {
-        5: "A 5x5 kernel, measured beside the adopted 7x7 to see where the gain saturates.",
-        7: "Look further with each convolution: 7x7, the size of Swin's windows, where the gain saturates.",
-        9: "A 9x9 kernel, measured beside the adopted 7x7: no gain.",
-        11: "An 11x11 kernel, measured beside the adopted 7x7: no gain.",
-    }
-    for size, why in kernels.items():
-        name = "large_kernel" if size == 7 else f"kernel_{size}"
-        rung(name, "§2.5", why, before=small_kernel, kernel_size=size)
-    rung(
+    for size, why in KERNELS.items():
+        add("large_kernel" if size == 7 else f"kernel_{size}", "§2.5", why, kernel_size=size)
+    add(
         "gelu",
         "§2.6",
         "Use the smoother activation of modern Transformers; on accuracy it makes little difference.",
         activation="gelu",
     )
-    rung(
+    add(
         "fewer_activations",
         "§2.6",
         "Keep a single activation a block, between the two 1x1 convolutions, as a Transformer block has just one in "
         "its MLP.",
         fewer_activations=True,
     )
-    rung(
+    add(
         "fewer_norms",
         "§2.6",
         "Keep a single norm a block, after the spatial convolution: even fewer than a Transformer block has.",
         fewer_norms=True,
     )
-    rung(
+    add(
         "layer_norm",
         "§2.6",
         "Normalise over the channels of each position (LayerNorm) instead of over the batch (BatchNorm), so that an "
         "image's result does not depend on the others in its batch.",
         norm="layer",
     )
-    rung(
+    add(
         "separate_downsample",
         "§2.6",
         "Halve the resolution between the stages with a norm and a 2x2 stride-2 convolution, as Swin does, instead of "
         "inside a residual block; the added norms keep training stable.",
         separate_downsample=True,
     )
+    return tuple(steps)
+
+
+@cache
+def ladder(regime: str = "resnet50") -> Ladder:
+    """The ladder of a regime: ``resnet50`` (to ConvNeXt-T) or ``resnet200`` (to ConvNeXt-B).
+
+    Source: §2 of the paper, Tables 10 and 11. Raises `RoadmapError` for another regime.
+    """
+    start = start_design(regime)
+    printed = printed_table(regime)
+    rungs = [
+        Rung(
+            regime,
+            "The starting point: the residual network of 2015, trained as it was then.",
+            "§2",
+            (),
+            start,
+            None,
+            printed[regime],
+        )  # fmt: skip
+    ]
+    taken: tuple[Step, ...] = ()
+    for step in ladder_steps(regime):
+        # A road not taken is another answer to the question of the adopted step beside it, not an addition to it.
+        path = tuple(one for one in taken if step.adopted or one.changes.keys() != step.changes.keys())
+        before, design = compose(start, path), compose(start, [*path, step])
+        rungs.append(
+            Rung(step.name, step.why, step.section, (*path, step), design, before, printed[step.name], step.adopted)
+        )
+        if step.adopted:
+            taken = (*path, step)
     return Ladder(regime, tuple(rungs))
 
 
+def find_step(name: str, regime: str = "resnet50") -> Step:
+    """The step of that name: of the regime's ladder, of a plug-in, or the one that adds a plug-in's layer.
+
+    Raises `RoadmapError` with the nearest name where there is none.
+    """
+    known = {step.name: step for step in ladder_steps(regime)}
+    if name in known:
+        return known[name]
+    if name not in registered_steps:
+        layers = layer_names()  # has installed plug-ins register their steps, too
+        check_known("step", [name], [*known, *registered_steps, *layers])
+    if name not in registered_steps:
+        layer = find_layer(name)
+        return Step(name, layer.why, layer.section, {"layers": {name: {}}})
+    return registered_steps[name]
+
+
 def build(step: str, regime: str = "resnet50", **changes: Any) -> RoadmapNet:
-    """The network of a rung, freshly initialised: an ``nn.Module``, (N, in_channels, H, W) -> (N, num_classes).
+    """The network of a rung or of the published `FAMILY`, such as ``convnext_base``, freshly initialised: an
+    ``nn.Module``, (N, in_channels, H, W) -> (N, num_classes).
 
     ``changes`` are any flags of the `Design`: ``build("large_kernel", num_classes=10, kernel_size=5)``.
     Raises `RoadmapError` for an unknown step, regime or flag.
     """
-    design = ladder(regime)[step].design.replace(**changes)
+    rungs = ladder(regime)
+    check_known("step", [step], [*rungs.names, *FAMILY])
+    design = rungs[step].design if step in rungs.names else FAMILY[step]
     from roadmap.network.model import RoadmapNet
 
-    return RoadmapNet(design)
+    return RoadmapNet(design.replace(**changes))
 
 
 def timm_names() -> dict[str, tuple[str, str]]:

@@ -64,7 +64,7 @@ def reference(name, top1s, gmacs=0.03, **values):
 
 def row(design, step, steps, seed, top1, gmacs, params, **values):
     return {
-        "regime": "resnet50", "design": design, "step": step, "steps": steps, "reference": False, "adopted": True,
+        "regime": "resnet50", "ablation": design, "step": step, "steps": steps, "reference": False, "adopted": True,
         "seed": seed, "status": "failed" if top1 is None else "done", "top1": top1, "gmacs": gmacs, "params": params,
         "epochs": 6, "seconds": 10.0, "images_per_second": 1000.0, "data": "cifar10", "image_size": 32, "width": 16,
         "depth": 0.34, "stem_stride": 2, "recipe": "small", "device_name": "a processor", **values,

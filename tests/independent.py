@@ -108,6 +108,9 @@ class Reference:
                 stride = 1
             for number in range(count):
                 x = block(x, f"stages.{stage}.blocks.{number}", width, stride if number == 0 else 1)
+        return self.classify(x)
+
+    def classify(self, x: Tensor) -> Tensor:
         x = x.mean(dim=(2, 3), keepdim=True)
         if self.has("separate_downsample"):
             x = self.layer_norm(x, "head.norm")
@@ -115,6 +118,19 @@ class Reference:
         classes = self.weights["head.fc.bias"].shape[0]
         weight, bias = self.tensor("head.fc.weight", classes, x.shape[1]), self.tensor("head.fc.bias", classes)
         return x @ weight.T + bias
+
+
+class Isotropic(Reference):
+    """The isotropic ConvNeXt of §3.3: 16x16 patches, then blocks of one width and one resolution."""
+
+    def __init__(self, depth: int, width: int, weights: dict[str, Tensor]) -> None:
+        super().__init__("separate_downsample", (depth,), width, weights)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        x = self.convolve(images, "stem.conv", self.base, kernel=16, stride=16, bias=True)
+        for number in range(self.blocks[0]):
+            x = self.depthwise_first(x, f"stages.0.blocks.{number}", self.base, 1)
+        return self.classify(x)
 
 
 @torch.no_grad()

@@ -1,378 +1,470 @@
-"""Effects of ablation designs against studies whose truth is known."""
+"""Ablation designs, asked for as a user asks: which networks they are, and what is refused."""
+
+from __future__ import annotations
 
 import itertools
+import json
 import math
+from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import pytest
-from ablations import FACTORS, make_ablation, make_networks, make_sweep, own_ladder, reference
-from scipy import stats
+from commands import call as command
+from folders import make_image_folder
+from torch.utils.flop_counter import FlopCounterMode
 
-from roadmap.analysis.ablation import effects
-from roadmap.analysis.tables import summarize
+import roadmap
 from roadmap.checks import RoadmapError
-from roadmap.rungs import ladder
+from roadmap.data.sources import open_data
+from roadmap.network.design import Design
+from roadmap.recipes.recipe import load_recipe
+from roadmap.rungs import REGIMES, ladder_steps
+from roadmap.steps import Step, compose
+from roadmap.study.ablation import defining_words
+from roadmap.study.runner import prepare
+from roadmap.study.spec import StudySpec, load_spec, plan
+from roadmap.study.store import Store
 
-WORTH = {"large_kernel": 1.5, "gelu": 0.25, "layer_norm": -0.5}
-
-
-def additive(steps, seed):
-    return 70.0 + seed / 8 + sum(WORTH[step] for step in steps)
-
-
-def interacting(steps, seed):
-    """Two of the steps pay only together: 2 points."""
-    return additive(steps, seed) + 2 * ({"large_kernel", "layer_norm"} <= steps)
-
-
-def by_effect(runs, ablation):
-    return effects(runs, ablation).set_index("effect")
-
-
-def noisy(value, seed=0, scale=0.5):
-    """A value with noise of its own for every network and seed, and some that the networks of a seed share."""
-    generator = np.random.default_rng(seed)
-    found = {}
-
-    def with_noise(steps, run):
-        if (steps, run) not in found:
-            found[steps, run] = value(steps, run) + generator.normal(0, scale)
-        return found[steps, run]
-
-    return with_noise
-
-
-# --- truth is found
+ADOPTED = [step.name for step in ladder_steps() if step.adopted]
+#: Every adopted step of the ladder as the flags that it sets, at base width 8 and depth 1/3 and on its own; written
+#: here a second time, by hand.
+BY_HAND = {
+    "modern_recipe": {},
+    "stage_ratio": {"blocks": (1, 1, 3, 1)},
+    "patchify_stem": {"stem": "patchify"},
+    "depthwise_conv": {"groups": "depthwise"},
+    "increase_width": {"widths": (12, 24, 48, 96)},
+    "inverted_bottleneck": {"block": "inverted"},
+    "move_up_depthwise": {"spatial_position": "first"},
+    "large_kernel": {"kernel_size": 7},
+    "gelu": {"activation": "gelu"},
+    "fewer_activations": {"fewer_activations": True},
+    "fewer_norms": {"fewer_norms": True},
+    "layer_norm": {"norm": "layer"},
+    "separate_downsample": {"separate_downsample": True},
+}
 
 
-@pytest.mark.parametrize("design", ["leave-one-out", "one-at-a-time", "order", "factorial"])
-def test_every_design_finds_what_steps_add_where_they_do_not_interact(design):
-    table = by_effect(*make_ablation(design, additive))
-    for step, worth in WORTH.items():
-        assert table.loc[step, ["estimate", "low", "high"]].tolist() == pytest.approx([worth] * 3)
-        assert table.loc[step, "std_error"] == pytest.approx(0, abs=1e-12)
-        assert table.loc[step, ["seeds", "failed", "missing"]].tolist() == [3, 0, 0]
-        assert table.loc[step, ["gmacs", "params"]].tolist() == pytest.approx([0.01, 1000])
-    assert table.index[:3].tolist() == FACTORS
+@pytest.fixture(scope="module")
+def data():
+    return open_data("embedded")
 
 
-def test_designs_answer_different_questions_where_steps_interact():
-    def found(design):
-        return by_effect(*make_ablation(design, interacting)).loc["large_kernel", "estimate"]
-
-    assert found("one-at-a-time") == pytest.approx(1.5)
-    assert found("leave-one-out") == pytest.approx(3.5)
-    assert found("order") == pytest.approx(2.5)  # half of what the two are worth together
-    assert found("factorial") == pytest.approx(2.5)
+def start(**changes):
+    return Design(
+        blocks=(1, 1, 2, 1), widths=(8, 16, 32, 64), stem_stride=2, num_classes=10, stochastic_depth=0.0
+    ).replace(**changes)
 
 
-def test_differences_agree_with_the_paired_test_of_scipy():
-    runs, ablation = make_ablation("leave-one-out", noisy(additive), seeds=4)
-    scores = {step: group["top1"].to_numpy() for step, group in runs.groupby("step")}
-    for step, row in by_effect(runs, ablation).iterrows():
-        test = stats.ttest_rel(scores["all"], scores[f"all but {step}"])
-        interval = test.confidence_interval(0.95)
-        assert row["estimate"] == pytest.approx(np.mean(scores["all"] - scores[f"all but {step}"]))
-        assert row["std_error"] == pytest.approx(row["estimate"] / test.statistic)
-        assert (row["low"], row["high"]) == pytest.approx((interval.low, interval.high))
+def by_hand(names):
+    changes = {}
+    for name in names:
+        changes |= BY_HAND[name]
+    return start(**changes)
 
 
-def test_shapley_values_of_a_known_game():
-    """The gloves game (Osborne & Rubinstein 1994, 295.2): one left glove, two right ones, a pair is worth 1."""
-    factors = ["left", "right", "other"]
-    runs, ablation = make_ablation(
-        "order", lambda steps, _: float("left" in steps and len(steps) > 1), factors, exact=True
-    )
-    table = by_effect(runs, ablation)
-    assert table["estimate"].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
-    assert table.loc["left", ["orders", "least", "greatest", "spread"]].tolist() == pytest.approx(
-        [6, 0, 1, np.std([1, 1, 1, 1, 0, 0], ddof=1)]
-    )
-    assert (table["noise"] == 0).all() and (table["low"] == table["high"]).all(), "no error where seeds agree"
-    without = effects(runs, {name: value for name, value in ablation.items() if name != "orders"})
-    assert without.set_index("effect")["estimate"].tolist() == pytest.approx(table["estimate"].tolist())
+def planned(data, **settings):
+    """Name -> the run of the first seed."""
+    runs = plan(load_spec(**{"seeds": 1, **settings}), data)
+    return {run.step: run for run in runs}
 
 
-@pytest.mark.parametrize("orders", [1, 2, 5, 24])
-def test_contributions_sum_to_the_whole_difference(orders):
-    generator = np.random.default_rng(orders)
-    factors = ["a", "b", "c", "d"]
-    drawn = generator.permutation(np.array(list(itertools.permutations(factors))))[:orders].tolist()
-    runs, ablation = make_ablation("order", noisy(lambda *_: 60), factors, orders=drawn)
-    means = runs.groupby("step")["top1"].mean()
-    table = effects(runs, ablation)
-    assert table["estimate"].sum() == pytest.approx(means["a & b & c & d"] - means["none"])
-    assert table["gmacs"].sum() == pytest.approx(0.04)
-    assert table["std_error"].isna().all() == (orders == 1)
+def designs(data, **settings):
+    return {name: run.design.replace(stochastic_depth=0.0) for name, run in planned(data, **settings).items()}
 
 
-def test_a_full_factorial_agrees_with_least_squares():
-    value = noisy(interacting, seed=3)
-    runs, ablation = make_ablation("factorial", value, seeds=2)
-    table = by_effect(runs, ablation)
-    words = [*itertools.combinations(FACTORS, 1), *itertools.combinations(FACTORS, 2)]
-    signs = {word: [math.prod(1 if step in steps else -1 for step in word)
-                    for steps in (set(row.split("+")) for row in runs["steps"])] for word in words}  # fmt: skip
-    matrix = np.column_stack([np.ones(len(runs)), *signs.values()])
-    solution, *_ = np.linalg.lstsq(matrix, runs["top1"].to_numpy(float), rcond=None)
-    assert table["estimate"].tolist() == pytest.approx((2 * solution[1:]).tolist())
-    assert table["kind"].tolist() == ["main"] * 3 + ["interaction"] * 3
+# --- which networks
 
 
-def test_an_interaction_is_half_the_difference_of_effects():
-    table = by_effect(*make_ablation("factorial", interacting))
-    assert table.loc["large_kernel × layer_norm", "estimate"] == pytest.approx(1)  # (3.5 - 1.5) / 2
-    assert table.loc[["large_kernel × gelu", "gelu × layer_norm"], "estimate"].tolist() == pytest.approx([0, 0])
+def test_leave_one_out_is_the_end_without_each_step(data):
+    runs = planned(data, design="leave-one-out")
+    assert list(runs) == ["all", *(f"all but {name}" for name in ADOPTED)]
+    for name, run in runs.items():
+        left = name.removeprefix("all but ")
+        kept = [one for one in ADOPTED if one != left]
+        assert run.design.replace(stochastic_depth=0.0) == by_hand(kept), name
+        assert run.steps == tuple(kept)
+        assert run.recipe.name == ("quick-classic" if left == "modern_recipe" else "quick")
 
 
-@pytest.mark.parametrize("sign", [1, -1])
-def test_confounded_effects_appear_once_as_their_sum(sign):
-    """Half of the networks, by layer_norm = large_kernel × gelu or its negative (resolution III)."""
-
-    def product(steps):
-        return math.prod(1 if step in steps else -1 for step in FACTORS)
-
-    half = [frozenset(s) for n in range(4) for s in itertools.combinations(FACTORS, n) if product(s) == sign]
-    a, b, c = FACTORS
-    aliases = [[[a], [b, c]], [[b], [a, c]], [[c], [a, b]]]
-    runs, ablation = make_ablation("factorial", interacting, networks=half, fraction="1/2", aliases=aliases)
-    table = by_effect(runs, ablation)
-    assert table.index.tolist() == FACTORS
-    assert table["networks"].tolist() == [4] * 3
-    word = "+" if sign == 1 else "−"
-    assert table["aliases"].tolist() == [f"{word} {b} × {c}", f"{word} {a} × {c}", f"{word} {a} × {b}"]
-    # In full: large_kernel 2.5, gelu 0.25, layer_norm 0.5, and large_kernel × layer_norm 1.
-    assert table["estimate"].tolist() == pytest.approx([2.5, 0.25 + sign, 0.5])
+def test_one_at_a_time_is_the_start_with_each_step(data):
+    runs = planned(data, design="one-at-a-time")
+    assert list(runs) == ["resnet50", *(f"with {name}" for name in ADOPTED)]
+    for name, run in runs.items():
+        added = [name.removeprefix("with ")] if name != "resnet50" else []
+        assert run.design.replace(stochastic_depth=0.0) == by_hand(added), name
+        assert run.recipe.name == ("quick" if added == ["modern_recipe"] else "quick-classic")
+    modern = planned(data, design="one-at-a-time", base="modern_recipe")
+    assert list(modern) == ["modern_recipe", *(f"with {name}" for name in ADOPTED[1:])]
+    assert {run.recipe.name for run in modern.values()} == {"quick"}
 
 
-def test_a_sweep_compares_levels_with_its_base():
-    levels = {"kernel_size": ["kernel_size=3", "kernel_size=5", "kernel_size=7"]}
-    worth = dict(zip(levels["kernel_size"], [70.0, 71.0, 70.5], strict=True))
-    value = noisy(lambda steps, _: worth[next(iter(steps))])
-    runs, ablation = make_sweep(levels, value, base_level="kernel_size=5")
-    scores = {step: group["top1"].to_numpy() for step, group in runs.groupby("step")}
-    table = by_effect(runs, ablation)
-    assert table.index.tolist() == levels["kernel_size"]
-    assert table["against"].fillna("").tolist() == ["kernel_size=5", "", "kernel_size=5"]
-    assert table.loc["kernel_size=5", ["estimate", "low", "high"]].isna().all()
-    test = stats.ttest_rel(scores["kernel_size=7"], scores["kernel_size=5"]).confidence_interval(0.95)
-    assert table.loc["kernel_size=7", ["low", "high"]].tolist() == pytest.approx([test.low, test.high])
-    low, high = stats.t.interval(0.95, 2, np.mean(scores["kernel_size=3"]), stats.sem(scores["kernel_size=3"]))
-    assert table.loc["kernel_size=3", ["top1_low", "top1_high"]].tolist() == pytest.approx([low, high])
-    first = by_effect(runs, {name: said for name, said in ablation.items() if name != "base_level"})
-    assert first["against"].fillna("").tolist() == ["", "kernel_size=3", "kernel_size=3"]
+def test_a_base_gives_up_the_steps_that_the_ablation_is_about(data):
+    found = designs(data, design="factorial", base="end", steps="gelu,layer_norm")
+    kept = [name for name in ADOPTED if name not in ("gelu", "layer_norm")]
+    assert found == {
+        "none of them": by_hand(kept),
+        "with layer_norm": by_hand([*kept, "layer_norm"]),
+        "with gelu": by_hand([*kept, "gelu"]),
+        "all": by_hand(ADOPTED),
+    }
+    first = ADOPTED[: ADOPTED.index("depthwise_conv") + 1]
+    assert designs(data, design="leave-one-out", upto="depthwise_conv", steps="stage_ratio,gelu") == {
+        "all": by_hand([*first, "gelu"]),
+        "all but stage_ratio": by_hand([*(name for name in first if name != "stage_ratio"), "gelu"]),
+        "all but gelu": by_hand(first),
+    }
 
 
-def test_a_grid_has_a_row_for_every_combination():
-    levels = {"size": ["size=3", "size=5"], "norm": ["norm=batch", "norm=layer"]}
-    runs, ablation = make_sweep(levels, lambda steps, seed: 70 + ("size=5" in steps) + 2 * ("norm=layer" in steps))
-    table = by_effect(runs[runs["step"] != "size=5 & norm=batch"], ablation)
-    assert table.index.tolist() == ["size=3, norm=batch", "size=3, norm=layer", "size=5, norm=batch",
-                                    "size=5, norm=layer"]  # fmt: skip
-    assert table["top1_mean"].fillna(0).tolist() == [70, 72, 0, 73]
-    assert table["estimate"].fillna(0).tolist() == [0, 2, 0, 3]
-    assert table["missing"].tolist() == [0, 0, 3, 0]
+@pytest.mark.parametrize("regime", REGIMES)
+def test_networks_do_not_depend_on_the_order_of_steps(regime):
+    base = Design(blocks=REGIMES[regime].start_blocks)
+    steps = [step for step in ladder_steps(regime) if step.adopted]
+    generator = np.random.default_rng(0)
+    for width, depth in ((64, 1.0), (16, 1 / 3), (10, 0.5)):
+        for size in (2, 5, 9, len(steps)):
+            chosen = [steps[place] for place in generator.permutation(len(steps))[:size]]
+            made = {compose(base, [chosen[i] for i in generator.permutation(size)], width, depth) for _ in range(5)}
+            assert len(made) == 1
 
 
-@pytest.mark.parametrize("twin", [True, False])
-def test_the_network_without_levels_is_the_base_of_a_sweep(twin):
-    levels = {"size": ["size=3", "size=5"]}
-    runs, ablation = make_sweep(levels, lambda steps, seed: 70.0 + seed + ("size=5" in steps))
-    value = (lambda _, seed: 70.0 + seed) if twin else (lambda _, seed: 69.5 + seed)
-    start = make_networks("sweep", {"start": frozenset()}, value, 3, [])
-    table = by_effect(pd.concat([start, runs]), ablation)
-    base = "size=3" if twin else "start"
-    assert table.index.tolist() == ["size=3", "size=5"] if twin else ["start", "size=3", "size=5"]
-    assert table.loc["size=5", ["against", "estimate"]].tolist() == [base, 1.0 if twin else 1.5]
+def test_the_wider_regime_multiplies_widths_exactly():
+    """84/64 and 128/84 are the steps' factors; the second alone makes 64 * 128/84 = 97.5, half rounded up."""
+    steps = {step.name: step for step in ladder_steps("resnet200")}
+    base = Design(blocks=(3, 24, 36, 3))
+    assert compose(base, [steps["stage_ratio"]]).widths[0] == 84
+    assert compose(base, [steps["increase_width"]]).widths == (98, 196, 392, 784)
+    assert compose(base, [steps["increase_width"], steps["stage_ratio"]]).widths[0] == 128
+    assert Fraction(128, 84) * 64 == Fraction(2048, 21)
 
 
-def test_a_ladder_gives_its_gains():
-    start = ladder().start.name
-    path = [start, "modern_recipe", "stage_ratio"]
-    runs = make_networks("ladder", {name: frozenset(path[1 : n + 1]) for n, name in enumerate(path)},
-                         noisy(lambda steps, _: 70 + len(steps)), 3, path[1:])  # fmt: skip
-    runs["steps"] = ["+".join(path[1 : path.index(step) + 1]) for step in runs["step"]]
-    table, summary = by_effect(runs, {"design": "ladder"}), summarize(runs).set_index("step")
-    assert table.index.tolist() == path[1:]
-    assert table["estimate"].tolist() == pytest.approx(summary["gain"][1:].tolist())
-    scores = {step: group["top1"].to_numpy() for step, group in runs.groupby("step")}
-    test = stats.ttest_rel(scores["stage_ratio"], scores["modern_recipe"])
-    assert table.loc["stage_ratio", "std_error"] == pytest.approx(table.loc["stage_ratio", "estimate"] / test.statistic)
+# --- orders
 
 
-def test_a_ladder_of_one_rung_has_no_effects_but_their_columns():
-    runs = make_networks("ladder", {"resnet50": frozenset()}, additive, 2, [])
-    table = effects(runs)
-    assert len(table) == 0 and {"effect", "estimate", "low", "high", "gmacs"} <= set(table.columns)
+@pytest.mark.parametrize(("orders", "seed"), [(1, 0), (3, 0), (8, 1), (30, 5)])
+def test_orders_share_the_runs_of_their_prefixes(data, orders, seed):
+    spec = load_spec(design="order", orders=orders, order_seed=seed, seeds=2)
+    facts = spec.ablation.facts
+    assert len(facts["orders"]) == orders and all(sorted(one) == sorted(ADOPTED) for one in facts["orders"])
+    naive = [frozenset(one[:length]) for one in facts["orders"] for length in range(len(ADOPTED) + 1)]
+    runs = plan(spec, data)
+    assert {frozenset(run.steps) for run in runs} == set(naive)
+    assert len(runs) == 2 * len(set(naive)) < 2 * len(naive) + (orders == 1)
+    assert len({run.signature for run in runs}) == len(runs)
+    said = spec.ablation.remarks[-1]
+    assert f"{len(set(naive))} different networks" in said and f"would be {len(naive)}" in said
+    assert load_spec(design="order", orders=orders, order_seed=seed).ablation.facts == facts
+    assert load_spec(design="order", orders=orders, order_seed=seed + 1).ablation.facts != facts
 
 
-# --- how often intervals hold the truth
+def test_every_step_is_drawn_as_often_at_every_place():
+    facts = load_spec(design="order", orders=2000, steps="gelu,layer_norm,stage_ratio,large_kernel").ablation.facts
+    assert facts["exact"] and facts["orders"] == []  # so many orders pass through every set
+    facts = load_spec(design="order", orders=600, order_seed=3).ablation.facts
+    counts = Counter((name, place) for one in facts["orders"] for place, name in enumerate(one))
+    expected = 600 / len(ADOPTED)
+    chi_squared = sum((counts[name, place] - expected) ** 2 / expected
+                      for name in ADOPTED for place in range(len(ADOPTED)))  # fmt: skip
+    assert chi_squared < 144 + 5 * math.sqrt(2 * 144)
+
+
+def test_all_orders_are_all_subsets(data):
+    runs = planned(data, design="order", orders="all", base="modern_recipe", steps="gelu,layer_norm,large_kernel")
+    found = {frozenset(run.steps) - {"modern_recipe"} for run in runs.values()}
+    names = ("gelu", "layer_norm", "large_kernel")
+    assert found == {frozenset(c) for size in range(4) for c in itertools.combinations(names, size)}
+    assert len(runs) == 8
+
+
+# --- factorials
+
+
+def signs_of(facts, runs):
+    """Networks x factors, +1 where a factor is in."""
+    return np.array([[1 if name in run.steps else -1 for name in facts["factors"]] for run in runs])
 
 
 @pytest.mark.parametrize(
-    ("factors", "orders", "seeds", "interaction"), [(4, 6, 3, 0.5), (5, 10, 3, 0.0), (4, 24, 3, 1.0)]
-)
-def test_intervals_of_sampled_orders_cover_the_shapley_value(factors, orders, seeds, interaction):
-    generator = np.random.default_rng(factors + orders)
-    names = list("abcde"[:factors])
-    every = list(itertools.permutations(names))
-    held = total = 0
-    for _ in range(60):
-        alone = dict(zip(names, generator.normal(0, 1, factors), strict=True))
-        pairs = {pair: generator.normal(0, interaction) for pair in itertools.combinations(names, 2)}
-
-        def value(steps, _, alone=alone, pairs=pairs):
-            together = sum(worth for pair, worth in pairs.items() if steps.issuperset(pair))
-            return 70 + sum(alone[step] for step in steps) + together
-
-        drawn = [every[index] for index in generator.permutation(len(every))[:orders]]
-        runs, ablation = make_ablation(
-            "order", noisy(value, int(generator.integers(2**31))), names, seeds, drawn, exact=orders == len(every)
-        )
-        for step, row in by_effect(runs, ablation).iterrows():
-            truth = alone[step] + sum(worth for pair, worth in pairs.items() if step in pair) / 2
-            held += row["low"] <= truth <= row["high"]
-            total += 1
-    assert 0.90 <= held / total <= 0.985
+    ("count", "fraction", "resolution"),
+    # Box, Hunter & Hunter, Statistics for Experimenters, 2nd edition, Table 6.22
+    [(3, "1/2", 3), (4, "1/2", 4), (5, "1/2", 5), (6, "1/2", 6), (5, "1/4", 3), (6, "1/4", 4), (7, "1/4", 4),
+     (8, "1/4", 5), (6, "1/8", 3), (7, "1/8", 4), (8, "1/8", 4), (7, "1/16", 3), (8, "1/16", 4), (9, "1/16", 4)],
+)  # fmt: skip
+def test_fractions_have_the_printed_resolution_and_say_what_they_mix_up(data, count, fraction, resolution):
+    spec = load_spec(design="factorial", base="end", steps=",".join(ADOPTED[1 : count + 1]), fraction=fraction, seeds=1)
+    facts = spec.ablation.facts
+    signs = signs_of(facts, plan(spec, data))
+    assert len(signs) == 2**count * Fraction(fraction)
+    assert (signs.T @ signs == len(signs) * np.eye(count)).all()  # balanced, and main effects apart
+    assert facts["resolution"] == resolution
+    # Which products of columns are equal is what cannot be told apart: found here by looking at the columns.
+    columns = {}
+    for size in (1, 2, 3):
+        for places in itertools.combinations(range(count), size):
+            columns.setdefault(signs[:, list(places)].prod(1).tobytes(), []).append(
+                frozenset(facts["factors"][place] for place in places)
+            )
+    mixed = {frozenset(group) for group in columns.values() if len(group) > 1 and min(map(len, group)) < 3}
+    assert {frozenset(frozenset(effect) for effect in group) for group in facts["aliases"]} == mixed
 
 
-@pytest.mark.parametrize("design", ["leave-one-out", "one-at-a-time", "factorial"])
-def test_paired_intervals_cover_the_truth(design):
-    held = []
-    for seed in range(100):
-        table = by_effect(*make_ablation(design, noisy(additive, seed)))
-        held += [table.loc[step, "low"] <= worth <= table.loc[step, "high"] for step, worth in WORTH.items()]
-    assert 0.90 <= np.mean(held) <= 0.98
+def test_the_best_of_two_fractions_of_one_resolution_has_fewer_short_words():
+    """The 2^(7-2) fraction of minimum aberration has one word of four letters and two of five (Fries & Hunter 1980)."""
+    from roadmap.study.ablation import best_generators
+
+    lengths = sorted(len(word) for word in defining_words(5, best_generators(5, 2)))
+    assert lengths == [4, 5, 5]
 
 
-def test_with_one_seed_sampled_orders_tell_of_orders_and_the_rest_of_nothing():
-    drawn = list(itertools.permutations(FACTORS))[:4]
-    table = by_effect(*make_ablation("order", interacting, seeds=1, orders=drawn))
-    assert table["noise"].isna().all() and not table["std_error"].isna().any()
-    for design, said in (("order", {"exact": True}), ("leave-one-out", {}), ("factorial", {})):
-        table = by_effect(*make_ablation(design, interacting, seeds=1, **said))
-        assert table[["std_error", "low", "high"]].isna().all(axis=None) and not table["estimate"].isna().any()
+def test_a_full_factorial_has_every_combination(data):
+    runs = planned(data, design="factorial", steps="gelu,layer_norm,fewer_norms")
+    assert len({run.steps for run in runs.values()}) == len(runs) == 8
 
 
-# --- what failed and what is missing
+# --- sweeps, own steps, recipes
 
 
-def lacking(value, network, seeds, instead):
-    return lambda steps, seed: instead if steps == frozenset(network) and seed in seeds else value(steps, seed)
+def test_sweeps_of_flags_and_of_the_training(data):
+    kernels = designs(data, sweep={"kernel_size": [3, 7, 31]})
+    end = by_hand(ADOPTED)
+    assert kernels == {f"kernel_size={k}": end.replace(kernel_size=k) for k in (3, 7, 31)}
+    groups = designs(data, sweep=["groups=1,4,depthwise"], base="modern_recipe")
+    assert groups == {f"groups={g}": start(groups=g) for g in (1, 4, "depthwise")}
+    ratios = designs(data, sweep="blocks=3-4-6-3,3-3-9-3", base="start")
+    assert ratios == {"blocks=3-4-6-3": start(), "blocks=3-3-9-3": start(blocks=(1, 1, 3, 1))}
+    widths = designs(data, sweep="width_factor=0.5,1,1.5", base="start")
+    assert [one.widths[0] for one in widths.values()] == [4, 8, 12]
+    grid = designs(data, sweep=["kernel_size=3,5", "expansion=2,4"], grid=True)
+    assert grid == {
+        f"kernel_size={k} & expansion={e}": end.replace(kernel_size=k, expansion=e) for k in (3, 5) for e in (2, 4)
+    }
+    training = planned(data, sweep=["mixup=0,0.8", "optimizer=sgd,adamw", "lr=1e-3,0.01"])
+    assert [run.recipe.mixup for run in training.values()][:2] == [0.0, 0.8]
+    assert training["optimizer=sgd"].recipe.optimizer == "sgd"
+    assert training["lr=0.001"].recipe.peak_lr == pytest.approx(1e-3) and training["lr=0.01"].recipe.peak_lr == 0.01
 
 
-@pytest.mark.parametrize(("instead", "column"), [(None, "failed"), (..., "missing")])
-@pytest.mark.parametrize("design", ["leave-one-out", "one-at-a-time"])
-def test_a_lost_network_takes_its_difference_alone(design, instead, column):
-    network = {"large_kernel", "layer_norm"} if design == "leave-one-out" else {"gelu"}
-    table = by_effect(*make_ablation(design, lacking(additive, network, {0, 1, 2}, instead)))
-    assert math.isnan(table.loc["gelu", "estimate"]) and table.loc["gelu", column] == 3
-    assert table.loc["large_kernel", "estimate"] == pytest.approx(1.5) and table.loc["large_kernel", column] == 0
+OWN = """
+design: one-at-a-time
+base: end
+steps:
+  - name: tiny_kernel
+    why: To see what seven pixels bring.
+    kernel_size: 3
+  - name: no_mixing
+    mixup: 0
+    label_smoothing: 0.0
+  - name: averaged
+    ema: 0.99
+  - {name: slow, optimizer: sgd, lr: 4e-2}
+  - {name: classic, recipe: quick-classic}
+  - name: old_micro
+    steps: [kernel_5]
+    activation: relu
+    width_factor: 1.5
+  - {name: with_grn, layers: {grn: {eps: 0.001}}}
+  - grn
+seeds: 1
+"""
 
 
-@pytest.mark.parametrize(("instead", "column"), [(None, "failed"), (..., "missing")])
-@pytest.mark.parametrize("design", ["leave-one-out", "factorial", "order"])
-def test_without_the_whole_network_nothing_can_be_said(design, instead, column):
-    table = by_effect(*make_ablation(design, lacking(additive, FACTORS, {0, 1, 2}, instead)))
-    assert table[["estimate", "std_error", "low", "high"]].isna().all(axis=None)
-    assert (table[column] == 3).all() and (table["seeds"] == 0).all()
+def test_own_steps_in_a_study_file(data, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(OWN)
+    spec = load_spec(path)
+    runs = {run.step.removeprefix("with "): run for run in plan(spec, data)}
+    end = runs["separate_downsample"].design
+    assert runs["tiny_kernel"].design == end.replace(kernel_size=3)
+    assert (runs["no_mixing"].recipe.mixup, runs["no_mixing"].recipe.label_smoothing) == (0, 0)
+    assert runs["averaged"].recipe.ema == 0.99 and runs["averaged"].design == end
+    assert (runs["slow"].recipe.optimizer, runs["slow"].recipe.peak_lr) == ("sgd", 0.04)
+    assert runs["classic"].recipe.optimizer == load_recipe("quick-classic").optimizer
+    assert runs["old_micro"].design == end.replace(kernel_size=5, activation="relu", widths=(18, 36, 72, 144))
+    assert runs["with_grn"].design.layers == (("grn", (("eps", 0.001),)),)
+    assert runs["grn"].design.layers == (("grn", ()),) and runs["grn"].plugins == {}
+    listed = {step["name"]: step for step in spec.ablation.facts["steps"]}
+    assert listed["tiny_kernel"]["why"] == "To see what seven pixels bring."
+    assert listed["slow"]["change"] == "optimizer sgd, lr 0.04"
 
 
-@pytest.mark.parametrize("design", ["leave-one-out", "factorial"])
-def test_a_lost_run_is_counted_and_only_whole_seeds_are_compared(design):
-    network = frozenset({"large_kernel", "layer_norm"})
-    value = noisy(additive)
-    missing = by_effect(*make_ablation(design, lacking(value, network, {2}, ...))).loc["gelu"]
-    failed = by_effect(*make_ablation(design, lacking(value, network, {2}, None))).loc["gelu"]
-    two = by_effect(*make_ablation(design, value, seeds=2)).loc["gelu"]
-    assert missing["estimate"] == failed["estimate"] == pytest.approx(two["estimate"])
-    assert missing[["seeds", "missing", "failed"]].tolist() == [2, 1, 0] and missing["low"] == pytest.approx(two["low"])
-    assert failed[["seeds", "missing", "failed"]].tolist() == [2, 0, 1]
-    assert failed[["std_error", "low", "high"]].isna().all(), "what is left of seeds that fail is no sample"
+def test_recipe_and_network_interact_in_one_factorial(data):
+    steps = [{"name": "averaged", "ema": 0.9}, "layer_norm"]
+    runs = planned(data, design="factorial", base="modern_recipe", steps=steps)
+    assert [(run.recipe.ema, run.design.norm) for run in runs.values()] == [
+        (None, "batch"), (None, "layer"), (0.9, "batch"), (0.9, "layer")
+    ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("instead", "column"), [(None, "failed"), (..., "missing")])
-def test_a_lost_network_takes_the_orders_through_it(instead, column):
-    orders = [["large_kernel", "gelu", "layer_norm"], ["gelu", "large_kernel", "layer_norm"],
-              ["layer_norm", "gelu", "large_kernel"]]  # fmt: skip
-    runs, ablation = make_ablation("order", lacking(interacting, {"gelu"}, {0, 1, 2}, instead), orders=orders)
-    table = by_effect(runs, ablation)
-    assert (table["orders"] == 2).all() and (table[column] == 3).all() and (table["seeds"] == 3).all()
-    assert table["estimate"].tolist() == pytest.approx([(1.5 + 3.5) / 2, 0.25, (1.5 - 0.5) / 2])
-    one = by_effect(*make_ablation("order", lacking(interacting, {"gelu"}, {1}, instead), orders=orders))
-    assert (one["orders"] * one["seeds"]).tolist() == [6] * 3, "six of the nine pairs make the largest block"
-    assert (one[column] == 1).all()
+def test_a_ladder_of_own_steps_goes_on_behind_the_papers(data):
+    runs = planned(data, steps=["ladder", "grn", {"name": "wider", "width_factor": 2}], from_="layer_norm")
+    assert list(runs) == ["layer_norm", "separate_downsample", "grn", "wider"]
+    assert runs["wider"].steps == (*ADOPTED, "grn", "wider")
+    assert runs["wider"].design.widths == (24, 48, 96, 192) and runs["wider"].design.layers
+    mixed = planned(data, steps="large_kernel,kernel_9,gelu,modern_recipe")
+    assert list(mixed) == ["resnet50", "large_kernel", "kernel_9", "gelu", "modern_recipe"]
+    assert [run.design.kernel_size for run in mixed.values()] == [3, 7, 9, 7, 7]
+    assert mixed["kernel_9"].steps == ("kernel_9",) and mixed["gelu"].steps == ("large_kernel", "gelu")
 
 
-def test_other_models_and_names_change_nothing():
-    runs, ablation = make_ablation("leave-one-out", additive)
-    plain = effects(runs, ablation)
-    twin = runs[runs["step"] == "all"].assign(step="the same by another name")
-    beside = runs[:3].assign(step="another kernel", steps="modern_recipe+kernel_9+gelu+layer_norm", top1=1.0)
-    more = pd.concat([pd.DataFrame(reference("resnet18", [60.0, 61.0])), runs, twin, beside])
-    pd.testing.assert_frame_equal(effects(more, ablation), plain)
+def test_two_names_of_one_network_are_one_run(data, tmp_path):
+    spec = load_spec(sweep=["kernel_size=3,7", "activation=relu,gelu"], seeds=2)
+    prepared = prepare(spec, Store(tmp_path / "store"))
+    assert (len(prepared.runs), len(prepared.trainings)) == (8, 6)
+    same = [run for run in prepared.runs if run.step in ("kernel_size=7", "activation=gelu")]
+    assert len({run.signature for run in same}) == 2
+    done = command("run", "--dry-run", "--sweep", "kernel_size=3,7", "--sweep", "activation=relu,gelu", "--seeds", "2")
+    assert "6 runs," in done.out
 
 
-# --- tables from elsewhere
+# --- matched cost
 
 
-def test_a_table_that_went_through_a_file_says_the_same(tmp_path):
-    runs, ablation = make_ablation("one-at-a-time", noisy(additive))
-    runs["steps"] = [steps.removeprefix("modern_recipe").removeprefix("+") for steps in runs["steps"]]
-    runs = pd.concat([runs, pd.DataFrame(reference("resnet18", [60.0, 61.0, None]))])
-    runs.to_csv(tmp_path / "runs.csv", index=False)
-    again = pd.read_csv(tmp_path / "runs.csv")
-    pd.testing.assert_frame_equal(effects(again, ablation), effects(runs, ablation))
-    assert summarize(again, ablation)["reference"].tolist() == [False] * 4 + [True]
+@pytest.mark.parametrize("kind", ["gmacs", "params"])
+def test_matched_networks_cost_what_the_start_costs(data, tmp_path, kind):
+    spec = load_spec(design="one-at-a-time", base="modern_recipe", match=kind, seeds=1,
+                     steps="stage_ratio,depthwise_conv,inverted_bottleneck,separate_downsample", width=16)  # fmt: skip
+    prepared = prepare(spec, Store(tmp_path / "store"))
+    costs = {}
+    for run in prepared.runs:
+        network = roadmap.network.model.RoadmapNet(run.design).eval()
+        costs[run.step] = sum(parameter.numel() for parameter in network.parameters())
+        if kind == "gmacs":
+            with FlopCounterMode(display=False) as counter:
+                network(data_images())
+            costs[run.step] = counter.get_total_flops() / 2
+        assert run.match == f"{kind} by width"
+    assert prepared.runs[0].match_factor == 1.0
+    for name, cost in costs.items():
+        assert cost == pytest.approx(costs["modern_recipe"], rel=0.05), name
+    assert len({run.match_factor for run in prepared.runs}) == 5
+
+
+def data_images():
+    import torch
+
+    return torch.zeros(1, 3, 32, 32)
+
+
+def test_matching_undoes_a_step_that_only_widens():
+    done = command("run", "--dry-run", "--design", "one-at-a-time", "--steps", "increase_width", "--match", "gmacs")
+    assert done.code == 2
+    assert (
+        "'with increase_width' would be the same training as 'resnet50': networks are rescaled to one cost" in done.err
+    )
+
+
+def test_times_that_a_match_measured_are_kept(tmp_path):
+    asked = "plan --design one-at-a-time --base modern_recipe --steps inverted_bottleneck --match time --seeds 1"
+    words = (*asked.split(), "--threads", "1", "--store", tmp_path / "store", "--json")
+    first, second = (json.loads(command(*words).out) for _ in range(2))
+    assert [run["signature"] for run in first["schedule"]] == [run["signature"] for run in second["schedule"]]
+    measured = json.loads((tmp_path / "store" / "measured.json").read_text())["measured"]
+    assert sum("time" in fact for fact in measured.values()) >= 2
+
+
+# --- what is refused
 
 
 @pytest.mark.parametrize(
-    ("said", "message"),
+    ("settings", "sentence"),
     [
-        ({"design": "lottery"}, "the design of the study is 'lottery', but must be one of ladder"),
-        ({"factors": []}, "says nothing of the factors of this leave-one-out study"),
-        ({"design": "order"}, "says nothing of the orders"),
-        ({"design": "sweep"}, "says nothing of the levels"),
+        ({"design": "leave-two-out"}, "did you mean 'leave-one-out'"),
+        ({"design": "order", "steps": "kernel_5,large_kernel"}, "'kernel_5' and 'large_kernel' both set kernel_size"),
+        ({"design": "order", "steps": "gelu"}, "two steps at least"),
+        ({"design": "order", "orders": 0}, "orders is '0'"),
+        ({"design": "factorial", "steps": "gelu,gelu"}, "names 'gelu' twice"),
+        ({"design": "factorial", "steps": "gelu,layer_norm", "fraction": "1/4"}, "has no 1/4 of it"),
+        ({"design": "factorial", "steps": "gelu,layer_norm", "fraction": "1/3"}, "fraction is '1/3'"),
+        ({"fraction": "1/2"}, "--fraction is for --design factorial, but the design is ladder"),
+        ({"design": "leave-one-out", "only": "gelu"}, "--only is for --design ladder"),
+        ({"design": "sweep"}, "a sweep needs its levels"),
+        ({"sweep": "kernel=3"}, "did you mean 'kernel_size'"),
+        ({"sweep": "kernel_size"}, "must be like kernel_size=3,5,7"),
+        ({"sweep": {"kernel_size": 3}}, "must be a list of its levels"),
+        ({"sweep": {"kernel_size": [3]}, "steps": "gelu"}, "--steps is for --design"),
+        ({"base": "modern_recipe"}, "--base is what --steps are added to"),
+        ({"base": "nowhere", "steps": "gelu"}, "unknown step 'nowhere'"),
+        ({"steps": "gelo"}, "did you mean 'gelu'"),
+        ({"steps": [{"kernel_size": 3}]}, "a step has no name"),
+        ({"steps": [{"name": "x"}]}, "step 'x' changes nothing"),
+        ({"steps": [{"name": "x", "kernel": 3}]}, "did you mean 'kernel_size'"),
+        ({"steps": [{"name": "gelu", "kernel_size": 3}]}, "the ladder has a step 'gelu' of its own"),
+        ({"steps": [{"name": "a b", "kernel_size": 3}]}, "the name of a step is 'a b'"),
+        ({"steps": [{"name": "x", "width_factor": -1}]}, "width_factor of step 'x' is -1"),
+        ({"steps": [{"name": "x", "num_classes": 3}]}, "unknown setting of step 'x' 'num_classes'"),
+        ({"steps": [{"name": "x", "steps": ["gelo"]}]}, "did you mean 'gelu'"),
+        ({"steps": 3}, "steps is 3"),
+        ({"match": "flops"}, "match is 'flops'"),
+        ({"match_by": "depth"}, "add --match"),
+        ({"only": "gelu", "steps": "gelu"}, "use one or the other"),
+        ({"start_from": "3f2a", "design": "order"}, "trains one network"),
+        ({"plugin": "nowhere.py"}, "there is no plug-in file 'nowhere.py'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_told_in_one_sentence(settings, sentence):
+    with pytest.raises(RoadmapError) as error:
+        load_spec(**settings)
+    assert sentence in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"design": "leave-one-out", "depth": 0.1}, "would be the same training as"),
+        ({"design": "factorial", "steps": "stage_ratio,gelu", "depth": 0.1}, "leave stage_ratio out"),
+        ({"design": "order", "recipe": "finetune-1k", "steps": "modern_recipe,gelu"}, "has no classic twin"),
+        ({"steps": "resnext_32x4d"}, "resnext_32x4d: groups 32 does not divide"),
+        ({"sweep": "kernel_size=4"}, "kernel_size=4: kernel_size is 4, but must be odd"),
+        ({"sweep": "kernel_size=big"}, "kernel_size is 'big', but must be a whole number"),
+        ({"sweep": "recipe=nosuch"}, "unknown recipe 'nosuch'"),
     ],
 )
-def test_a_design_that_is_not_described(said, message):
-    runs, ablation = make_ablation("leave-one-out", additive)
-    with pytest.raises(RoadmapError, match=message):
-        effects(runs, ablation | said)
+def test_what_would_change_nothing_or_cannot_be_built_is_told(data, settings, sentence):
+    with pytest.raises(RoadmapError) as error:
+        plan(load_spec(**settings), data)
+    assert sentence in str(error.value)
 
 
-def test_two_runs_of_one_network_and_seed():
-    runs, ablation = make_ablation("leave-one-out", additive)
-    with pytest.raises(RoadmapError, match="two runs of 'all' with seed 0"):
-        effects(pd.concat([runs, runs[:1]]), ablation)
+def test_a_step_is_a_value():
+    step = Step("wide", changes={"width_factor": 1.5}, training={"mixup": 0.2})
+    assert step.change == "width_factor 1.5, mixup 0.2"
+    assert Step.from_mapping(step.to_mapping()) == step
+    assert StudySpec(steps=({"name": "wide", "width_factor": 2},)).ablation.networks[-1].name == "wide"
 
 
-# --- summaries of ladders with steps of one's own
+# --- from the command line to the table
 
 
-def test_own_steps_stand_in_their_place_and_print_nothing():
-    runs, ablation = own_ladder()
-    runs = pd.concat([pd.DataFrame(reference("resnet18", [60.0, 61.0])), runs.sample(frac=1, random_state=0)])
-    summary = summarize(runs, ablation).set_index("step")
-    assert summary.index.tolist() == ["resnet50", "modern_recipe", "squeeze", "squeeze_more", "stage_ratio", "resnet18"]
-    assert summary["against"].fillna("").tolist() == ["", "resnet50", "modern_recipe", "modern_recipe", "squeeze", ""]
-    assert summary["reference"].tolist() == [False] * 5 + [True]
-    printed = ladder()["modern_recipe"].printed.top1
-    assert summary["printed_top1"].notna().tolist() == [True, True, False, False, False, False]
-    assert summary.loc["modern_recipe", "printed_top1"] == printed
-    assert math.isnan(summary.loc["resnet18", "gain"]) and summary.loc["resnet18", "top1_mean"] == 60.5
+PLUGIN = """
+from torch import nn
+import roadmap
+
+@roadmap.layer("dropped_channels", place="hidden", why="To see whether fewer channels do.")
+def build(site, share=0.5):
+    return nn.Dropout2d(share)
+"""
 
 
-def test_rows_from_a_store_have_none_where_nothing_is_known():
-    runs, ablation = own_ladder()
-    nothing = runs.assign(match=None, match_factor=None, reference=None, adopted=None)
-    assert summarize(nothing, ablation)["match_factor"].isna().all()
-    old = runs.assign(step="gelu", design=None, steps=None, seed=range(len(runs)))
-    assert summarize(old)["step"].tolist() == ["gelu"]
-
-
-def test_networks_of_other_designs_have_no_gain_over_each_other():
-    summary = summarize(*make_ablation("leave-one-out", additive))
-    assert summary["step"].tolist() == ["all"] + [f"all but {step}" for step in FACTORS]
-    assert summary["against"].isna().all() and summary["gain"].isna().all()
+def test_a_study_with_a_plug_in_from_end_to_end(tmp_path, monkeypatch):
+    images = make_image_folder(tmp_path / "images")
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(PLUGIN)
+    asked = "--design leave-one-out --upto stage_ratio --steps stage_ratio,dropped_channels --seeds 2 --epochs 1"
+    words = ["run", *asked.split(), "--plugin", plugin, "--data", "folder", "--data-dir", images, "--width", "8",
+             "--threads", "1", "--batch-size", "12", "--store", tmp_path / "store",
+             "--out", tmp_path / "study"]  # fmt: skip
+    done = command(*words)
+    assert done.code == 0, done.err
+    table = pd.read_csv(tmp_path / "study" / "trajectory.csv").fillna("")
+    assert table["steps"].tolist() == [
+        name for name in ("modern_recipe+stage_ratio+dropped_channels", "modern_recipe+dropped_channels",
+                          "modern_recipe+stage_ratio") for _ in range(2)
+    ]  # fmt: skip
+    assert set(table["ablation"]) == {"leave-one-out"} and (table["status"] == "done").all()
+    content = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert content["ablation"]["factors"] == ["stage_ratio", "dropped_channels"]
+    plugin.write_text(PLUGIN.replace("0.5", "0.25"))
+    again = json.loads(command("plan", *words[1:], "--json").out)
+    assert (again["runs"], again["in_store"]) == (6, 2)  # what the file says has changed, and so have its runs

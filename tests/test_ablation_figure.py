@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from ablations import FACTORS, make_ablation, make_sweep, own_ladder, reference
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_ablation import additive, interacting, lacking, noisy
+from test_effects import additive, interacting, lacking, noisy
 
 import roadmap
 from roadmap.analysis.ablation import effects

@@ -48,6 +48,14 @@ def test_counts_of_other_channels_groups_and_no_classifier():
     assert count(design, 40).gmacs == pytest.approx(torch_counts(design, (40, 40))[0] / 1e9, rel=1e-9)
 
 
+@pytest.mark.parametrize("layer", ["grn", "se", "replknet_kernels", "resnet_d_stem"])
+def test_counts_of_plug_in_layers(layer):
+    design = roadmap.ladder().scaled(16, 1 / 3)["gelu"].design.replace(layers=[layer])
+    cost = count(design, 65)
+    assert cost.gmacs == pytest.approx(torch_counts(design, (65, 65))[0] / 1e9, rel=1e-9)
+    assert cost.params == sum(p.numel() for p in RoadmapNet(design).parameters())
+
+
 def test_norms_are_split_off_and_not_in_gmacs():
     cost = count(roadmap.ladder()["layer_norm"].design)
     assert cost.macs_by_operator["layer_norm"] > 0

@@ -242,7 +242,8 @@ def test_text_of_records_cannot_command_a_terminal(store, call):
 def column(record, name):
     for part in ("run", "result", "cost", "environment", "origin", "labels"):
         if name in record[part]:
-            return record[part][name]
+            value = record[part][name]
+            return "+".join(value) or None if name == "steps" else value
     raise KeyError(name)
 
 

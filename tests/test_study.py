@@ -275,7 +275,7 @@ def test_streamed_images_train_too(images, tmp_path):
 @pytest.mark.parametrize("path", sorted((PROJECT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_studies_resolve(path):
     spec = load_spec(path)
-    assert spec.rungs and len(spec.seeds) >= 2
+    assert spec.ablation.networks and len(spec.seeds) >= 2
     assert path.read_text().startswith("#"), "says what it should reach and how long it takes"
 
 
@@ -284,7 +284,13 @@ def test_file_and_options_mean_the_same(tmp_path):
     path.write_text("from: stage_ratio\nupto: gelu\nroads: true\nseeds: 2\nwidth: 8\ndepth: 0.5\nlr: 0.01\n")
     spec = load_spec(path)
     assert spec == StudySpec(from_="stage_ratio", upto="gelu", roads=True, seeds=(0, 1), width=8, depth=0.5, lr=0.01)
-    assert [rung.name for rung in spec.rungs][-5:] == ["kernel_5", "large_kernel", "kernel_9", "kernel_11", "gelu"]
+    assert [network.name for network in spec.ablation.networks][-5:] == [
+        "kernel_5",
+        "large_kernel",
+        "kernel_9",
+        "kernel_11",
+        "gelu",
+    ]
     assert load_spec(path, upto="patchify_stem", roads=False).upto == "patchify_stem"
     path.write_text("only: resnet50, gelu\nseeds: 0,5\nlr: 4e-3\nprecision: 32\n")
     assert load_spec(path) == StudySpec(only=("resnet50", "gelu"), seeds=(0, 5), lr=0.004, precision="32")

@@ -197,6 +197,8 @@ def test_timms_words_are_flags_of_the_design():
         **SMALL, in_channels=1, stochastic_depth=0.25, layer_scale=1e-6, num_classes=10, kernel_size=5
     )
     assert network.design == expected
+    plugged = timm.create_model("roadmap_separate_downsample", **SMALL, layers=["grn"])
+    assert plugged.design.layers == (("grn", ()),)
     rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in network.stages for block in stage.blocks]
     assert rates == pytest.approx([0, 0.0625, 0.125, 0.1875, 0.25])
 

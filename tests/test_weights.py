@@ -14,6 +14,7 @@ from torch import nn
 
 import roadmap
 from roadmap import RoadmapError, load_weights
+from roadmap.network.design import CONVNEXT
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import save_weights, to_timm
 
@@ -187,6 +188,27 @@ def test_official_convnext_layout(tmp_path):
     torch.save({"model": released.state_dict()}, tmp_path / "convnext_tiny_1k_224_ema.pth")
     network = tiny_convnext()
     load_weights(network, tmp_path / "convnext_tiny_1k_224_ema.pth")
+    assert_same_logits(network, released)
+
+
+class OfficialIsotropic(nn.Module):
+    """The module layout of facebookresearch/ConvNeXt, models/convnext_isotropic.py."""
+
+    def __init__(self, depth: int, width: int, classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, kernel_size=16, stride=16)
+        self.blocks = nn.Sequential(*(OfficialBlock(width) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.norm(self.blocks(self.stem(x)).mean([-2, -1])))
+
+
+def test_official_isotropic_layout():
+    released = randomize(OfficialIsotropic(3, 8, 5))
+    network = RoadmapNet(CONVNEXT.replace(blocks=(3,), widths=(8,), stem_stride=16, layer_scale=1e-6, num_classes=5))
+    load_weights(network, {"model": released.state_dict()})
     assert_same_logits(network, released)
 
 

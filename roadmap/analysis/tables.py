@@ -17,7 +17,7 @@ from roadmap.rungs import ladder
 #: Probability with which the intervals of `summarize` cover the true value, if the seeds vary normally.
 CONFIDENCE = 0.95
 #: Columns that came with ablation designs; tables from before lack them.
-LATER_COLUMNS = ("design", "steps", "reference", "match", "match_factor")
+LATER_COLUMNS = ("ablation", "steps", "reference", "match", "match_factor")
 
 
 def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
     runs["reference"] = runs["reference"].map(_is_true).astype(bool)
     # Whatever belongs to no ladder is no road not taken.
     runs["adopted"] = (runs["adopted"].isna() | runs["adopted"].map(_is_true)).astype(bool)
-    of_ladder = runs["design"].isna() & ~runs["reference"]
+    of_ladder = runs["ablation"].isna() & ~runs["reference"]
     derived = _ladder_steps(regime_of(runs))
     check_known("step", runs.loc[of_ladder, "step"].unique(), derived)
     for step, seed in runs.loc[runs.duplicated(["step", "seed"]), ["step", "seed"]].to_numpy():
@@ -161,7 +161,7 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
         )
     ]
     runs["match_factor"] = pd.to_numeric(runs["match_factor"])
-    runs["design"] = runs["design"].astype(object).where(runs["design"].notna(), "ladder")
+    runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), "ladder")
     return runs
 
 
@@ -172,14 +172,7 @@ def _is_true(value: Any) -> bool:
 @cache
 def _ladder_steps(regime: str) -> dict[str, tuple[str, ...]]:
     """Rung -> the steps that are in its network: the adopted ones up to the one it changes, and itself."""
-    adopted = [ladder(regime).start]
-    found: dict[str, tuple[str, ...]] = {adopted[0].name: ()}
-    for rung in ladder(regime).rungs[1:]:
-        changed = max(index for index, other in enumerate(adopted) if other.design == rung.before)
-        found[rung.name] = (*(other.name for other in adopted[1 : changed + 1]), rung.name)
-        if rung.adopted:
-            adopted.append(rung)
-    return found
+    return {rung.name: rung.steps for rung in ladder(regime)}
 
 
 def steps_in(text: str) -> tuple[str, ...]:
@@ -189,7 +182,7 @@ def steps_in(text: str) -> tuple[str, ...]:
 
 def design_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> str:
     """The ablation design of `completed` runs: what study.json says, else what they say themselves."""
-    return str(ablation.get("design") or runs.sort_values("reference", kind="stable")["design"].iloc[0])
+    return str(ablation.get("design") or runs.sort_values("reference", kind="stable")["ablation"].iloc[0])
 
 
 def networks_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[str]:

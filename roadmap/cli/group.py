@@ -19,22 +19,32 @@ class OneSentence(click.Group):
         return super().resolve_command(ctx, args)
 
 
-class RecipeOption(click.Option):
-    """An option that is a setting of the recipe."""
+class PartOption(click.Option):
+    """An option that the help shows in a section of its own, ``part``."""
+
+    def __init__(self, *words: Any, part: str = "", **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.part = part
+
+
+#: Part of a command's options -> the title of its section.
+PARTS = {
+    "": "Options",
+    "ablation": "The ablation: which networks, of which steps",
+    "recipe": "Settings of the recipe, for every run",
+}
 
 
 class Sections(click.Command):
-    """A command whose help shows the settings of the recipe apart, behind its other options."""
+    """A command whose help shows its options in `PARTS`."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, of_recipe in (("Options", False), ("Settings of the recipe, for every run", True)):
-            options = [
-                option for option in self.get_params(ctx)
-                if isinstance(option, click.Option) and isinstance(option, RecipeOption) == of_recipe
-            ]  # fmt: skip
+        for part, title in PARTS.items():
+            options = [option for option in self.get_params(ctx) if getattr(option, "part", "") == part]
             records = [record for option in options if (record := option.get_help_record(ctx))]
-            with formatter.section(title):
-                formatter.write_dl(records)
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
 
 
 @click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

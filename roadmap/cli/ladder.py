@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,7 +15,10 @@ import click
 from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.cli.group import cli, print_table
 from roadmap.network.design import STEM_STRIDES
-from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder
+from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
+
+#: Size of the networks in which a step is checked: wide enough for 32 groups.
+CHECKED_WIDTH, CHECKED_DEPTH = 32, 1 / 6
 
 
 def ladder_options(command: Any) -> Any:
@@ -150,6 +154,104 @@ def bench(
         ]
     )
     click.echo(f"{device_name(where)}; {image_size} px, batches of {batch_size}; xN: ratio to {rungs.start.name}")
+
+
+@cli.command("check-step")
+@click.argument("names", metavar="STEP...", nargs=-1)
+@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file with layers or steps of your own.")
+@click.option("--study", type=click.Path(path_type=Path), metavar="STUDY.yaml", help="Study whose own steps are meant.")
+@click.option("--width", type=int, default=CHECKED_WIDTH, show_default=True, help="Base width of the networks.")
+@click.option("--verbose", is_flag=True, help="Say of every check what it saw.")
+def check_step_command(
+    names: tuple[str, ...], plugin: tuple[str, ...], study: Path | None, width: int, verbose: bool
+) -> None:  # fmt: skip
+    """Whether a step can be trusted in a study: the ladder's own, a plug-in's or a study's.
+
+    Each is put into small networks at both ends of the ladder: it must build and change something, keep its layers'
+    shapes at odd resolutions, give every parameter a gradient, keep the images of a batch apart, be the same again when
+    it is saved, copied or in another precision, and learn. Without a STEP: all steps of the plug-ins and the study, or
+    of the ladder. Exits with 1 where a check fails.
+    """
+    from roadmap.network.layers import load_plugins
+    from roadmap.study.networks import checked_steps
+
+    load_plugins(plugin)
+    steps = checked_steps(names, study, plugin)
+    from roadmap.checking import check_step
+
+    failed = 0
+    for step in steps:
+        cases: list[tuple[str, Any, Any]] = []
+        refusals = []
+        for rung in (ladder().start, ladder().rungs[-1]):
+            design, why = _with_and_without(step, rung, width)
+            if design:
+                cases.append((rung.name, *design))
+            else:
+                refusals.append(why)
+        found = check_step(cases) if cases else {}
+        wrong = [finding for findings in found.values() for finding in findings if not finding.ok]
+        failed += bool(wrong) or not cases
+        word = click.style("ok", fg="green") if cases and not wrong else click.style("FAILED", fg="red")
+        click.echo(f"{step.name}: {word} ({step.change})")
+        for why in refusals:
+            click.echo(f"    {why}")
+        for name, findings in found.items():
+            for finding in findings:
+                if verbose or not finding.ok:
+                    mark = "ok" if finding.ok else "FAILED"
+                    click.echo(f"    at {name}, {finding.check}: {mark}: {finding.sentence}")
+    if failed:
+        click.echo(f"{failed} of {len(steps)} steps failed", err=True)
+        sys.exit(1)
+
+
+def _with_and_without(step: Any, rung: Any, width: int) -> tuple[Any, str]:
+    """The small designs of a rung without a step and with it; or why there is none."""
+    from roadmap.steps import compose
+
+    path = [one for one in rung.path if one.name != step.name]
+    try:
+        before, design = (
+            compose(start_design("resnet50").replace(stem_stride=2), steps, width, CHECKED_DEPTH)
+            for steps in (path, [*path, step])
+        )
+    except RoadmapError as error:
+        return None, f"at {rung.name} it cannot be: {error}"
+    if before == design and not step.changes:
+        return None, f"at {rung.name} it changes the training alone, which has no checks of its own"
+    return (before, design), ""
+
+
+@cli.command()
+@click.option("--image-size", type=int, default=224, show_default=True, help="Side of the images in pixels.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every flag of each.")
+def family(image_size: int, as_json: bool) -> None:
+    """The published networks on either side of the ladder, by name, and what each costs.
+
+    roadmap.build(NAME) makes one; its weights are read in timm's and in the released code's layout.
+    """
+    check_int("image size", image_size, 1, 4096)
+    from roadmap.cost.counting import CONVENTION, count
+    from roadmap.family import FAMILY
+
+    costs = {name: count(design, image_size) for name, design in FAMILY.items()}
+    if as_json:
+        records = [
+            {"name": name, "gmacs": costs[name].gmacs, "params": costs[name].params, **dataclasses.asdict(design)}
+            for name, design in FAMILY.items()
+        ]
+        click.echo(json.dumps(records, indent=1))
+        return
+    rows = [
+        {
+            "network": name, "blocks": "-".join(map(str, design.blocks)), "width": design.widths[0],
+            "GMACs": f"{costs[name].gmacs:.2f}", "params M": f"{costs[name].params / 1e6:.2f}",
+        }
+        for name, design in FAMILY.items()
+    ]  # fmt: skip
+    print_table(rows)
+    click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px.")
 
 
 @cli.command()

@@ -6,42 +6,47 @@ import dataclasses
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from roadmap.cli.group import RecipeOption, Sections, cli, print_table
+from roadmap.checks import RoadmapError
+from roadmap.cli.group import PartOption, Sections, cli, print_table
 
 
-def study_options(command: Any) -> Any:
-    """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`."""
+def study_options(command: Any, ablation: bool = True) -> Any:
+    """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`;
+    without those of the ``ablation`` where a command trains a single network."""
     from roadmap.recipes.recipe import SETTINGS
     from roadmap.study.spec import StudySpec
 
-    of_study = [field for field in dataclasses.fields(StudySpec) if field.metadata]
     taken = {parameter.name for parameter in getattr(command, "__click_params__", [])}
-    for field in reversed([field for field in of_study if field.name not in taken]):
+    for field in reversed(dataclasses.fields(StudySpec)):
+        part = field.metadata.get("part", "")
+        if not field.metadata or field.name in taken or (part == "ablation" and not ablation):
+            continue
         default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
         default = " [default: 0,1,2]" if field.name == "seeds" else default
-        command = _option(field, default)(command)
+        command = _option(field, part, default)(command)
     for field in reversed(SETTINGS.values()):
-        command = _option(field, cls=RecipeOption)(command)
+        command = _option(field, "recipe")(command)
     return command
 
 
-def _option(field: dataclasses.Field, default: str = "", cls: type[click.Option] = click.Option) -> Any:
+def _option(field: dataclasses.Field, part: str, default: str = "") -> Any:
     from roadmap.settings import from_text, kind_of
     from roadmap.study.spec import option_name
 
     words, kind = field.metadata, kind_of(field)
     text = words["help"][0].upper() + words["help"][1:]
-    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": cls}
+    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": PartOption, "part": part}
     flags = f"--{option_name(field.name).replace('_', '-')}"
     if kind is bool:
         flags += f"/--no-{flags[2:]}"
-    elif field.name == "only":
+    elif words.get("many"):
         options |= {"multiple": True, "metavar": words["metavar"]}
     elif "choices" in words:
         options["type"] = click.Choice([str(choice) for choice in words["choices"]])
@@ -91,12 +96,21 @@ def run(
     study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
     dry_run: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train the rungs of the ladder and draw the trajectory.
+    """Train the networks of an ablation, by default the rungs of the ladder, and draw what came out.
 
     Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
-    settings, one a line; options given here replace them.
+    settings, one a line; options given here replace them. --design says which networks answer the question:
 
-    Leaves in the output folder: trajectory.csv (a row a run), trajectory.png and .svg. Records and trained weights of
+    \b
+    roadmap run                                          the ladder
+    roadmap run --design leave-one-out                   what breaks without a step?
+    roadmap run --design one-at-a-time                   what does a step bring alone?
+    roadmap run --design order --orders 8                what is it worth on average over orders? (Shapley value)
+    roadmap run --design factorial --steps gelu,layer_norm    do steps need each other?
+    roadmap run --sweep kernel_size=3,7,11               how much of it?
+
+    Leaves in the output folder: trajectory.csv (a row a run), its figure as .png and .svg, and of other designs than
+    the ladder effects.csv. Records and trained weights of
     the runs are in the store. A run that is there is never trained again, by any study, unless --retrain says so: the
     same command again goes on with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops
     at once.
@@ -109,7 +123,7 @@ def run(
 
 
 @cli.command(cls=Sections)
-@study_options
+@partial(study_options, ablation=False)
 @click.argument("start_from", metavar="RUN_OR_CHECKPOINT")
 @OUT_OPTION
 @STORE_OPTION
@@ -158,7 +172,7 @@ def _carry_out(
     _print_data_time(results.runs)
     failed = results.runs[results.runs["status"] != "done"]
     if len(failed):
-        click.echo(f"{len(failed)} of {len(prepared.runs)} runs failed:", err=True)
+        click.echo(f"{len(failed)} of {len(prepared.trainings)} runs failed:", err=True)
         for row in failed.itertuples():
             click.echo(f"  {row.step} seed {row.seed} ({row.signature}): {row.reason}", err=True)
         sys.exit(1)
@@ -174,8 +188,6 @@ def _prepare(
 
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
-    if "only" in given:
-        given["only"] = ",".join(given["only"])
     spec = load_spec(study, **(defaults | given))
     place = Store(store or DEFAULT_STORE)
     prepared = prepare(spec, place)
@@ -251,11 +263,12 @@ def _print_plan(
         f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
     )
     print_table(_plan_rows(prepared, ahead))
-    total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.runs, ahead.todo))
-    click.echo(f"{len(prepared.runs)} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
-    click.echo(
-        f"{len(prepared.runs) - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs"
-    )
+    for remark in [] if prepared.spec.start_from else prepared.spec.ablation.remarks:
+        click.echo(remark)
+    total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.trainings, ahead.todo))
+    count = len(prepared.trainings)
+    click.echo(f"{count} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
+    click.echo(f"{count - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs")
     for step, reason in ahead.refused.items():
         click.echo(f"{step}: {reason}")
     if ahead.end is not None:
@@ -278,14 +291,16 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
     from roadmap.study.spec import steps_of
 
     rows = []
+    waiting = {run.signature for run in ahead.todo}
     for step in steps_of(prepared.runs):
         runs = [run for run in prepared.runs if run.step == step]
         cost, recipe = prepared.cost(runs[0]), runs[0].recipe
-        todo = [run for run in ahead.todo if run.step == step]
+        todo = [run for run in runs if run.signature in waiting]
         row = {
             "step": step,
             "GMACs": f"{cost.gmacs:.4f}",
             "params M": f"{cost.params / 1e6:.3f}",
+            **({prepared.spec.match_by: _factor(runs[0])} if prepared.spec.match else {}),
             "recipe": recipe.name,
             "optimizer": recipe.optimizer,
             "lr": f"{recipe.peak_lr:.3g}",
@@ -310,13 +325,47 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
     return rows
 
 
+def _factor(run: Any) -> str:
+    """What a match multiplies a network's widths or blocks by."""
+    return "as it is" if run.match_factor is None else f"x {run.match_factor:.3f}"
+
+
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
 def plot(folder: Path, paper: bool) -> None:
-    """Draw the trajectory of a study again, from the results in FOLDER."""
-    from roadmap.analysis.figure import save_trajectory
+    """Draw the figure of a study again, from the results in FOLDER."""
+    from roadmap.analysis.study import load_study, save_results
+
+    for path in save_results(load_study(folder), folder, paper=paper):
+        click.echo(path)
+
+
+@cli.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, every column with all its digits.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, all columns.")
+def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
+    """What every step of a study is worth, in percentage points of top-1, with its 95 % interval.
+
+    \b
+    ladder          the gain over the rung before
+    leave-one-out   what is lost without the step
+    one-at-a-time   what the step brings to the base alone
+    order           its contribution averaged over orders, a Shapley value
+    factorial       main effects and interactions of two, with what each cannot be told apart from
+    sweep           each level against the first, or against the base's own
+
+    Intervals are over seeds, paired; of an order study over the drawn orders, too. (-) marks those that hold zero.
+    """
     from roadmap.analysis.study import load_study
 
-    for path in save_trajectory(load_study(folder).runs, folder, paper=paper):
-        click.echo(path)
+    if as_json and as_csv:
+        raise RoadmapError("--json and --csv exclude each other")
+    study = load_study(folder)
+    if as_json:
+        click.echo(study.effects.to_json(orient="records", indent=1, double_precision=12))
+    elif as_csv:
+        click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
+    else:
+        click.echo(repr(study))

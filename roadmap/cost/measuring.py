@@ -7,9 +7,12 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.network.building import build_network
 from roadmap.network.design import Design
+from roadmap.network.layers import load_plugins, loaded_plugins
 from roadmap.processes import ProcessDiedError, in_clean_process
 
 MIB = 2**20
@@ -37,20 +40,31 @@ def measure(
     Raises `RoadmapError` where the strides leave nothing of the image, or the machine runs out of memory.
     """
     design.feature_sizes(image_size)
-    results = []
-    for training in (False, True):
-        # A process's peak memory never falls: every measurement has a process of its own.
-        arguments = (design, image_size, batch_size, device, seconds, threads, training)
-        try:
-            results.append(in_clean_process(_measure, *arguments))
-        except (ProcessDiedError, MemoryError):
-            raise RoadmapError(
-                f"a batch of {batch_size} images of {image_size} pixels does not fit into memory"
-            ) from None
+    # A process's peak memory never falls: every measurement has a process of its own.
+    results = [
+        _in_own_process(design, image_size, batch_size, device, seconds, threads, training)
+        for training in (False, True)
+    ]
     return Speed(*results[0], *results[1])
 
 
+def training_seconds(
+    design: Design, image_size: int, batch_size: int, device: str, seconds: float = 2.0, threads: int | None = None
+) -> float:
+    """Seconds of a training step for each image of its batch, measured as `measure` does."""
+    design.feature_sizes(image_size)
+    return 1 / _in_own_process(design, image_size, batch_size, device, seconds, threads, True)[0]
+
+
+def _in_own_process(design: Design, image_size: int, batch_size: int, *arguments: Any) -> tuple[float, float]:
+    try:
+        return in_clean_process(_measure, loaded_plugins(), design, image_size, batch_size, *arguments)
+    except (ProcessDiedError, MemoryError):
+        raise RoadmapError(f"a batch of {batch_size} images of {image_size} pixels does not fit into memory") from None
+
+
 def _measure(
+    plugins: tuple[str, ...],
     design: Design,
     image_size: int,
     batch_size: int,
@@ -61,13 +75,12 @@ def _measure(
 ) -> tuple[float, float]:
     import torch
 
-    from roadmap.network.model import RoadmapNet
-
+    load_plugins(plugins)
     device = torch.device(device_name)
     if threads:
         torch.set_num_threads(threads)
     before = peak_resident()
-    network = RoadmapNet(design).to(device).to(memory_format=torch.channels_last).train(training)
+    network = build_network(design).to(device).to(memory_format=torch.channels_last).train(training)  # type: ignore[call-overload]
     images = torch.randn(batch_size, design.in_channels, image_size, image_size, device=device)
     images = images.to(memory_format=torch.channels_last)
     labels = torch.randint(0, max(design.num_classes, 1), (batch_size,), device=device)

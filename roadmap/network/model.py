@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from timm.layers import ClassifierHead, DropPath, LayerNorm2d, NormMlpClassifierHead
@@ -15,6 +16,7 @@ from torch.nn.functional import linear
 
 from roadmap.checks import check_choice
 from roadmap.network.design import Design
+from roadmap.network.layers import PLACES, NoPlaceError, Site, check_places, find_layer, layers_at, replacement, site_of
 
 POOLINGS = ("avg", "max", "avgmax", "")
 LAYER_NORM_EPSILON = 1e-6  # the released ConvNeXt code's
@@ -22,19 +24,23 @@ LAYER_NORM_EPSILON = 1e-6  # the released ConvNeXt code's
 LARGE_PRODUCT = 2**28
 
 
-def norm_layer(design: Design, channels: int) -> nn.Module:
-    """The design's norm over (N, channels, H, W). LayerNorm is over the channels of each position, never over H, W."""
-    return nn.BatchNorm2d(channels) if design.norm == "batch" else LayerNorm2d(channels, eps=LAYER_NORM_EPSILON)
+def norm_layer(design: Design, channels: int, **where: Any) -> nn.Module:
+    """The design's norm over (N, channels, H, W). LayerNorm is over the channels of each position, never over H, W.
+
+    ``where``: path, stage and block of the `Site`, for a plug-in that replaces it.
+    """
+    own = nn.BatchNorm2d if design.norm == "batch" else partial(LayerNorm2d, eps=LAYER_NORM_EPSILON)
+    return replacement(Site(design, "norm", channels, channels, **where), partial(own, channels))
 
 
-def activation_layer(design: Design) -> nn.Module:
-    """A fresh activation of the design's kind."""
+def activation_layer(design: Design, channels: int, **where: Any) -> nn.Module:
+    """A fresh activation of the design's kind for (N, channels, H, W); ``where`` as in `norm_layer`."""
     kinds: dict[str, Callable[[], nn.Module]] = {
-        "relu": lambda: nn.ReLU(inplace=True),
+        "relu": partial(nn.ReLU, inplace=True),
         "gelu": nn.GELU,
         "silu": nn.SiLU,
     }
-    return kinds[design.activation]()
+    return replacement(Site(design, "activation", channels, channels, **where), kinds[design.activation])
 
 
 class Pointwise(nn.Conv2d):
@@ -76,69 +82,90 @@ class Block(nn.Module):
     ==================  =======================================================
 
     With all activations and norms each convolution is followed by a norm, the first two also by an activation, and
-    the last activation stands after the residual addition.
+    the last activation stands after the residual addition. Plug-in layers are in `hidden` and `branch`, or stand for
+    the spatial convolution or the shortcut.
     """
 
-    def __init__(self, design: Design, incoming: int, width: int, stride: int, drop_rate: float) -> None:
+    def __init__(self, design: Design, stage: int, index: int) -> None:
         super().__init__()
+        width, incoming = design.widths[stage], design.block_inputs()[stage][index]
         hidden, outgoing = design.hidden_width(width), design.output_width(width)
+        stride = 2 if stage > 0 and index == 0 and not design.separate_downsample else 1
         if design.spatial_position == "middle":
             spatial, channels = 2, (incoming, hidden, hidden, outgoing)
         else:
             spatial, channels = 1, (incoming, incoming, hidden, outgoing)
 
+        def where(name: str) -> dict[str, Any]:
+            return {"path": f"stages.{stage}.blocks.{index}.{name}", "stage": stage, "block": index}
+
         def layer(n: int) -> tuple[nn.Module, nn.Module, nn.Module]:
             """The n-th convolution, its norm and its activation."""
-            kernel, stride_here, groups = 1, 1, 1
-            if n == spatial:
-                kernel, stride_here = design.kernel_size, stride
-                groups = channels[n] if design.groups == "depthwise" else int(design.groups)
             has_norm = n == spatial or not design.fewer_norms
             has_activation = n == 2 or not design.fewer_activations
             bias = design.norm == "layer"
             return (
-                nn.Conv2d(
-                    channels[n - 1], channels[n], kernel, stride=stride_here, padding=kernel // 2, groups=groups,
-                    bias=bias,
-                ) if n == spatial else Pointwise(channels[n - 1], channels[n], bias),
-                norm_layer(design, channels[n]) if has_norm else nn.Identity(),
-                activation_layer(design) if has_activation else nn.Identity(),
-            )  # fmt: skip
+                spatial_convolution(design, channels[n], stride, bias, **where(f"conv{n}"))
+                if n == spatial
+                else Pointwise(channels[n - 1], channels[n], bias),
+                norm_layer(design, channels[n], **where(f"norm{n}")) if has_norm else nn.Identity(),
+                activation_layer(design, channels[n], **where(f"act{n}")) if has_activation else nn.Identity(),
+            )
 
         self.conv1, self.norm1, self.act1 = layer(1)
         self.conv2, self.norm2, self.act2 = layer(2)
+        self.hidden = nn.Sequential(OrderedDict(layers_at(Site(design, "hidden", hidden, hidden, **where("hidden")))))
         self.conv3, self.norm3, self.act3 = layer(3)
+        branch = Site(design, "branch", outgoing, outgoing, **where("branch"))
+        self.branch = nn.Sequential(OrderedDict(layers_at(branch)))
         self.layer_scale = nn.Identity() if design.layer_scale is None else LayerScale(outgoing, design.layer_scale)
+        drop_rate = design.stochastic_depths()[stage][index]
         self.drop_path = DropPath(drop_rate) if drop_rate else nn.Identity()
-        self.shortcut = nn.Sequential()
+        self.shortcut: nn.Module = nn.Sequential()
         if stride != 1 or incoming != outgoing:
-            self.shortcut.append(nn.Conv2d(incoming, outgoing, 1, stride=stride, bias=False))
-            self.shortcut.append(norm_layer(design, outgoing))
+            self.shortcut = replacement(
+                Site(design, "shortcut", incoming, outgoing, stride, **where("shortcut")),
+                lambda: nn.Sequential(
+                    nn.Conv2d(incoming, outgoing, 1, stride=stride, bias=False),
+                    norm_layer(design, outgoing, **where("shortcut.1")),
+                ),
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(x)
         x = self.act1(self.norm1(self.conv1(x)))
-        x = self.act2(self.norm2(self.conv2(x)))
-        x = self.norm3(self.conv3(x))
+        x = self.hidden(self.act2(self.norm2(self.conv2(x))))
+        x = self.branch(self.norm3(self.conv3(x)))
         x = shortcut + self.drop_path(self.layer_scale(x))
         return self.act3(x)
 
 
+def spatial_convolution(design: Design, channels: int, stride: int, bias: bool, **where: Any) -> nn.Module:
+    """The block's spatial convolution, (N, channels, H, W) -> (N, channels, H / stride, W / stride)."""
+    kernel, groups = design.kernel_size, channels if design.groups == "depthwise" else int(design.groups)
+    return replacement(
+        Site(design, "spatial", channels, channels, stride, kernel_size=kernel, groups=groups, bias=bias, **where),
+        partial(nn.Conv2d, channels, channels, kernel, stride, padding=kernel // 2, groups=groups, bias=bias),
+    )
+
+
 def make_stem(design: Design) -> nn.Sequential:
-    """(N, in_channels, H, W) -> (N, widths[0], H / stem_stride, W / stem_stride)."""
+    """(N, in_channels, H, W) -> (N, stem_channels, H / stem_stride, W / stem_stride)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    channels, width, stride = design.in_channels, design.widths[0], design.stem_stride
-    if design.stem == "patchify":
-        layers["conv"] = nn.Conv2d(channels, width, stride, stride=stride)
-    else:
-        kernel, conv_stride = (7, 2) if stride > 1 else (3, 1)
+    channels, width, stride = design.in_channels, design.stem_channels, design.stem_stride
+    patches = design.stem == "patchify"
+    kernel, conv_stride = (stride, stride) if patches else (7, 2) if stride > 1 else (3, 1)
+    layers.update(layers_at(Site(design, "stem", channels, width, stride, "stem", kernel_size=kernel, bias=patches)))
+    if not layers and patches:
+        layers["conv"] = nn.Conv2d(channels, width, kernel, stride=conv_stride)
+    elif not layers:
         layers["conv"] = nn.Conv2d(channels, width, kernel, stride=conv_stride, padding=kernel // 2, bias=False)
-        layers["norm"] = norm_layer(design, width)
-        layers["act"] = activation_layer(design)
+        layers["norm"] = norm_layer(design, width, path="stem.norm")
+        layers["act"] = activation_layer(design, width, path="stem.act")
         if stride == 4:
             layers["pool"] = nn.MaxPool2d(3, stride=2, padding=1)
-    if design.separate_downsample:
-        layers["norm_out"] = norm_layer(design, width)
+    if design.separate_downsample and len(design.blocks) > 1:
+        layers["norm_out"] = norm_layer(design, width, path="stem.norm_out")
     return nn.Sequential(layers)
 
 
@@ -147,19 +174,17 @@ class Stage(nn.Module):
 
     def __init__(self, design: Design, index: int, incoming: int) -> None:
         super().__init__()
-        width, inputs, rates = design.widths[index], design.block_inputs()[index], design.stochastic_depths()[index]
-        halves = index > 0
-        self.downsample = nn.Sequential()
-        if halves and design.separate_downsample:
-            self.downsample.append(norm_layer(design, incoming))
-            self.downsample.append(nn.Conv2d(incoming, inputs[0], 2, stride=2))
-            halves = False
-        self.blocks = nn.Sequential(
-            *(
-                Block(design, channels, width, stride=2 if halves and n == 0 else 1, drop_rate=rate)
-                for n, (channels, rate) in enumerate(zip(inputs, rates, strict=True))
+        self.downsample: nn.Module = nn.Sequential()
+        if index > 0 and design.separate_downsample:
+            outgoing, path = design.block_inputs()[index][0], f"stages.{index}.downsample"
+            self.downsample = replacement(
+                Site(design, "downsample", incoming, outgoing, 2, path, index, kernel_size=2, bias=True),
+                lambda: nn.Sequential(
+                    norm_layer(design, incoming, path=f"{path}.0", stage=index),
+                    nn.Conv2d(incoming, outgoing, 2, stride=2),
+                ),
             )
-        )
+        self.blocks = nn.Sequential(*(Block(design, index, n) for n in range(design.blocks[index])))
         self.grad_checkpointing = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,18 +198,20 @@ class RoadmapNet(nn.Module):
     """The parametric network: images (N, in_channels, H, W) -> logits (N, num_classes).
 
     It keeps the conventions of a timm backbone: ``forward_features`` gives the last stage's (N, C, H', W'),
-    ``forward_head`` pools and classifies, ``feature_info`` describes the stages.
+    ``forward_head`` pools and classifies, ``feature_info`` describes the stages. Raises `RoadmapError` for plug-in
+    layers of the design that are unknown, fail, replace the same or have no place in this network.
     """
 
     def __init__(self, design: Design, global_pool: str = "avg", drop_rate: float = 0.0) -> None:
         super().__init__()
         check_choice("global_pool", global_pool, POOLINGS)
+        check_places(design)
         self.design = design
         self.num_classes, self.in_chans, self.drop_rate = design.num_classes, design.in_channels, drop_rate
         self.stem = make_stem(design)
         self.stages: nn.Sequential = nn.Sequential()
         self.feature_info: list[dict] = []
-        incoming, reduction = design.widths[0], design.stem_stride
+        incoming, reduction = design.stem_channels, design.stem_stride
         for index, width in enumerate(design.widths):
             self.stages.append(Stage(design, index, incoming))
             incoming = design.output_width(width)
@@ -193,12 +220,17 @@ class RoadmapNet(nn.Module):
         self.num_features = self.head_hidden_size = incoming
 
         self.norm_pre: nn.Module = nn.Identity()
-        head: Callable[..., nn.Module] = ClassifierHead
-        if design.separate_downsample and design.norm == "layer":
-            head = partial(NormMlpClassifierHead, norm_layer=partial(LayerNorm2d, eps=LAYER_NORM_EPSILON))
-        elif design.separate_downsample:
-            self.norm_pre = norm_layer(design, incoming)
+        normed = design.separate_downsample and design.norm == "layer"
+        head = NormMlpClassifierHead if normed else ClassifierHead
+        if design.separate_downsample and not normed:
+            self.norm_pre = norm_layer(design, incoming, path="norm_pre")
         self.head = head(incoming, design.num_classes, pool_type=global_pool, drop_rate=drop_rate)
+        if normed:
+            self.head.norm = norm_layer(design, incoming, path="head.norm")
+        for name, _ in design.layers:
+            if not any(site.layer == name for site in map(site_of, self.modules()) if site is not None):
+                place = find_layer(name).place
+                raise NoPlaceError(f"the layer '{name}' has no place '{place}' in this network: {PLACES[place]}")
         initialize(self)
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -294,9 +326,13 @@ def initialize(network: nn.Module) -> None:
     The paper's own, truncated normal 0.02, is for wide networks: measured at width 8 it left `layer_norm` at 61 % and
     `separate_downsample` at 65 %, where this one gives 79 and 75 %. Torch's default does as well on average, with a
     spread between seeds that is a third larger; dividing the fan-out by the groups lowers every depthwise rung.
+    Modules of plug-in layers are left as they are; those may use this function themselves.
     """
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    if site_of(network) is not None:
+        return
+    if isinstance(network, nn.Conv2d) and not network.weight.is_meta:
+        nn.init.kaiming_normal_(network.weight, mode="fan_out", nonlinearity="relu")
+        if network.bias is not None:
+            nn.init.zeros_(network.bias)
+    for module in network.children():
+        initialize(module)

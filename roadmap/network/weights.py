@@ -17,21 +17,34 @@ from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file
+from roadmap.network.building import build_network
 from roadmap.network.description import Description, read_description
-from roadmap.network.design import Design
+from roadmap.network.design import CONVNEXT, Design
+from roadmap.network.timm_model import TimmModel
 
 if TYPE_CHECKING:
     from roadmap.network.model import RoadmapNet
 
+#: What the released code of ConvNeXt calls a block's layers and the head, isotropic or not.
+OFFICIAL = (
+    (r"\.conv1", ".dwconv"),
+    (r"\.norm1", ".norm"),
+    (r"\.conv2", ".pwconv1"),
+    (r"\.conv3", ".pwconv2"),
+    (r"\.layer_scale", ""),
+    (r"^head\.norm", "norm"),
+    (r"^head\.fc", "head"),
+)
 #: Layout -> what to replace, in this order, in our names to get its names. Loading reads the same table backwards.
 LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
     "roadmap": (),
     "timm ResNet": (
-        (r"^stem\.conv\b", "conv1"),
-        (r"^stem\.norm\b", "bn1"),
+        (r"^stem(\.resnet_d_stem)?\.conv\b", "conv1"),
+        (r"^stem(\.resnet_d_stem)?\.norm\b", "bn1"),
         *((rf"^stages\.{stage}\.blocks", f"layer{stage + 1}") for stage in range(4)),
         (r"\.norm", ".bn"),
         (r"\.shortcut", ".downsample"),
+        (r"\.branch\.se\.", ".se."),
         (r"^head\.fc", "fc"),
     ),
     "timm ConvNeXt": (
@@ -41,6 +54,7 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"\.norm1", ".norm"),
         (r"\.conv2", ".mlp.fc1"),
         (r"\.conv3", ".mlp.fc2"),
+        (r"\.hidden\.grn\.", ".mlp.grn."),
         (r"\.layer_scale", ""),
     ),
     "official ConvNeXt": (
@@ -48,31 +62,34 @@ LAYOUTS: dict[str, tuple[tuple[str, str], ...]] = {
         (r"^stem\.norm_out", "downsample_layers.0.1"),
         (r"^stages\.(\d+)\.downsample", r"downsample_layers.\1"),
         (r"\.blocks", ""),
-        (r"\.conv1", ".dwconv"),
-        (r"\.norm1", ".norm"),
-        (r"\.conv2", ".pwconv1"),
-        (r"\.conv3", ".pwconv2"),
-        (r"\.layer_scale", ""),
-        (r"^head\.norm", "norm"),
-        (r"^head\.fc", "head"),
+        *OFFICIAL,
+    ),
+    "official isotropic ConvNeXt": (
+        (r"^stem\.conv\b", "stem"),
+        (r"^stages\.0\.", ""),
+        *OFFICIAL,
     ),
 }
 
-#: What timm's two families have fixed, as one design each, and the flags that they leave free.
+#: Some tensors of every network, one of which plug-in layers always leave there: what a layout is recognised by.
+TELLING = ("stem.conv.weight", "stages.0.blocks.0.conv3.weight")
+
+#: What timm's two families have fixed, as one design each, the flags that they leave free, and the layers they know.
 TIMM_DESIGNS = {
     "timm ResNet": (
         Design(),
-        ("activation",),
+        ("activation", "groups", "expansion", "stem_width"),
+        ("se", "resnet_d_stem"),
     ),
     "timm ConvNeXt": (
-        Design(stem="patchify", groups="depthwise", block="inverted", spatial_position="first",
-               fewer_activations=True, fewer_norms=True, norm="layer", separate_downsample=True),
+        CONVNEXT,
         ("activation", "kernel_size", "layer_scale"),
+        ("grn",),
     ),
 }  # fmt: skip
-FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "in_channels", "num_classes")
+FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "layers", "in_channels", "num_classes")
 TIMM_STAGES = 4
-TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are
+TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are, unless it is a deep one
 
 #: Under which keys checkpoints hold their weights, and what wrappers put before each name.
 CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
@@ -88,10 +105,11 @@ def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> Non
     """Load weights into ``network``, in place, from a file or a state dict in any known layout.
 
     ``source`` is a path to a ``.safetensors`` file or to a torch checkpoint (read without ever running code in it),
-    or a state dict. Its layout is recognised by its names: ours, timm's ResNet, timm's ConvNeXt or the official
-    ConvNeXt's; containers such as ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are
-    taken off. Every tensor of the network must be there with its shape, and none besides; linear (out, in) weights
-    fill 1x1 convolutions (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
+    or a state dict. Its layout is recognised by its names: ours, timm's ResNet (ResNeXt, SE-ResNet and the deep stem
+    with it), timm's ConvNeXt (V2 with it), or the official ConvNeXt's, isotropic or not; containers such as
+    ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are taken off. Every tensor of the
+    network must be there with its shape, and none besides; linear (out, in) weights fill 1x1 convolutions
+    (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
 
     Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
     """
@@ -115,26 +133,29 @@ class Weights:
         except RoadmapError as error:
             raise RoadmapError(f"{self.where} does not say what network it is for: {error}") from None
 
-    def completed(self, design: Design) -> Design:
+    def completed(self, design: Design | TimmModel) -> Design | TimmModel:
         """The design with as many classes as the classifier here has, and with layer scale if there is one here.
 
         Raises `RoadmapError` where there is no classifier.
         """
+        if isinstance(design, TimmModel):  # whose classifier may have any name: its files say what they are
+            told = self.description()
+            if told is None or not isinstance(told.design, TimmModel):
+                raise RoadmapError(f"{self.where} does not say that it is for timm's {design.timm_model}")
+            return design.replace(num_classes=told.design.num_classes)
         classifier = self.tensors.get(_renamed("head.fc.weight", self.layout))
         if classifier is None or classifier.ndim != 2:
             raise RoadmapError(f"{self.where} ({self.layout} layout) has no classifier")
         scaled = _renamed("stages.0.blocks.0.layer_scale.gamma", self.layout) in self.tensors
         return design.replace(num_classes=len(classifier), layer_scale=1e-6 if scaled else None)
 
-    def of(self, design: Design) -> dict[str, Tensor]:
+    def of(self, design: Design | TimmModel) -> dict[str, Tensor]:
         """The tensors of this design's network, as `fitted`, without building it in memory."""
-        from roadmap.network.model import RoadmapNet
-
-        if sum(design.blocks) > len(self.tensors):
+        if isinstance(design, Design) and sum(design.blocks) > len(self.tensors):
             raise RoadmapError(f"{self.where} does not fit this network: it has more blocks than the file has tensors")
         try:
             with torch.device("meta"):
-                network = RoadmapNet(design)
+                network = build_network(design)
         except RuntimeError:
             raise RoadmapError(f"{self.where} does not fit this network, which is too large for any memory") from None
         return self.fitted(network)
@@ -176,7 +197,9 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
     """
     where = "the state dict" if isinstance(source, Mapping) else f"'{os.fspath(source)}'"
     found = source if isinstance(source, Mapping) else _read(Path(source))
-    weights = _without_prefixes(_without_containers(found))
+    metadata = None if isinstance(source, Mapping) else _metadata(Path(source))
+    # A file of ours has its network's own names, which may be any where that is one of timm's.
+    weights = found if metadata is not None else _without_prefixes(_without_containers(found))
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise RoadmapError(f"{where} holds no network weights, or other things among them")
     for name, tensor in weights.items():
@@ -185,13 +208,12 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
         if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             raise RoadmapError(f"{where} holds {name} as {tensor.dtype}, but weights are floating-point numbers")
     for layout in LAYOUTS:
-        if _renamed("stem.conv.weight", layout) in weights:
+        if metadata is not None or any(_renamed(name, layout) in weights for name in TELLING):
             break
     else:
         raise RoadmapError(
             f"{where} has the layout of no known network ({', '.join(LAYOUTS)}): it holds {_listed(sorted(weights))}"
         )
-    metadata = None if isinstance(source, Mapping) else _metadata(Path(source))
     return Weights(where, layout, weights, metadata)
 
 
@@ -207,13 +229,18 @@ def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
             for field in fields(Design)
             if field.name not in (*FREE_IN_BOTH, *free) and getattr(design, field.name) != getattr(fixed, field.name)
         ]
-        for layout, (fixed, free) in TIMM_DESIGNS.items()
+        for layout, (fixed, free, _) in TIMM_DESIGNS.items()
     }
+    for layout, (_, _, known) in TIMM_DESIGNS.items():
+        if not set(design.layers) <= {(name, ()) for name in known}:
+            differing[layout].append("layers")
     if len(design.blocks) != TIMM_STAGES:
         for flags in differing.values():
             flags.append("blocks")
-    if design.widths[0] != TIMM_RESNET_STEM:
-        differing["timm ResNet"].append("widths")
+    if design.stem_channels != TIMM_RESNET_STEM and ("resnet_d_stem", ()) not in design.layers:
+        differing["timm ResNet"].append("widths" if design.stem_width is None else "stem_width")
+    if isinstance(design.groups, str) or 256 % (design.groups * design.expansion):
+        differing["timm ResNet"].append("groups")  # timm counts a group's channels in 64ths of a quarter of the output
     for layout, flags in differing.items():
         if not flags:
             tensors = {_renamed(name, layout): tensor for name, tensor in network.state_dict().items()}
@@ -223,13 +250,14 @@ def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
     raise RoadmapError(f"timm has no such network: it differs from {told}")
 
 
-def save_weights(network: RoadmapNet, path: str | os.PathLike, **facts: Any) -> None:
+def save_weights(network: nn.Module, path: str | os.PathLike, **facts: Any) -> None:
     """Write the network's state dict as a safetensors file, in our own layout; ``path`` is never left half-written.
 
     The file's metadata hold a `Description` of the network: its design and, where given, the other ``facts`` of one,
     such as ``class_names``. Equal weights and descriptions are equal bytes.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
+    assert isinstance(network.design, (Design, TimmModel))  # as `build_network` leaves it
     metadata = {METADATA_KEY: Description(network.design, **facts).to_text()}
     with whole_file(Path(path)) as temporary:
         save_file(tensors, temporary, metadata=metadata)

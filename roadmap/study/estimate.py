@@ -13,11 +13,11 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
-from roadmap.files import write_text
+from roadmap.network.layers import load_plugins
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.forecast import schedule
 from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
-from roadmap.study.store import FORMAT, MARK, Store, read_json
+from roadmap.study.store import MARK, Store
 from roadmap.study.work import Outcome
 from roadmap.training.spec import Execution, RunSpec
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from roadmap.study.runner import Prepared
     from roadmap.training.rehearsal import Rehearsed
 
-MEASURED = "measured.json"
 #: How long the steps of one network are timed.
 SECONDS = 2.0
 #: On the CPU a step that is timed has at most about so many operations (one to three seconds on a core); larger batches
@@ -45,6 +44,7 @@ class Rehearse:
     execution: Execution
     batch_size: int
     seconds: float
+    plugins: tuple[str, ...] = ()
 
 
 def carry_out_rehearsal(task: Rehearse, data: ImageData) -> Rehearsed | Outcome:
@@ -52,6 +52,7 @@ def carry_out_rehearsal(task: Rehearse, data: ImageData) -> Rehearsed | Outcome:
     from roadmap.training.rehearsal import rehearse
 
     try:
+        load_plugins(task.plugins)
         return rehearse(task.run, data, task.execution, task.batch_size, task.seconds)
     except MemoryError as error:
         return Outcome("memory", str(error) or "not enough memory")
@@ -77,7 +78,7 @@ def local_places(study: Prepared, store: Store) -> list[Place]:
     if study.device.startswith("cuda"):
         return _card_places(study, store, jobs)
     need = max(cpu_need(run, study.cost(run)) for run in study.runs)
-    return places(jobs, spec.threads, study.device, len(study.runs), need, spec.devices)
+    return places(jobs, spec.threads, study.device, len(study.trainings), need, spec.devices)
 
 
 def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]:
@@ -92,8 +93,8 @@ def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]
     cards = [study.device] if ":" in spec.device else [f"cuda:{index}" for index in range(count)]
     if jobs is None:
         jobs = len(cards) * _card_jobs(study, store, cards[0])
-    jobs = min(jobs, len(study.runs)) or 1
-    share = places(jobs, spec.threads, study.device, len(study.runs), 0.0)[0].threads
+    jobs = min(jobs, len(study.trainings)) or 1
+    share = places(jobs, spec.threads, study.device, len(study.trainings), 0.0)[0].threads
     return [Place(cards[slot % len(cards)], share) for slot in range(jobs)]
 
 
@@ -102,14 +103,14 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
     import torch
 
     largest = max(study.runs, key=lambda run: study.cost(run).activations * run.recipe.part_size)
-    known = _read(store)
+    known = store.measured()
     key = "jobs:" + _key(study, largest, [Place(card, study.spec.threads)])
     if key in known:
         return int(known[key]["jobs"])
     whole = torch.cuda.get_device_properties(card).total_memory
     best, fastest = 1, 0.0
     for jobs in CARD_JOBS:
-        if jobs > len(study.runs):
+        if jobs > len(study.trainings):
             break
         results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
         measured = [result for result in results if not isinstance(result, Outcome)]
@@ -121,7 +122,7 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
         best, fastest = jobs, speed
         if max(result.memory_bytes for result in measured) * (jobs + 1) > MEMORY_SHARE * whole:
             break
-    _write(store, {**known, key: {"jobs": best}})
+    store.keep_measured({key: {"jobs": best}})
     return best
 
 
@@ -151,7 +152,7 @@ class Ahead:
         """Plain values, fit for JSON."""
         waiting = {run.signature for run in self.todo}
         runs = []
-        for run in self.study.runs:
+        for run in self.study.trainings:
             estimate = self.estimates.get(run.signature, Estimate(None, None))
             slot, start, end = self.times.get(run.signature, (None, None, None))
             runs.append(
@@ -173,7 +174,7 @@ def plan_ahead(study: Prepared, store: Store, again: bool = False, measure: bool
     """Look ahead at a study: what is to be trained and, with ``measure`` and on this machine, what that takes."""
     if (store.folder / MARK).exists():
         store.check()
-    todo = [run for run in study.runs if not store.settled(run.signature)]
+    todo = [run for run in study.trainings if not store.settled(run.signature)]
     if not (measure and todo and study.spec.engine == "local"):
         return Ahead(study, todo, {}, [], {})
     store.begin()
@@ -192,7 +193,7 @@ def estimate(
 
     Raises `RoadmapError` where a rehearsal fails for another reason than memory.
     """
-    known = {} if again else _read(store)
+    known = {} if again else store.measured()
     distinct = {_key(study, run, where): run for run in runs}
     missing = [key for key in distinct if key not in known]
     # As many at a time as the study will have, so that each is as slow as it will be then.
@@ -209,7 +210,7 @@ def estimate(
             facts = [dataclasses.asdict(result) for result in results]
             known[key] = {name: mean(fact[name] for fact in facts) for name in facts[0]}
     if found:
-        _write(store, {**_read(store), **known})
+        store.keep_measured(known)
     return {run.signature: _estimate(study, run, known[_key(study, run, where)]) for run in runs}
 
 
@@ -217,7 +218,7 @@ def known_seconds(study: Prepared, store: Store) -> dict[str, float]:
     """Signature -> seconds that were measured before, of the runs of which they are known for this packing."""
     if study.spec.engine != "local":
         return {}
-    known, where = _read(store), local_places(study, store)
+    known, where = store.measured(), local_places(study, store)
     facts = {run.signature: (run, known.get(_key(study, run, where))) for run in study.runs}
     estimates = {signature: _estimate(study, run, fact) for signature, (run, fact) in facts.items() if fact}
     return {signature: estimate.seconds for signature, estimate in estimates.items() if estimate.seconds is not None}
@@ -240,7 +241,7 @@ def _estimate(study: Prepared, run: RunSpec, facts: Any) -> Estimate:
 
 
 def _rehearse(study: Prepared, runs: list[RunSpec], where: list[Place]) -> list[Any]:
-    tasks = [Rehearse(run, study.spec.execution, _batch(study, run), SECONDS) for run in runs]
+    tasks = [Rehearse(run, study.spec.execution, _batch(study, run), SECONDS, study.spec.plugin) for run in runs]
     results: dict[int, Any] = {}
     with LocalEngine(study.data, where, study.spec.devices, carry_out_rehearsal, fresh=True) as engine:
         waiting = list(enumerate(tasks))
@@ -276,16 +277,3 @@ def _key(study: Prepared, run: RunSpec, where: Iterable[Place]) -> str:
 @cache
 def _torch_version() -> str:
     return version("torch")
-
-
-def _read(store: Store) -> dict[str, Any]:
-    """What was measured; nothing where the file is missing or damaged, for it can be measured again."""
-    try:
-        content = read_json(store.folder / MEASURED, FORMAT)["measured"]
-    except (RoadmapError, KeyError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _write(store: Store, measured: dict[str, Any]) -> None:
-    write_text(store.folder / MEASURED, json.dumps({"format": FORMAT, "measured": measured}) + "\n")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.network.design import Design
+from roadmap.network.layers import load_plugins
+from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import load_recipe
 from roadmap.study.spec import StudySpec, runs_of
 from roadmap.training.spec import RunSpec
@@ -24,7 +26,7 @@ class Start:
     and the digests of all of them and of all but the classifier."""
 
     path: Path
-    design: Design
+    design: Design | TimmModel
     class_names: tuple[str, ...] | None
     labels: dict[str, Any]
     whole: str
@@ -38,6 +40,7 @@ def find_start(spec: StudySpec, store: Path) -> Start:
     from roadmap.training.start import StartingWeights
 
     assert spec.start_from is not None
+    load_plugins(spec.plugin)
     scale = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride") if getattr(spec, name) is not None}
     if spec.only:
         scale["regime"] = spec.regime
@@ -65,7 +68,7 @@ def plan_finetuning(spec: StudySpec, data: ImageData, start: Start) -> list[RunS
         spec,
         data,
         start.labels,
-        start.design.replace(num_classes=classes),
+        start.design.replace(num_classes=classes),  # type: ignore[arg-type]
         load_recipe(spec.recipe or RECIPE),
         start.whole if same else start.without_classifier,
     )

@@ -57,7 +57,7 @@ def reproduce(
     opened = record["data"].get("opened") or {"name": run.data, "image_size": run.image_size}
     environment, labels = record["environment"], record["labels"]
     settings = {OPENED.get(name, name): value for name, value in opened.items()} | {
-        "regime": run.regime, "only": run.step, "seeds": (run.seed,), "precision": run.precision, "jobs": "1",
+        "regime": run.regime, "seeds": (run.seed,), "precision": run.precision, "jobs": "1",
         "device": device or environment["device"], "threads": environment["threads"], "compile": labels["compile"],
         "deterministic": bool(labels.get("deterministic")),
     }  # fmt: skip

@@ -10,7 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,9 @@ from roadmap.study.display import Display
 from roadmap.study.engines import Engine
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.folder import StudyFolder
-from roadmap.study.spec import StudySpec, plan
+from roadmap.study.matching import rescale
+from roadmap.study.spec import StudySpec
+from roadmap.study.spec import plan as plan_study
 from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
 from roadmap.study.work import Outcome, Task, record_failure
 from roadmap.training.spec import RunSpec
@@ -29,6 +31,7 @@ from roadmap.training.spec import RunSpec
 if TYPE_CHECKING:
     from roadmap.cost.counting import Cost
     from roadmap.data.sources import ImageData
+    from roadmap.network.timm_model import TimmModel
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
 TRAINING_FLOPS_PER_MAC = 6
@@ -57,6 +60,14 @@ class Prepared:
     device_name: str
     initial: Path | None = None
 
+    @cached_property
+    def trainings(self) -> list[RunSpec]:
+        """The runs, each training once: two networks of a study may turn out to be the same."""
+        first: dict[str, RunSpec] = {}
+        for run in self.runs:
+            first.setdefault(run.signature, run)
+        return list(first.values())
+
     def cost(self, run: RunSpec) -> Cost:
         """The counted cost of a run's network."""
         return self.costs[run.step]
@@ -74,6 +85,7 @@ class Prepared:
             store=str(store.folder.absolute()),
             execution=self.spec.execution,
             initial=None if self.initial is None else str(self.initial),
+            plugins=self.spec.plugin,
             cost={
                 "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
                 "macs_by_operator": cost.macs_by_operator,
@@ -97,12 +109,13 @@ class Prepared:
 def prepare(
     spec: StudySpec,
     store: Store | None = None,
-    plan: Callable[[StudySpec, ImageData], list[RunSpec]] = plan,
+    plan: Callable[[StudySpec, ImageData], list[RunSpec]] | None = None,
     initial: Path | None = None,
 ) -> Prepared:
-    """Open the data, resolve every run of the ``plan`` and count its cost. Writes nothing; raises `RoadmapError`.
+    """Open the data, resolve every run of the ``plan``, by default the study's own, and count its cost.
 
     ``store`` is where a study that starts from a run finds it; ``initial`` a file that the runs of a plan start from.
+    Writes nothing, but that times measured for a match are kept in the store. Raises `RoadmapError`.
     """
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.data.sources import open_data
@@ -111,24 +124,41 @@ def prepare(
 
     check_logger(spec.logger)
     check_engine(spec)
+    place = store or Store(DEFAULT_STORE)
     if spec.start_from and initial is None:
-        start = in_clean_process(find_start, spec, (store or Store(DEFAULT_STORE)).folder)
+        start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
-    runs = plan(spec, data)
+    runs = (
+        plan(spec, data) if plan else plan_study(spec, data, partial(rescale, spec, place), partial(_references, spec))
+    )
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
     return Prepared(spec, data, runs, costs, device, name, initial)
 
 
+def _references(spec: StudySpec, *how: int) -> list[TimmModel]:
+    """The references of a study, for so many classes, images of such a size and such a stem."""
+    from roadmap.network.timm_model import reference_design
+
+    return [in_clean_process(reference_design, name, *how) for name in spec.reference]
+
+
 def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, str, dict[str, Cost]]:
     """The device of a study, its name, and what each step costs."""
     import torch
 
+    from roadmap.checking import check_layers
     from roadmap.cost.counting import count
+    from roadmap.network.design import Design
+    from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device
 
+    load_plugins(spec.plugin)
+    for design in {run.design for run in runs}:
+        if isinstance(design, Design):
+            check_layers(design, image_size)
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device
@@ -166,9 +196,11 @@ def run_study(
     store.begin()
     asked = dataclasses.asdict(study.spec) | {"fingerprint": study.data.fingerprint}
     content = {"spec": asked, "command": command, "classes": study.data.class_names}
+    if not study.spec.start_from:
+        content["ablation"] = study.spec.ablation.facts
     place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store)
     if retrain:
-        _forget(study.runs, store, retrain)
+        _forget(study.trainings, store, retrain)
     engine = engine or make_engine(study, store)
     try:
         measured = known_seconds(study, store)
@@ -215,9 +247,9 @@ class _Round:
     def go(self) -> None:
         study = self.study
         with self.display:
-            petaflops = {run.signature: study.petaflops(run) for run in study.runs}
-            self.display.begin(study.runs, petaflops, self.engine.slots, self.measured)
-            for run in study.runs:
+            petaflops = {run.signature: study.petaflops(run) for run in study.trainings}
+            self.display.begin(study.trainings, petaflops, self.engine.slots, self.measured)
+            for run in study.trainings:
                 record = self._settled(run)
                 if record is None:
                     self.waiting.append(run)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +14,20 @@ from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, ch
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES, Design
+from roadmap.network.layers import digest_of, load_plugins
+from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import SETTINGS, Recipe, load_recipe
-from roadmap.rungs import REGIMES, Rung, ladder
+from roadmap.rungs import REGIMES, ladder, start_design
 from roadmap.settings import from_yaml, setting
+from roadmap.steps import STUDY_RECIPE, Step, compose, merge
+from roadmap.study.ablation import DESIGNS, Ablation, Network
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
+from roadmap.study.networks import FRACTIONS, ablate, parse_levels
 from roadmap.training.spec import PRECISIONS, Execution, RunSpec
 
 if TYPE_CHECKING:
+    from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
 
 
@@ -41,11 +48,22 @@ FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
+#: What networks can be matched in, and what is rescaled for it.
+MATCHES = ("gmacs", "params", "time")
+SCALINGS = ("width", "depth")
+#: Size of the images, most images of a batch, designs, and the one whose cost they are to have -> each of them matched.
+Rescale = Callable[[int, int, list[Design], Design], "list[Matched]"]
+#: Number of classes, size of the images, stride of the stems -> the references of a study.
+References = Callable[[int, int, int], "list[TimmModel]"]
 #: Argument of `open_data` -> the setting of a study that it is.
 OPENED = {
     "name": "data", "directory": "data_dir", "image_size": "image_size", "download": "download", "loading": "loading",
     "skip_corrupt": "skip_corrupt",
 }  # fmt: skip
+
+
+def _of_ablation(help: str, default: Any = None, **metadata: Any) -> Any:
+    return setting(help, default, part="ablation", **metadata)
 
 
 @dataclass(frozen=True)
@@ -62,8 +80,33 @@ class StudySpec:
                           choices=tuple(REGIMES))  # fmt: skip
     from_: str | None = setting("first rung to train [default: the start]", metavar="STEP")
     upto: str | None = setting("last rung to train [default: the end]", metavar="STEP")
-    only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP")
+    only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP",
+                                    many=True)  # fmt: skip
     roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
+    design: str | None = _of_ablation(
+        "the rule that makes networks of the steps [default: ladder; sweep with --sweep]", choices=DESIGNS
+    )
+    steps: tuple[Any, ...] = _of_ablation(
+        "steps that the ablation is about, in order: of the ladder, of plug-ins, in a study's file also own ones; the "
+        "word ladder stands for all of the ladder's up to --upto [default: ladder]", (), metavar="STEP", many=True,
+    )  # fmt: skip
+    base: str | None = _of_ablation(
+        "rung that the steps are added to, or for leave-one-out and sweep taken from; start and end, too [default: the "
+        "start; there the end]", metavar="STEP",
+    )  # fmt: skip
+    orders: str = _of_ablation("of an order study: how many random orders, or all", "8", metavar="N|all")
+    order_seed: int = _of_ablation("of an order study: seed of the random orders", 0, metavar="N")
+    fraction: str = _of_ablation("of a factorial: the part of all networks that is trained, such as 1/2 or 1/4", "1",
+                            metavar="PART")  # fmt: skip
+    sweep: Mapping[str, Any] = _of_ablation("flag of the network or of the training, and its levels", (),
+                                       metavar="FLAG=A,B,...", many=True)  # fmt: skip
+    grid: bool = _of_ablation("sweep all combinations of several flags' levels, not one flag at a time", False)
+    reference: tuple[str, ...] = setting("model of timm's that is trained beside them, by the same recipe, such as "
+                                         "deit_small_patch16_224", (), metavar="MODEL", many=True)  # fmt: skip
+    plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
+    match: str | None = _of_ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
+                                "parameters, or measured time of a training step", choices=MATCHES)  # fmt: skip
+    match_by: str = _of_ablation("what --match rescales", "width", choices=SCALINGS)
     data: str = setting(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME of a Hugging Face one", "embedded",
                         metavar="NAME")  # fmt: skip
     data_dir: str | None = setting("folder where the data set lies; of a Hugging Face one, its cache", metavar="PATH")
@@ -116,11 +159,10 @@ class StudySpec:
     recipe_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if isinstance(self.only, str):
-            names = tuple(name.strip() for name in self.only.split(",") if name.strip())
-            if not names:
-                raise RoadmapError("only names no step")
-            object.__setattr__(self, "only", names)
+        object.__setattr__(self, "only", tuple(dict.fromkeys(_names("only", self.only))))
+        object.__setattr__(self, "reference", tuple(dict.fromkeys(_names("reference", self.reference))))
+        object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))
+        object.__setattr__(self, "sweep", parse_levels(self.sweep))
         if self.precision == 32 and not isinstance(self.precision, str):  # as YAML reads it
             object.__setattr__(self, "precision", "32")
         object.__setattr__(self, "seeds", _seeds(self.seeds))
@@ -128,21 +170,27 @@ class StudySpec:
         check_data(self.data)
         check_choice("loading", self.loading, LOADINGS)
         check_choice("precision", self.precision, PRECISIONS)
-        if not isinstance(self.only, (list, tuple)) or not all(isinstance(name, str) for name in self.only):
-            raise RoadmapError(f"only is {self.only!r}, but must be a list of steps")
-        object.__setattr__(self, "only", tuple(dict.fromkeys(self.only)))
         if self.only and (self.from_ or self.upto or self.roads):
             raise RoadmapError(
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
             )
+        if isinstance(self.plugin, str):
+            object.__setattr__(self, "plugin", (self.plugin,))
+        if not isinstance(self.plugin, (list, tuple)) or not all(isinstance(path, str) for path in self.plugin):
+            raise RoadmapError(f"plugin is {self.plugin!r}, but must be a list of files")
+        load_plugins(self.plugin)
+        object.__setattr__(self, "plugin", tuple(str(Path(path).expanduser().absolute()) for path in self.plugin))
+        self._check_ablation()
         if self.start_from is not None:
             check_text("start_from", self.start_from)
-            if self.from_ or self.upto or self.roads or len(self.only) > 1:
+            fields = [one for one in dataclasses.fields(self) if one.metadata.get("part") == "ablation"]
+            of_ablation = self.reference or any(getattr(self, one.name) not in (one.default, {}) for one in fields)
+            if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
                 raise RoadmapError(
-                    "a study that starts from trained weights trains one network: leave out --from, --upto and "
-                    "--roads, and name one step at most with --only"
+                    "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
+                    "and what is of ablations, and name one step at most with --only"
                 )
-        for name in ("roads", "download", "skip_corrupt", "compile", "deterministic"):
+        for name in ("roads", "grid", "download", "skip_corrupt", "compile", "deterministic"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
             if getattr(self, name) is not None:
@@ -153,7 +201,7 @@ class StudySpec:
             check_number("lr", self.lr, 1e-12, 1000)
         if self.stem_stride is not None:
             check_choice("stem_stride", self.stem_stride, STEM_STRIDES)
-        for name in ("name", "from_", "upto", "data_dir", "recipe", "device"):
+        for name in ("name", "from_", "upto", "base", "data_dir", "recipe", "device"):
             if getattr(self, name) is not None:
                 check_text(option_name(name), getattr(self, name))
         if self.name is not None and not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", self.name):
@@ -179,7 +227,43 @@ class StudySpec:
             raise RoadmapError("--num-nodes above 1 needs --engine ray or slurm")
         self.slurm_settings  # noqa: B018  (checks them)
         self.execution  # noqa: B018  (checks device, workers, threads, devices and num_nodes)
-        self.rungs  # noqa: B018  (checks the steps)
+        if not self.start_from:
+            self.ablation  # noqa: B018  (checks the steps)
+        elif self.only:
+            ladder(self.regime)[self.only[0]]
+
+    def _check_ablation(self) -> None:
+        """Raise `RoadmapError` for settings of an ablation that cannot be, or that its design has no use for."""
+        if self.design is not None:
+            check_choice("design", self.design, DESIGNS)
+        design = self.ablation_design
+        object.__setattr__(self, "orders", str(self.orders))  # YAML reads numbers
+        if not re.fullmatch(r"all|[1-9][0-9]{0,4}", self.orders):
+            raise RoadmapError(f"orders is '{self.orders}', but must be all or a number from 1 to 99999")
+        check_int("order_seed", self.order_seed, 0, 2**32 - 1)
+        object.__setattr__(self, "fraction", str(self.fraction))
+        if self.fraction not in FRACTIONS:
+            raise RoadmapError(f"fraction is {self.fraction!r}, but must be one of {', '.join(FRACTIONS)}")
+        if self.match is not None:
+            check_choice("match", self.match, MATCHES)
+        check_choice("match_by", self.match_by, SCALINGS)
+        default = {field.name: field.default for field in dataclasses.fields(self)}
+        for name, designs in (
+            ("from_", ("ladder",)), ("only", ("ladder",)), ("roads", ("ladder",)), ("orders", ("order",)),
+            ("order_seed", ("order",)), ("fraction", ("factorial",)), ("sweep", ("sweep",)), ("grid", ("sweep",)),
+            ("steps", tuple(name for name in DESIGNS if name != "sweep")),
+        ):  # fmt: skip
+            if getattr(self, name) not in (default[name], {}) and design not in designs:
+                option = option_name(name).replace("_", "-")
+                raise RoadmapError(f"--{option} is for --design {' or '.join(designs)}, but the design is {design}")
+        if design == "sweep" and not self.sweep:
+            raise RoadmapError("a sweep needs its levels: --sweep kernel_size=3,5,7")
+        if self.match_by != "width" and not self.match:
+            raise RoadmapError("--match-by says what --match rescales: add --match")
+        if self.only and (self.steps or self.base):
+            raise RoadmapError("--only names rungs of the whole ladder, --steps steps on --base: use one or the other")
+        if self.base and design == "ladder" and not self.steps:
+            raise RoadmapError("--base is what --steps are added to; for a part of the ladder say --from")
 
     @property
     def execution(self) -> Execution:
@@ -211,14 +295,17 @@ class StudySpec:
         return {name: int(value) if value.isdigit() else value for name, value in values.items()}
 
     @property
-    def rungs(self) -> list[Rung]:
-        """The rungs asked for, in the ladder's order, at the paper's size."""
-        rungs = ladder(self.regime)
-        if self.only:
-            for name in self.only:
-                rungs[name]
-            return [rung for rung in rungs if rung.name in self.only]
-        return rungs.between(self.from_, self.upto, self.roads)
+    def ablation_design(self) -> str:
+        """The ablation design: the given one, or what the other settings mean."""
+        return self.design or ("sweep" if self.sweep else "ladder")
+
+    @cached_property
+    def ablation(self) -> Ablation:
+        """The networks asked for, each as the steps that make it of the start, and what they answer.
+
+        Raises `RoadmapError` for a step that does not exist, and for steps that contradict each other.
+        """
+        return ablate(self)
 
     @property
     def title(self) -> str:
@@ -228,9 +315,35 @@ class StudySpec:
         data = re.sub(r"[^\w.+-]+", "-", self.data)  # of names with slashes
         if self.start_from:
             return f"{data}-from-{Path(self.start_from).stem}"
-        steps = "+".join(self.only) if self.only else f"{self.rungs[0].name}-to-{self.rungs[-1].name}"
+        design = self.ablation_design
+        names = [network.name for network in self.ablation.networks]
+        if design == "sweep":
+            steps = f"sweep-{'-'.join(self.sweep)}"
+        elif design != "ladder":
+            steps = f"{design}-{self.upto}" if self.upto else design
+        else:
+            steps = "+".join(self.only) if self.only else f"{names[0]}-to-{names[-1]}"
+        steps += f"-by-{self.match}" if self.match else ""
         prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
-        return steps if self.data == "embedded" and not prefix else f"{prefix}{data}-{steps}"
+        return re.sub(r"[^\w.+-]+", "-", steps if self.data == "embedded" and not prefix else f"{prefix}{data}-{steps}")
+
+
+def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
+    """Names in a list or separated by commas; with ``mappings`` there may be these, too."""
+    items = [value] if isinstance(value, (str, Mapping)) else value
+    if not isinstance(items, (list, tuple)):
+        raise RoadmapError(f"{what} is {value!r}, but must be a list of names")
+    found: list[Any] = []
+    for item in items:
+        if isinstance(item, str):
+            found += [name.strip() for name in item.split(",") if name.strip()]
+        elif mappings and isinstance(item, Mapping) and all(isinstance(key, str) for key in item):
+            found.append(dict(item))
+        else:
+            raise RoadmapError(f"{what} holds {item!r}, but must be a list of names{' and own steps' * mappings}")
+    if items and not found:
+        raise RoadmapError(f"{what} names no step")
+    return tuple(found)
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -283,38 +396,91 @@ def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
-def plan(spec: StudySpec, data: ImageData) -> list[RunSpec]:
-    """The runs that answer a study on opened data: rungs in order, seeds within.
+def plan(
+    spec: StudySpec, data: ImageData, rescale: Rescale | None = None, references: References | None = None
+) -> list[RunSpec]:
+    """The runs that answer a study on opened data: networks in order, seeds within. Two names of one network, or of one
+    training, are runs of one signature.
 
-    Raises `RoadmapError` where the strides leave nothing of the images, and where two rungs would be the same training.
+    ``rescale`` gives the designs of a study with ``match`` rescaled to the cost of its start; ``references`` the models
+    of one with some.
+    Raises `RoadmapError` where the strides leave nothing of the images, and where a step would change nothing.
     """
     scale = scale_of(spec, data)
-    rungs = ladder(spec.regime).scaled(
-        scale.width, scale.depth, stem_stride=scale.stem_stride, num_classes=len(data.class_names)
-    )
+    classes = len(data.class_names)
+    start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=classes)
+    ablation = spec.ablation
+    networks = ablation.networks
+    designs = [_composed(start, network, scale) for network in networks]
     modern = load_recipe(scale.recipe)
-    classic = load_recipe(modern.classic) if modern.classic else modern
-    runs: list[RunSpec] = []
-    made: dict[str, str] = {}
-    for asked in spec.rungs:
-        rung = rungs[asked.name]
+    factors: list[float | None] = [None] * len(designs)
+    if spec.match:
+        assert rescale is not None
+        target = compose(start, ablation.base, scale.width, scale.depth)
+        matched = rescale(data.image_size, modern.part_size, designs, target)
+        designs, factors = [one.design for one in matched], [one.factor for one in matched]
+    made: dict[str, list[RunSpec]] = {}
+    for network, design, factor in zip(networks, designs, factors, strict=True):
         labels = {
-            "regime": spec.regime, "step": rung.name, "adopted": rung.adopted, "width": scale.width,
-            "depth": scale.depth,
+            "regime": spec.regime, "step": network.name, "adopted": network.adopted, "width": scale.width,
+            "depth": scale.depth, "ablation": ablation.design, "steps": tuple(step.name for step in network.steps),
+            "match": spec.match and f"{spec.match} by {spec.match_by}", "match_factor": factor,
         }  # fmt: skip
-        candidates = runs_of(spec, data, labels, rung.design, classic if rung.classic_recipe else modern)
-        twin = made.setdefault(candidates[0].signature, rung.name)
-        if twin != rung.name:
-            why = (
-                f"recipe '{modern.name}' has no classic twin"
-                if rung.name == "modern_recipe"
-                else f"width {scale.width} and depth {scale.depth:.3g} are too small for it"
-            )
+        made[network.name] = runs_of(spec, data, labels, design, _recipe(modern, network.steps),
+                                     training=merge(network.steps).training)  # fmt: skip
+    for model in references(classes, data.image_size, scale.stem_stride) if references else ():
+        if model.timm_model in made:
+            raise RoadmapError(f"'{model.timm_model}' is a network of this study already, and no reference")
+        labels = {
+            "regime": spec.regime, "step": model.timm_model, "adopted": True, "reference": True,
+            "width": scale.width, "depth": scale.depth, "ablation": ablation.design,
+        }  # fmt: skip
+        made[model.timm_model] = runs_of(spec, data, labels, model, modern)
+    _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
+    return [run for runs in made.values() for run in runs]
+
+
+def _composed(start: Design, network: Network, scale: Scale) -> Design:
+    try:
+        return compose(start, network.steps, scale.width, scale.depth)
+    except RoadmapError as error:
+        raise RoadmapError(f"{network.name}: {error}") from None
+
+
+def _recipe(modern: Recipe, steps: Sequence[Step]) -> Recipe:
+    """The recipe that a network with these steps trains with, where the study has the ``modern`` one."""
+    named = merge(steps).recipe
+    if named is None:
+        return load_recipe(modern.classic) if modern.classic else modern
+    return modern if named == STUDY_RECIPE else load_recipe(named)
+
+
+def _check_changes(spec: StudySpec, ablation: Ablation, runs: Mapping[str, RunSpec], modern: Recipe) -> None:
+    """Raise `RoadmapError` for a step that changes nothing anywhere: its name would stand for another training."""
+    pairs = ablation.pairs
+    if ablation.design == "ladder":  # its rungs are compared one with the next, whichever these are
+        networks = ablation.networks
+        pairs = {network.name: [(one, network) for one in networks[:place]] for place, network in enumerate(networks)}
+        for name, earlier in pairs.items():
+            twins = [pair for pair in earlier if runs[pair[0].name].signature == runs[name].signature]
+            pairs[name] = twins or earlier
+    for step in (step for network in ablation.networks for step in network.steps):
+        differing = pairs.get(step.name, [])
+        if ablation.design == "sweep" or not differing:
+            continue
+        if all(runs[one.name].signature == runs[other.name].signature for one, other in differing):
+            first = next(iter(runs.values()))
+            if step.recipe == STUDY_RECIPE:
+                why = f"recipe '{modern.name}' has no classic twin"
+            elif spec.match:
+                why = f"networks are rescaled to one cost in {spec.match}, which undoes it"
+            else:
+                why = f"width {first.width} and depth {first.depth:.3g} are too small for it"
+            without, with_it = differing[0]
             raise RoadmapError(
-                f"'{rung.name}' would be the same training as '{twin}': {why}; leave it out or change that"
+                f"'{with_it.name}' would be the same training as '{without.name}': {why}; leave "
+                f"{'it' if with_it.name == step.name else step.name} out or change that"
             )
-        runs += candidates
-    return runs
 
 
 def steps_of(runs: Sequence[RunSpec]) -> list[str]:
@@ -326,33 +492,40 @@ def runs_of(
     spec: StudySpec,
     data: ImageData,
     labels: dict[str, Any],
-    design: Design,
+    design: Design | TimmModel,
     recipe: Recipe,
     initial: str | None = None,
+    training: Mapping[str, Any] | None = None,
 ) -> list[RunSpec]:
-    """The runs of one network, one a seed, by a recipe with the study's own settings. ``labels`` say which rung it is.
+    """The runs of one network, one a seed, by a recipe with the study's own settings, and its own ``training`` before
+    these. ``labels`` say which rung it is.
 
     Raises `RoadmapError` where the strides leave nothing of the images, or settings contradict each other.
     """
     design.feature_sizes(data.image_size)
     if isinstance(recipe.stochastic_depth, dict):
         check_known(f"regime in the stochastic depth of recipe {recipe.name}", recipe.stochastic_depth, REGIMES)
-    recipe = _fitting(recipe, spec, len(data.train))
+    recipe = _fitting(recipe, spec, len(data.train), training or {})
     rate = recipe.drop_rate(labels["regime"], REGIMES[labels["regime"]].stochastic_depth)
     run = RunSpec(
         **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
         data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
+        plugins=digest_of(name for name, _ in design.layers) if isinstance(design, Design) else {},
     )  # fmt: skip
     return [dataclasses.replace(run, seed=seed) for seed in spec.seeds]
 
 
-def _fitting(recipe: Recipe, spec: StudySpec, images: int) -> Recipe:
-    """The recipe with the study's own settings, and with batches that suit the number of training images."""
-    parts = spec.recipe_settings.get("accumulate", recipe.accumulate)
+def _fitting(recipe: Recipe, spec: StudySpec, images: int, training: Mapping[str, Any]) -> Recipe:
+    """The recipe with the study's own settings, or the network's own, and with batches that suit the number of training
+    images."""
+    settings = {**spec.recipe_settings, **training}
+    own = {name: settings.pop(name, getattr(spec, name)) for name in ("epochs", "batch_size", "lr")}
+    parts = settings.get("accumulate", recipe.accumulate)
     check_int("accumulate", parts, 1, 100_000)
     whole = 2 * parts
     least = -(-SMALLEST_BATCH // whole) * whole
-    batch_size = spec.batch_size or min(recipe.batch_size, max(least, images // FEWEST_STEPS // whole * whole))
+    batch_size = own["batch_size"] or min(recipe.batch_size, max(least, images // FEWEST_STEPS // whole * whole))
     batch_size = min(batch_size, max(whole, images // whole * whole))
-    batch_size = None if batch_size == recipe.batch_size else batch_size
-    return recipe.with_training(spec.epochs, batch_size, spec.lr, spec.recipe_settings)
+    return recipe.with_training(
+        own["epochs"], None if batch_size == recipe.batch_size else batch_size, own["lr"], settings
+    )

@@ -6,7 +6,7 @@
     STORE/runs/SIGNATURE/            a finished or failed run: run.json, history.csv, weights.safetensors
     STORE/partial/SIGNATURE/         a run in work: its last checkpoint, and progress.json
     STORE/locks/SIGNATURE            held (flock) by the process that trains the run
-    STORE/measured.json              seconds and memory that `roadmap plan` measured
+    STORE/measured.json              seconds and memory that `roadmap plan` and --match time measured
 
 A run appears under ``runs`` whole or not at all: it is written elsewhere and renamed. It names its files and their
 sizes, so that one which lost a part is known. Nothing here is ever unpickled.
@@ -39,6 +39,7 @@ except ImportError:  # Windows
 
 FORMAT = 2
 MARK = "store.json"
+MEASURED = "measured.json"
 RECORD, HISTORY, WEIGHTS, PROGRESS, STOP = "run.json", "history.csv", "weights.safetensors", "progress.json", "stop"
 DEFAULT_STORE = Path("results") / "store"
 #: Seconds between two reports of a running run to its progress.json.
@@ -50,7 +51,9 @@ COLUMNS = {
     "params": "cost", "activations": "cost", "top1": "result", "top5": "result", "loss": "result",
     "train_loss": "result", "epochs": "result", "seconds": "result", "images_per_second": "result",
     "data_seconds": "result", "wall_seconds": "result", "estimated_seconds": "origin", "data": "run",
-    "image_size": "run", "width": "run", "depth": "run", "stem_stride": "labels", "recipe": "labels",
+    "image_size": "run", "width": "run", "depth": "run", "ablation": "run", "reference": "run",
+    "steps": "run", "match": "run",
+    "match_factor": "run", "stem_stride": "labels", "recipe": "labels",
     "optimizer": "labels", "batch_size": "labels", "lr": "labels", "precision": "run", "initial": "run",
     "compile": "labels",
     "device": "environment", "device_name": "environment", "devices": "environment", "threads": "environment",
@@ -61,7 +64,18 @@ COLUMNS = {
     "reason": "result",
 }  # fmt: skip
 #: Columns that records of earlier versions lack.
-LATER = ("initial", "data_seconds", "commit", "dirty", "source")
+LATER = (
+    "initial",
+    "data_seconds",
+    "commit",
+    "dirty",
+    "source",
+    "ablation",
+    "reference",
+    "steps",
+    "match",
+    "match_factor",
+)
 #: What is left over for so many seconds has no owner any more.
 _FORGOTTEN = 3600.0
 #: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.
@@ -123,6 +137,22 @@ class Store:
         if not (self.folder / MARK).is_file():
             raise RoadmapError(f"{self.folder} holds no store (no {MARK})")
         read_json(self.folder / MARK, FORMAT)
+
+    # --- what was measured here ---
+
+    def measured(self) -> dict[str, Any]:
+        """What was measured on this machine, by what it depends on; nothing where the file is missing or damaged, for
+        it can be measured again."""
+        try:
+            content = read_json(self.folder / MEASURED, FORMAT)["measured"]
+        except (RoadmapError, KeyError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    def keep_measured(self, found: dict[str, Any]) -> None:
+        """Add to what was measured."""
+        content = {"format": FORMAT, "measured": {**self.measured(), **found}}
+        write_text(self.folder / MEASURED, json.dumps(content) + "\n")
 
     # --- finished and failed runs ---
 
@@ -495,8 +525,9 @@ def is_settled(record: dict[str, Any] | None) -> bool:
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as one flat mapping of `COLUMNS`."""
-    return {column: record[part][column] for column, part in COLUMNS.items()}
+    """A record as one flat mapping of `COLUMNS`; names in a list are joined by +."""
+    row = {column: record[part][column] for column, part in COLUMNS.items()}
+    return {column: "+".join(value) if isinstance(value, (list, tuple)) else value for column, value in row.items()}
 
 
 def disk_bytes(path: str | Path) -> int:

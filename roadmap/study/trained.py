@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known
 from roadmap.data.batches import TEST_BATCH
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
+from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
 from roadmap.network.design import Design
-from roadmap.network.model import RoadmapNet
+from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import Weights, open_weights
 from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
 from roadmap.study.spec import OPENED
@@ -144,6 +146,13 @@ def _labels(rung: Rung, scale: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _labels_of(design: Design | TimmModel) -> dict[str, Any]:
+    """The labels of a network whose file names no rung."""
+    if isinstance(design, TimmModel):
+        return {"regime": "resnet50", "step": design.timm_model, "adopted": False, "width": FULL_WIDTH, "depth": 1.0}
+    return _labels(*_like(design))
+
+
 def _like(design: Design) -> tuple[Rung, dict[str, Any]]:
     """The rung, and its scale, of a design that is known alone: of those that differ from it in size only, the one that
     is nearest in depth; the ladder's end where there is none."""
@@ -215,6 +224,10 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
         description = Description(weights.completed(asked.design))
     elif asked:
         told = description.design
+        if isinstance(told, TimmModel):
+            raise RoadmapError(
+                f"{weights.where} says that its network is timm's {told.timm_model}, no rung: leave out {option}"
+            )
         differing = [
             flag.name
             for flag in dataclasses.fields(Design)
@@ -226,18 +239,19 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
                 f"{weights.where} says that its network has {flag} {getattr(told, flag)}, "
                 f"but the one asked for has {getattr(asked.design, flag)}: leave out {option}"
             )
-    labels = _labels(asked, scale) if asked else description.rung or _labels(*_like(description.design))
-    ladder(labels["regime"])[labels["step"]]
+    labels = _labels(asked, scale) if asked else description.rung or _labels_of(description.design)
+    if isinstance(description.design, Design):
+        ladder(labels["regime"])[labels["step"]]
     return Trained(os.fspath(path), Path(path), weights, description, labels)
 
 
-def _network(trained: Trained) -> RoadmapNet:
+def _network(trained: Trained) -> nn.Module:
     """The network with its weights. Raises `RoadmapError` where they do not fit, before it fills the memory."""
     design = trained.description.design
     if design.in_channels != 3:
         raise RoadmapError(f"{trained.name} takes images of {design.in_channels} channels, but images have 3")
     tensors = trained.weights.of(design)
-    network = RoadmapNet(design)
+    network = build_network(design)
     network.load_state_dict({**network.state_dict(), **tensors})
     return network
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roadmap.checks import RoadmapError
+from roadmap.network.layers import digest_of, load_plugins
 from roadmap.study.store import STOP, WEIGHTS, Store
 from roadmap.training.spec import Execution, RunSpec
 
@@ -26,8 +27,9 @@ _PATIENCE = 1.0
 class Task:
     """A run with all that whoever carries it out must know, as plain values.
 
-    ``initial``: file of the weights that it starts from. ``cost``, ``facts`` (labels and data), ``origin`` go into the
-    run's record. ``logger``: a name of `LOGGERS`, whose logs go to ``log_folder`` under the name of the ``study``.
+    ``initial``: file of the weights that it starts from. ``plugins``: files that its layers are from. ``cost``,
+    ``facts`` (labels and data), ``origin`` go into the run's record. ``logger``: a name of `LOGGERS`, whose logs go to
+    ``log_folder`` under the name of the ``study``.
     """
 
     run: RunSpec
@@ -36,6 +38,7 @@ class Task:
     cost: dict[str, Any]
     facts: dict[str, dict[str, Any]]
     initial: str | None = None
+    plugins: tuple[str, ...] = ()
     origin: dict[str, Any] = field(default_factory=dict)
     logger: str | None = None
     log_folder: str = ""
@@ -83,6 +86,10 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     watch = metrics = None
     try:
+        load_plugins(task.plugins)
+        if (now := digest_of(task.run.plugins)) != task.run.plugins:
+            changed = next(name for name in now if now[name] != task.run.plugins[name])
+            raise RoadmapError(f"the plug-in of layer '{changed}' has changed since the study began: start it again")
         watch = _make_watch(task, store, first)
         result = fit_run(task.run, data, folder, task.execution, watch, Path(task.initial) if task.initial else None)
         if first:

@@ -16,12 +16,14 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from timm.layers import convert_sync_batchnorm
+from torch import nn
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import ImageData
 from roadmap.files import whole_file
-from roadmap.network.model import RoadmapNet
+from roadmap.network.building import build_network
 from roadmap.network.weights import open_weights
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.module import Classifier, DivergedError, Progress
@@ -61,7 +63,7 @@ class RunResult:
 
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
-    network: RoadmapNet
+    network: nn.Module
 
 
 def fit_run(
@@ -139,14 +141,18 @@ def make_fit(
     rank = int(os.environ["RANK"]) if together else 0
     execution.check_shares(run, device.type)
     seed_everything(run.seed)
-    network = RoadmapNet(run.design)
+    network = build_network(run.design)
     if not run.initial:
         scale_classifier(network, run.recipe.head_scale)
     elif begins:
         if initial is None:
             raise RoadmapError("this run starts from trained weights, and no file says where those are")
         StartingWeights(open_weights(initial), run.design).load_into(network, run.initial, run.recipe.head_scale)
-    network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if together and device.type == "cuda":
+        # The batch is normalised as a whole, as one process would: the meaning of a run is not the number of devices.
+        # Lightning's own conversion takes the activations out of timm's norms.
+        network = convert_sync_batchnorm(network)
     if together and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
     batcher = Batcher(data, run.recipe, run.seed, device, loader_workers(execution), rank, execution.processes)
@@ -167,11 +173,9 @@ def make_fit(
         network.compile()  # the inner network alone, in place: names of parameters stay as they are
     options: dict[str, Any] = {"devices": [device.index] if device.type == "cuda" else 1}
     if together:
-        # The batch is normalised as a whole, as one process would: the meaning of a run is not the number of devices.
         options = {
             "devices": execution.devices, "num_nodes": execution.num_nodes, "strategy": "ddp",
-            "plugins": [TorchElasticEnvironment()], "sync_batchnorm": device.type == "cuda",
-            "use_distributed_sampler": False,
+            "plugins": [TorchElasticEnvironment()], "use_distributed_sampler": False,
         }  # fmt: skip
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,

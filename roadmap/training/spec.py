@@ -8,12 +8,14 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_int
-from roadmap.network.design import Design
+from roadmap.network.building import TIMM_KEY, design_from_dict, normalises_over_batch
+from roadmap.network.design import LATER, Design
+from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import Recipe
 
 PRECISIONS = ("32", "16-mixed", "bf16-mixed")
@@ -24,7 +26,7 @@ SIGNATURE_FORMAT = 1
 #: Settings that came later, each with the value that means the training as it was before it came. At that value they
 #: are left out of the signature, so that a new setting renames no old run. Never a default: those may change.
 WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
-    "design": {},
+    "design": LATER,
     "recipe": {
         "accumulate": 1,
         "layer_decay": None,
@@ -33,17 +35,20 @@ WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
         "ema": None,
         "ema_warmup": False,
     },
-    "run": {"initial": None},
+    "run": {"initial": None, "plugins": {}},
 }
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What has to be trained: a design and a recipe on a data set with a seed.
+    """What has to be trained: a design, or one of timm's models, and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
-    ``depth`` (factor on the blocks) how the ladder was scaled; they are labels. ``data_fingerprint`` names the images,
-    and ``initial`` the weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
+    ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``reference`` says
+    that it is no part of that but runs in the same race, ``steps`` are the names of all steps that are in the network,
+    ``match`` and ``match_factor`` say how its cost was matched. All of these are labels. ``data_fingerprint`` names the
+    images, ``plugins`` the source of every layer from outside this package (layer -> digest), and ``initial`` the
+    weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
     """
 
     regime: str
@@ -51,7 +56,7 @@ class RunSpec:
     adopted: bool
     width: int
     depth: float
-    design: Design
+    design: Design | TimmModel
     recipe: Recipe
     data: str
     data_fingerprint: str
@@ -59,6 +64,16 @@ class RunSpec:
     seed: int
     precision: str = "32"
     initial: str | None = None
+    plugins: dict[str, str] = field(default_factory=dict)
+    ablation: str = "ladder"
+    reference: bool = False
+    steps: tuple[str, ...] | None = None
+    match: str | None = None
+    match_factor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None:
+            object.__setattr__(self, "steps", tuple(self.steps))
 
     @cached_property
     def signature(self) -> str:
@@ -74,7 +89,7 @@ class RunSpec:
             "image_size": self.image_size,
             "seed": self.seed,
             "precision": self.precision,
-            **_known_of_old("run", {"initial": self.initial}),
+            **_known_of_old("run", {"initial": self.initial, "plugins": self.plugins}),
         }
         return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -85,8 +100,8 @@ class RunSpec:
             known = {name: value for name, value in values.items() if name != "signature"}
             run = cls(
                 **{**WITHOUT["run"], **known,
-                   "design": Design(**{**WITHOUT["design"], **values["design"]}),
-                   "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]})}
+                   "design": design_from_dict(_with_older("design", values["design"])),
+                   "recipe": Recipe(**_with_older("recipe", values["recipe"]))}
             )  # fmt: skip
         except (TypeError, KeyError) as error:
             raise RoadmapError(f"the run's settings are those of another version: {error}") from None
@@ -97,6 +112,11 @@ class RunSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return dataclasses.asdict(self) | {"signature": self.signature}
+
+
+def _with_older(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with those that came later, as they were before; a timm model has none of a design's."""
+    return dict(settings) if TIMM_KEY in settings else {**WITHOUT[part], **settings}
 
 
 def _known_of_old(part: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +196,7 @@ class Execution:
                 f"batches of {run.recipe.part_size} images leave each of {self.processes} processes an odd number, but "
                 "Mixup and CutMix pair images"
             )
-        if device != "cuda" and run.design.norm == "batch":
+        if device != "cuda" and normalises_over_batch(run.design):
             raise RoadmapError(
                 f"{run.step} normalises over the whole batch, which several processes can do on GPUs alone: "
                 "use one device"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
+from roadmap.network.building import classifier_names
 from roadmap.network.design import Design
-from roadmap.network.model import RoadmapNet
+from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import Weights
-
-CLASSIFIER = "head.fc."
 
 
 class StartingWeights:
@@ -21,7 +20,7 @@ class StartingWeights:
     Raises `RoadmapError` where the weights do not fit.
     """
 
-    def __init__(self, weights: Weights, design: Design) -> None:
+    def __init__(self, weights: Weights, design: Design | TimmModel) -> None:
         self._where = weights.where
         self._design = weights.completed(design)
         self._tensors = weights.of(self._design)
@@ -33,7 +32,7 @@ class StartingWeights:
             digest.update(f"{name}{tuple(tensor.shape)}".encode() + tensor.float().contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    def load_into(self, network: RoadmapNet, digest: str, head_scale: float | None) -> None:
+    def load_into(self, network: nn.Module, digest: str, head_scale: float | None) -> None:
         """Load those weights that ``digest`` names. A classifier that is not among them stays fresh, its weights times
         ``head_scale``. Raises `RoadmapError` where the file holds others by now.
         """
@@ -45,12 +44,14 @@ class StartingWeights:
             scale_classifier(network, head_scale)
 
     def _taken(self, classifier: bool) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in self._tensors.items() if classifier or not name.startswith(CLASSIFIER)}
+        own = tuple(f"{name}." for name in classifier_names(self._design))
+        return {name: tensor for name, tensor in self._tensors.items() if classifier or not name.startswith(own)}
 
 
-def scale_classifier(network: RoadmapNet, head_scale: float | None) -> None:
+def scale_classifier(network: nn.Module, head_scale: float | None) -> None:
     """Multiply a fresh classifier's weights by ``head_scale``, in place; None leaves them."""
     if head_scale is not None:
         with torch.no_grad():
-            for parameter in network.get_classifier().parameters():
-                parameter.mul_(head_scale)
+            for name in classifier_names(network.design):  # type: ignore[arg-type]
+                for parameter in network.get_submodule(name).parameters():
+                    parameter.mul_(head_scale)

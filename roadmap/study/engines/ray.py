@@ -70,7 +70,7 @@ class RayEngine:
 
     def __init__(self, study: Prepared) -> None:
         spec = study.spec
-        self._spec, self._data, self._most = spec, study.data, len(study.runs)
+        self._spec, self._data, self._most = spec, study.data, len(study.trainings)
         if spec.jobs != "auto":
             self._most = min(self._most, int(spec.jobs))
         self._threads = spec.threads or 1

@@ -97,7 +97,7 @@ class SlurmEngine:
         spec = study.spec
         self._cluster, self._parameters = job_settings(spec)
         self._opening = spec.opened_anywhere | {"download": False}
-        self.slots = min(len(study.runs), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
+        self.slots = min(len(study.trainings), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
         self._jobs: list[tuple[Task, Any]] = []
         self._over: dict[str, float] = {}  # job -> since when it is over, without a result
         self._all_well = True

@@ -1,0 +1,449 @@
+"""Whether a network can be trusted in a study: what must hold of every design, plug-in layers and all.
+
+A study trains for days, and a layer that is wrong at odd resolutions, keeps a weight out of the weights file or mixes
+the images of a batch shows only at the end, or never. Here it shows within seconds, on a small network.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from roadmap.checks import RoadmapError
+from roadmap.cost.counting import count
+from roadmap.network.design import Design
+from roadmap.network.layers import NoPlaceError, Site, find_layer, in_words, line_in, site_of
+from roadmap.network.model import RoadmapNet
+from roadmap.network.weights import load_weights, save_weights
+
+CLASSES = 5
+#: In double precision: what is no more than rounding, relative to the largest logit, and as a gradient.
+ROUNDING = 1e-9
+ZERO = 1e-12
+#: Single precision against double, relative to the largest logit.
+SINGLE = 1e-2
+#: Steps of gradient descent on one batch of 8 images, within which its loss must fall below this share of the first.
+LEARNING_STEPS, LEARNING_RATE, LEARNT = 10, 0.02, 0.95
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found: its name, whether all is well, and one sentence."""
+
+    check: str
+    ok: bool
+    sentence: str
+
+
+class FaultError(Exception):
+    """What a check found wrong, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is checked: a network, freshly initialised, and the design ``before`` the step that made it."""
+
+    network: RoadmapNet
+    before: Design | None
+
+    @cached_property
+    def shaken(self) -> RoadmapNet:
+        """A copy in double precision whose parameters are shaken, so that none is without influence by being zero or
+        one, and whose statistics are those of some images; in evaluation mode."""
+        network = _shaken(_copied(self.network).double())
+        with torch.no_grad():
+            _run(network.train(), _images(network.design, count=4))
+        return network.eval()
+
+
+def check_step(cases: Iterable[tuple[str, Design | None, Design]]) -> dict[str, list[Finding]]:
+    """Check a step in several networks: (name of the case, design without the step, design with it) each.
+
+    Gives the findings of `check_design` by case. A layer that has no place in one of the networks is fine, as long as
+    there is another in which it has one.
+    """
+    found = {name: check_design(design, before) for name, before, design in cases}
+    homeless = [findings for findings in found.values() if findings[0].check == "place"]
+    if len(homeless) == len(found):
+        for findings in homeless:
+            findings[0] = Finding("place", False, findings[0].sentence)
+    return found
+
+
+def check_design(design: Design, before: Design | None = None) -> list[Finding]:
+    """Check a network, which should be small: width 8 or 16 and few blocks take a few seconds.
+
+    ``before``: the design without the step that is checked; None: whether the step changes something is not asked.
+    After a failure that leaves the others without meaning they are left out. No exception of a plug-in gets through.
+    """
+    design = design.replace(num_classes=CLASSES, stochastic_depth=0.0)
+    before = before and before.replace(num_classes=CLASSES, stochastic_depth=0.0)
+    findings: list[Finding] = []
+    with torch.random.fork_rng(devices=[]):
+        try:
+            torch.manual_seed(0)
+            subject = Subject(RoadmapNet(design), before)
+        except NoPlaceError as error:
+            return [Finding("place", True, str(error))]
+        except RoadmapError as error:
+            return [Finding("builds", False, str(error))]
+        findings.append(Finding("builds", True, f"it builds, with {_count(subject.network)} parameters"))
+        for name, check, vital in CHECKS:
+            if name == "changes" and before is None:
+                continue
+            torch.manual_seed(1)
+            try:
+                sentence = check(subject)
+            except FaultError as fault:
+                findings.append(Finding(name, False, str(fault)))
+            except RoadmapError as error:
+                findings.append(Finding(name, False, str(error)))
+            except Exception as error:  # of a plug-in's code, outside its forward
+                findings.append(Finding(name, False, f"it fails: {in_words(error)}{_line(subject.network, error)}"))
+            else:
+                findings.append(Finding(name, True, sentence))
+            if vital and not findings[-1].ok:
+                break
+    return findings
+
+
+def check_layers(design: Design, image_size: int) -> None:
+    """Run the plug-in layers of a design, if it has any, on two images of ``image_size`` pixels.
+
+    Raises `RoadmapError` where one fails, or puts out another shape than its site says, or numbers that are not finite.
+    """
+    if not design.layers:
+        return
+    design.feature_sizes(image_size)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(0)
+        try:
+            _run(RoadmapNet(design).eval(), _images(design, (image_size, image_size), 2).float())
+        except FaultError as fault:
+            raise RoadmapError(str(fault)) from fault
+
+
+# --- the checks: each gives a sentence, or raises a FaultError
+
+
+def _shapes(subject: Subject) -> str:
+    """Every layer keeps to its site, at resolutions that divide well and others."""
+    network = subject.network.eval()
+    sizes = _sizes(network.design)
+    with torch.no_grad():
+        for size in sizes:
+            logits = _run(network, _images(network.design, size, 1).float())
+            if logits.shape != (1, CLASSES):
+                raise FaultError(f"images of {_words(size)} pixels give {tuple(logits.shape)} and not {(1, CLASSES)}")
+    return f"images of {', '.join(_words(size) for size in sizes)} pixels pass through"
+
+
+def _deterministic(subject: Subject) -> str:
+    """Evaluating twice gives the same, and changes nothing."""
+    network = _shaken(_copied(subject.network)).eval()
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    images = _images(network.design).float()
+    first: list[tuple[Site, Tensor]] = []
+    second: list[tuple[Site, Tensor]] = []
+    with torch.no_grad():
+        one, two = _run(network, images, trace=first), _run(network, images, trace=second)
+    for (site, before_it), (_, after) in zip(first, second, strict=False):
+        if not torch.equal(before_it, after):
+            raise FaultError(f"{site} puts out something else every time, in evaluation, too")
+    if not torch.equal(one, two):
+        raise FaultError("in evaluation it puts out something else every time")
+    for name, tensor in network.state_dict().items():
+        if not torch.equal(tensor, state[name]):
+            raise FaultError(f"evaluating changes {name}")
+    return "evaluating twice gives the same, and changes nothing"
+
+
+def _precision(subject: Subject) -> str:
+    """Parameters can be moved to another type, where the result is the same; and it runs in training."""
+    single = _copied(subject.network).eval()
+    double = _copied(single).double()
+    images = _images(single.design)
+    with torch.no_grad():
+        found, expected = _run(single, images.float()), _run(double, images)
+    if expected.dtype != torch.float64:
+        raise FaultError(f"in double precision it puts out {expected.dtype}")
+    _compare(found.double(), expected, SINGLE, "single and double precision differ")
+    _ = subject.shaken
+    return "single and double precision agree"
+
+
+def _changes(subject: Subject) -> str:
+    """With the step the network is another."""
+    assert subject.before is not None
+    network, other = subject.network, RoadmapNet(subject.before)
+    shapes = [{name: tensor.shape for name, tensor in net.state_dict().items()} for net in (network, other)]
+    if shapes[0] != shapes[1]:
+        return f"it has {_count(network)} parameters and {_count(other)} without the step"
+    network = _copied(subject.shaken)
+    other.double().load_state_dict(network.state_dict())
+    with torch.no_grad():
+        for train in (False, True):
+            for size in _sizes(network.design)[:2]:
+                images = _images(network.design, size)
+                torch.manual_seed(1)
+                one = network.train(train)(images)
+                torch.manual_seed(1)
+                if not _close(one, other.train(train)(images)):
+                    return "with the same weights it computes something else than without the step"
+    raise FaultError("it changes nothing: with the same weights it computes the same as without the step")
+
+
+def _gradients(subject: Subject) -> str:
+    """Every parameter that is trained receives a finite gradient, and matters in training or in evaluation."""
+    network = _copied(subject.shaken)
+    images = _images(network.design, count=4)
+    largest: dict[str, float] = {}
+    for train in (True, False):
+        network.train(train).zero_grad()
+        logits = _run(network, images, cut=True)
+        (logits * torch.randn(logits.shape, dtype=logits.dtype)).sum().backward()
+        for name, parameter in network.named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                raise FaultError(f"{name} is not used: it receives no gradient")
+            if parameter.grad is not None:
+                if not parameter.grad.isfinite().all():
+                    raise FaultError(f"the gradient of {name} is not finite")
+                largest[name] = max(largest.get(name, 0.0), float(parameter.grad.abs().max()))
+    for name, value in largest.items():
+        if value < ZERO:
+            raise FaultError(f"{name} has no influence: its gradient is zero")
+    return f"all {len(largest)} parameters receive a gradient"
+
+
+def _batches(subject: Subject) -> str:
+    """In evaluation an image's result does not depend on the others of its batch."""
+    network = subject.shaken
+    images = _images(network.design, count=4)
+    together: list[tuple[Site, Tensor]] = []
+    alone: list[tuple[Site, Tensor]] = []
+    with torch.no_grad():
+        found = _run(network, images, trace=together)
+        expected = _run(network, images[:1], trace=alone)
+        others = _run(network, torch.cat([images[:1], 3 * images[1:] + 1]))
+    for (site, with_others), (_, by_itself) in zip(together, alone, strict=False):
+        if not _close(with_others[:1], by_itself):
+            raise FaultError(f"{site} makes an image's result depend on the others of its batch, in evaluation, too")
+    for other in (expected, others):
+        _compare(found[:1], other[:1], ROUNDING, "in evaluation an image's result depends on the others of its batch")
+    return "in evaluation an image's result does not depend on the others of its batch"
+
+
+def _copies(subject: Subject) -> str:
+    """A copy, and what comes back from a weights file, is the network and independent of it."""
+    places: dict[int, str] = {}
+    for name, tensor in subject.network.state_dict(keep_vars=True).items():
+        if tensor.numel() and (other := places.setdefault(tensor.untyped_storage().data_ptr(), name)) != name:
+            raise FaultError(f"{other} and {name} share their memory: each place needs a tensor of its own")
+    network = subject.shaken
+    images = _images(network.design)
+    loaded = RoadmapNet(network.design)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.safetensors"
+        save_weights(network, path)
+        load_weights(loaded.double(), load_file(path))
+    with torch.no_grad():
+        expected = _run(network, images)
+        _compare(_run(loaded.eval(), images), expected, ROUNDING, "its weights file does not hold all of it")
+        copied = _copied(network)
+        _compare(_run(copied, images), expected, ROUNDING, "a copy of it is not the same")
+        for tensor in copied.state_dict().values():
+            tensor.zero_()
+        _compare(_run(network, images), expected, ROUNDING, "a copy of it is not independent of it")
+    return "copies and weights files hold all of it"
+
+
+def _memory_format(subject: Subject) -> str:
+    """The order of numbers in memory does not matter."""
+    network = subject.shaken
+    images = _images(network.design)
+    with torch.no_grad():
+        expected = _run(network, images)
+        ordered = _copied(network).to(memory_format=torch.channels_last)
+        found = _run(ordered, images.contiguous(memory_format=torch.channels_last))
+    _compare(found, expected, ROUNDING, "with channels last in memory it puts out something else")
+    return "channels last in memory give the same"
+
+
+def _counts(subject: Subject) -> str:
+    """Its cost can be counted, for which it is built without memory for its numbers."""
+    size = _sizes(subject.network.design)[0]
+    return f"images of {_words(size)} pixels cost {count(subject.network.design, size).gmacs:.2g} GMACs"
+
+
+def _learns(subject: Subject) -> str:
+    """A few steps of gradient descent on one batch lower its loss."""
+    network = _copied(subject.network).train()
+    images, labels = _images(network.design, count=8).float(), torch.arange(8) % CLASSES
+    optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9)
+    losses = []
+    for _ in range(LEARNING_STEPS):
+        loss = nn.functional.cross_entropy(_run(network, images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    if not min(losses) < LEARNT * losses[0]:
+        raise FaultError(f"it does not learn: {len(losses)} steps on one batch take its loss from {losses[0]:.3g} to "
+                    f"{min(losses):.3g}")  # fmt: skip
+    return f"{len(losses)} steps on one batch take its loss from {losses[0]:.3g} to {min(losses):.3g}"
+
+
+#: Name, check, and whether the others are without meaning where it fails.
+CHECKS: tuple[tuple[str, Callable[[Subject], str], bool], ...] = (
+    ("shapes", _shapes, True),
+    ("deterministic", _deterministic, True),
+    ("precision", _precision, True),
+    ("changes", _changes, False),
+    ("gradients", _gradients, False),
+    ("batches", _batches, False),
+    ("copies", _copies, False),
+    ("memory_format", _memory_format, False),
+    ("counts", _counts, False),
+    ("learns", _learns, False),
+)
+
+
+# --- running a network, watching its plug-in layers
+
+
+def _run(network: nn.Module, images: Tensor, trace: list | None = None, cut: bool = False) -> Tensor:
+    """The logits, with every plug-in layer held to its site. ``trace`` collects (site, output); ``cut``: a layer that
+    lets no gradient through is a fault. Raises `FaultError` that names the layer."""
+    running: list[tuple[Site, int]] = []
+
+    def enter(module: nn.Module, inputs: tuple) -> None:
+        site = site_of(module)
+        assert site is not None
+        running.append((site, inputs[0]._version))
+
+    def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        site, version = running.pop()
+        _check_output(site, inputs[0], output)
+        if _is_read_only(site) and inputs[0]._version != version:
+            raise FaultError(f"{site} changes its input in place, which the other branch still needs")
+        if cut and inputs[0].requires_grad and not _connected(output, inputs[0]):
+            raise FaultError(f"{site} lets no gradient through")
+        if trace is not None:
+            trace.append((site, output.clone()))
+
+    with _hooks(network, enter, leave):
+        try:
+            return network(images)
+        except FaultError:
+            raise
+        except Exception as error:
+            size = _words((images.shape[2], images.shape[3]))
+            what = str(running[-1][0]) if running else "the network"
+            raise FaultError(
+                f"{what} fails on images of {size} pixels: {in_words(error)}{_line(network, error)}"
+            ) from error
+
+
+@contextmanager
+def _hooks(network: nn.Module, enter: Callable, leave: Callable) -> Iterator[None]:
+    handles = []
+    for module in network.modules():
+        if site_of(module) is not None:
+            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _check_output(site: Site, x: Tensor, output: Tensor) -> None:
+    if not isinstance(output, Tensor):
+        raise FaultError(f"{site} puts out a {type(output).__name__}, but must put out a tensor")
+    rounded = [{side // site.stride, -(-side // site.stride)} for side in x.shape[2:]]
+    if site.place not in ("stem", "downsample"):
+        rounded = [{max(sides)} for sides in rounded]
+    fits = output.ndim == 4 and output.shape[:2] == (x.shape[0], site.outgoing)
+    if not fits or not all(side in sides for side, sides in zip(output.shape[2:], rounded, strict=True)):
+        wanted = ", ".join(map(str, (x.shape[0], site.outgoing, *(max(sides) for sides in rounded))))
+        raise FaultError(f"{site} makes {tuple(output.shape)} of {tuple(x.shape)}, but must make ({wanted})")
+    if x.isfinite().all() and not output.isfinite().all():
+        raise FaultError(f"{site} puts out numbers that are not finite")
+
+
+def _connected(output: Tensor, x: Tensor) -> bool:
+    return (
+        output.requires_grad
+        and torch.autograd.grad(output.sum(), x, retain_graph=True, allow_unused=True)[0] is not None
+    )
+
+
+def _is_read_only(site: Site) -> bool:
+    """Whether the input is a block's own, which its other branch needs as well."""
+    return site.place == "shortcut" or (site.place == "spatial" and site.path.endswith("conv1"))
+
+
+def _line(network: nn.Module, error: BaseException) -> str:
+    """Where in the code of one of the network's layers an exception came from."""
+    sources = {find_layer(site.layer).source for site in map(site_of, network.modules()) if site is not None}
+    return next((line for line in (line_in(source, error) for source in sources) if line), "")
+
+
+# --- helpers
+
+
+def _sizes(design: Design) -> list[tuple[int, int]]:
+    """Heights and widths that divide well, do not, and differ; from 32 pixels on, or whatever this network needs."""
+    # unit + 1 has an odd number of positions at every stage where strides round up, the other where they round down
+    unit = max(32, design.stem_stride * 2 ** (len(design.blocks) - 1))
+    odd = unit * 47 // 32
+    return [(unit, unit), (odd, odd), (2 * unit, unit + 1), (7 * unit, 7 * unit)]
+
+
+def _images(design: Design, size: tuple[int, int] | None = None, count: int = 2) -> Tensor:
+    """Random images in double precision, the same every time; by default of twice the least size."""
+    size = size or (2 * _sizes(design)[0][0],) * 2
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, design.in_channels, *size, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _shaken(network: RoadmapNet) -> RoadmapNet:
+    for parameter in network.parameters():
+        size = parameter.square().mean().sqrt()
+        parameter.add_(torch.randn_like(parameter) * 0.2 * (size if size > 1e-3 else 1.0))
+    return network
+
+
+def _copied(network: RoadmapNet) -> RoadmapNet:
+    try:
+        return copy.deepcopy(network)
+    except Exception as error:
+        raise FaultError(f"it cannot be copied: {in_words(error)}") from error
+
+
+def _close(found: Tensor, expected: Tensor, tolerance: float = ROUNDING) -> bool:
+    return float((found - expected).abs().max()) <= tolerance * max(1e-6, float(expected.abs().max()))
+
+
+def _compare(found: Tensor, expected: Tensor, tolerance: float, sentence: str) -> None:
+    if not _close(found, expected, tolerance):
+        difference = float((found - expected).abs().max() / expected.abs().max())
+        raise FaultError(f"{sentence}, by {difference:.2g} of the largest logit")
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _words(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
