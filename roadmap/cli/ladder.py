@@ -15,10 +15,12 @@ import click
 from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.cli.group import cli, print_table
 from roadmap.network.design import STEM_STRIDES
+from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
+from roadmap.steps import Step, compose
 
-#: Size of the networks in which a step is checked: wide enough for 32 groups.
-CHECKED_WIDTH, CHECKED_DEPTH = 32, 1 / 6
+#: Base widths, of which the first that a step can have is taken, and depth of the networks in which it is checked.
+CHECKED_WIDTHS, CHECKED_DEPTH = (8, 32), 1 / 6
 
 
 def ladder_options(command: Any) -> Any:
@@ -160,11 +162,11 @@ def bench(
 @click.argument("names", metavar="STEP...", nargs=-1)
 @click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file with layers or steps of your own.")
 @click.option("--study", type=click.Path(path_type=Path), metavar="STUDY.yaml", help="Study whose own steps are meant.")
-@click.option("--width", type=int, default=CHECKED_WIDTH, show_default=True, help="Base width of the networks.")
+@click.option("--width", type=int, help="Base width of the networks [default: 8, and 32 where a step needs that].")
 @click.option("--verbose", is_flag=True, help="Say of every check what it saw.")
 def check_step_command(
-    names: tuple[str, ...], plugin: tuple[str, ...], study: Path | None, width: int, verbose: bool
-) -> None:  # fmt: skip
+    names: tuple[str, ...], plugin: tuple[str, ...], study: Path | None, width: int | None, verbose: bool
+) -> None:
     """Whether a step can be trusted in a study: the ladder's own, a plug-in's or a study's.
 
     Each is put into small networks at both ends of the ladder: it must build and change something, keep its layers'
@@ -177,50 +179,53 @@ def check_step_command(
 
     load_plugins(plugin)
     steps = checked_steps(names, study, plugin)
-    from roadmap.checking import check_step
-
-    failed = 0
-    for step in steps:
-        cases: list[tuple[str, Any, Any]] = []
-        refusals = []
-        for rung in (ladder().start, ladder().rungs[-1]):
-            design, why = _with_and_without(step, rung, width)
-            if design:
-                cases.append((rung.name, *design))
-            else:
-                refusals.append(why)
-        found = check_step(cases) if cases else {}
-        wrong = [finding for findings in found.values() for finding in findings if not finding.ok]
-        failed += bool(wrong) or not cases
-        word = click.style("ok", fg="green") if cases and not wrong else click.style("FAILED", fg="red")
-        click.echo(f"{step.name}: {word} ({step.change})")
-        for why in refusals:
-            click.echo(f"    {why}")
-        for name, findings in found.items():
-            for finding in findings:
-                if verbose or not finding.ok:
-                    mark = "ok" if finding.ok else "FAILED"
-                    click.echo(f"    at {name}, {finding.check}: {mark}: {finding.sentence}")
+    failed = sum(not _is_sound(step, (width,) if width else CHECKED_WIDTHS, verbose) for step in steps)
     if failed:
-        click.echo(f"{failed} of {len(steps)} steps failed", err=True)
+        click.echo(f"{failed} of {len(steps)} {'step' if len(steps) == 1 else 'steps'} failed", err=True)
         sys.exit(1)
 
 
-def _with_and_without(step: Any, rung: Any, width: int) -> tuple[Any, str]:
-    """The small designs of a rung without a step and with it; or why there is none."""
-    from roadmap.steps import compose
+def _is_sound(step: Step, widths: tuple[int, ...], verbose: bool) -> bool:
+    """Check one step and print what was found."""
+    from roadmap.checking import check_step
 
+    cases: list[tuple[str, Any, Any]] = []
+    notes: list[str] = []
+    if step.training or not step.changes:
+        settings = dict(step.training)
+        own = {name: settings.pop(name) for name in ("epochs", "batch_size", "lr") if name in settings}
+        load_recipe("small").with_training(**own, settings=settings)
+        notes.append("its settings of the training are valid; what they bring, a study shows")
+    if step.changes:
+        for rung in (ladder().start, ladder().rungs[-1]):
+            designs, why = _without_and_with(step, rung, widths)
+            cases += [(rung.name, *designs)] if designs else []
+            notes += [f"at {rung.name} it cannot be: {why}"] if why else []
+    found = check_step(cases) if cases else {}
+    sound = all(finding.ok for findings in found.values() for finding in findings) and bool(cases or not step.changes)
+    click.echo(
+        f"{step.name}: {click.style('ok', fg='green') if sound else click.style('FAILED', fg='red')} ({step.change})"
+    )
+    for note in notes:
+        click.echo(f"    {note}")
+    for name, findings in found.items():
+        for finding in findings:
+            if verbose or not finding.ok or finding.check == "place":
+                click.echo(f"    at {name}, {finding.check}{'' if finding.ok else ' FAILED'}: {finding.sentence}")
+    return sound
+
+
+def _without_and_with(step: Step, rung: Any, widths: tuple[int, ...]) -> tuple[list[Any], str]:
+    """The small designs of a rung without a step and with it; none, and why, where it cannot be in one."""
+    why = ""
     path = [one for one in rung.path if one.name != step.name]
-    try:
-        before, design = (
-            compose(start_design("resnet50").replace(stem_stride=2), steps, width, CHECKED_DEPTH)
-            for steps in (path, [*path, step])
-        )
-    except RoadmapError as error:
-        return None, f"at {rung.name} it cannot be: {error}"
-    if before == design and not step.changes:
-        return None, f"at {rung.name} it changes the training alone, which has no checks of its own"
-    return (before, design), ""
+    for width in widths:
+        start = start_design("resnet50").replace(stem_stride=2)
+        try:
+            return [compose(start, steps, width, CHECKED_DEPTH) for steps in (path, [*path, step])], ""
+        except RoadmapError as error:
+            why = str(error)
+    return [], why
 
 
 @cli.command()
@@ -261,7 +266,7 @@ def recipes(name: str | None) -> None:
 
     RECIPE is a name or a .yaml file. What is printed can be saved as a .yaml file, changed, and given as --recipe.
     """
-    from roadmap.recipes.recipe import describe, load_recipe, recipe_names
+    from roadmap.recipes.recipe import describe, recipe_names
 
     if name:
         click.echo(describe(load_recipe(name)), nl=False)

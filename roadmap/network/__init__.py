@@ -1,1 +1,1 @@
-"""The parametric network: `design` says what it is, `model` builds it, `layers` plugs into it, `weights` go in and out."""
+"""The parametric network: `design` says what it is, `model` builds it, `layers` plugs into it; and its `weights`."""

@@ -68,7 +68,7 @@ def plan_finetuning(spec: StudySpec, data: ImageData, start: Start) -> list[RunS
         spec,
         data,
         start.labels,
-        start.design.replace(num_classes=classes),  # type: ignore[arg-type]
+        start.design.replace(num_classes=classes),
         load_recipe(spec.recipe or RECIPE),
         start.whole if same else start.without_classifier,
     )

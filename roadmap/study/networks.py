@@ -101,8 +101,8 @@ def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
 
 
 def checked_steps(names: Sequence[str], study: Path | None, plugins: Sequence[str]) -> list[Step]:
-    """The steps of these names, own ones of a study's file among them; without names all of the study and of the plug-in
-    files, or, where there are none, of the ladder.
+    """The steps of these names, own ones of a study's file among them; without names all of the study and of the
+    plug-in files, or, where there are none, of the ladder.
 
     Raises `RoadmapError` for a step that does not exist.
     """
