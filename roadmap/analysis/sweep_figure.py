@@ -58,7 +58,7 @@ def draw_sweep(
     references = summary[summary["reference"]]
     by_name = {one.row["effect"]: one for one in measured}
     seeds = int(runs.loc[~runs["reference"], "seed"].nunique())
-    names = " × ".join(levels)
+    names = (" × " if ablation.get("grid", True) else " and ").join(levels)
     title = headline(title or f"{names} on {values_of(runs, 'data')}")
     sentences = [trained_text(runs, "network")]
     base = ", ".join(dict.fromkeys(one.row["against"] for one in measured if one.row["against"]))
