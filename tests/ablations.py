@@ -42,6 +42,16 @@ def make_sweep(levels, value, seeds=3, **said):
     return make_networks("sweep", networks, value, seeds, order), ablation | said
 
 
+def make_star():
+    """(runs, ablation) of a sweep of two flags, one at a time: each level is worth its place in its list."""
+    levels = {"size": ["size=3", "size=5", "size=7"], "norm": ["norm=batch", "norm=layer"]}
+    names = [name for flag in levels.values() for name in flag]
+    worth = {name: place for flag in levels.values() for place, name in enumerate(flag)}
+    networks = {name: frozenset([name]) for name in names}
+    runs = make_networks("sweep", networks, lambda steps, seed: 70 + seed / 8 + worth[min(steps)], 3, names)
+    return runs, {"design": "sweep", "factors": list(levels), "base": [], "steps": [], "levels": levels, "grid": False}
+
+
 def make_networks(design, networks, value, seeds, order):
     """Rows of runs from ``{name: frozenset of steps}``; with ``order`` the steps of a network are listed."""
     rows = [

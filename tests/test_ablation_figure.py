@@ -6,9 +6,9 @@ import math
 
 import pandas as pd
 import pytest
-from ablations import FACTORS, make_ablation, make_sweep, own_ladder, reference
+from ablations import FACTORS, make_ablation, make_star, make_sweep, own_ladder, reference
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from test_ablation import additive, interacting, lacking, noisy
+from test_effects import additive, interacting, lacking, noisy
 
 import roadmap
 from roadmap.analysis.ablation import effects
@@ -125,6 +125,7 @@ def studies():
         "sweep, words": make_sweep({"act": ["act=relu", "act=gelu", "act=silu"]}, noisy(lambda *_: 70.0)),
         "grid": make_sweep(grid, lacking(kernels, [KERNELS[0], "a rather long factor=level b"], {0, 1, 2}, None)),
         "grid, run missing": make_sweep(grid, lacking(kernels, [KERNELS[0], "a rather long factor=level b"], {0}, ...)),
+        "two factors, each alone": make_star(),
         "three factors": make_sweep(three, noisy(lambda *_: 70.0)),
     }  # fmt: skip
 
@@ -222,9 +223,9 @@ def test_names_of_many_references_keep_apart():
 
 def test_a_matched_study_says_so():
     runs, ablation = make_ablation("leave-one-out", noisy(additive))
-    runs["match"], runs["match_factor"] = "gmacs", [1.0, 0.87, 1.13] * 4
+    runs["match"], runs["match_factor"] = "gmacs by width", [1.0, 0.87, 1.13] * 4
     caption = " ".join(draw_ablation(runs, ablation).texts[0].get_text().split())
-    assert "rescaled to the start's GMACs, by ×0.87 to ×1.13" in caption
+    assert "Width rescaled to the start's GMACs, by ×0.87 to ×1.13." in caption
 
 
 # --- the trajectory of a ladder with own steps and references
@@ -283,7 +284,8 @@ def test_a_ladder_is_saved_as_its_trajectory(tmp_path):
 
 
 def test_a_table_without_its_description(tmp_path):
-    folder = write_table(tmp_path / "study", *make_ablation("leave-one-out", additive))
+    runs, ablation = make_ablation("leave-one-out", additive)
+    folder = write_table(tmp_path / "study", pd.concat([pd.DataFrame(reference("resnet18", [70.0])), runs]), ablation)
     (folder / "study.json").unlink()
     with pytest.raises(RoadmapError, match="the runs of a leave-one-out study, but no study.json"):
         load_study(folder)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from ablations import FACTORS, make_ablation, make_networks, make_sweep, own_ladder, reference
+from ablations import FACTORS, make_ablation, make_networks, make_star, make_sweep, own_ladder, reference
 from scipy import stats
 
 from roadmap.analysis.ablation import effects
@@ -87,11 +87,29 @@ def test_shapley_values_of_a_known_game():
     table = by_effect(runs, ablation)
     assert table["estimate"].tolist() == pytest.approx([4 / 6, 1 / 6, 1 / 6])
     assert table.loc["left", ["orders", "least", "greatest", "spread"]].tolist() == pytest.approx(
-        [6, 0, 1, np.std([1, 1, 1, 1, 0, 0], ddof=1)]
+        [6, 0, 1, np.std([1, 1, 1, 1, 0, 0])]
     )
     assert (table["noise"] == 0).all() and (table["low"] == table["high"]).all(), "no error where seeds agree"
     without = effects(runs, {name: value for name, value in ablation.items() if name != "orders"})
     assert without.set_index("effect")["estimate"].tolist() == pytest.approx(table["estimate"].tolist())
+
+
+def test_all_sets_say_what_all_orders_listed_say():
+    factors = ["a", "b", "c", "d"]
+    value = noisy(lambda steps, _: 70 + len(steps) ** 2 + ("a" in steps))
+    for network, seeds in ((set(), ()), ({"b"}, {0, 1, 2}), ({"a", "c"}, {1})):
+        runs, ablation = make_ablation("order", lacking(value, network, seeds, None), factors)
+        listed, all_sets = effects(runs, ablation), effects(runs, ablation | {"exact": True, "orders": []})
+        same = ["estimate", "orders", "seeds", "networks", "failed", "missing", "least", "greatest", "params"]
+        pd.testing.assert_frame_equal(listed[same], all_sets[same])
+        population = listed["spread"] * np.sqrt(1 - 1 / listed["orders"])
+        assert all_sets["spread"].tolist() == pytest.approx(population.tolist())
+
+
+def test_ten_steps_have_too_many_orders_to_be_listed():
+    runs, ablation = make_ablation("factorial", lambda steps, seed: 60.0 + len(steps) + seed, list("abcdefghij"))
+    table = effects(runs, ablation | {"design": "order", "exact": True, "orders": []})
+    assert table["estimate"].tolist() == pytest.approx([1] * 10) and (table["orders"] == math.factorial(10)).all()
 
 
 @pytest.mark.parametrize("orders", [1, 2, 5, 24])
@@ -173,6 +191,12 @@ def test_a_grid_has_a_row_for_every_combination():
     assert table["top1_mean"].fillna(0).tolist() == [70, 72, 0, 73]
     assert table["estimate"].fillna(0).tolist() == [0, 2, 0, 3]
     assert table["missing"].tolist() == [0, 0, 3, 0]
+
+
+def test_flags_swept_one_at_a_time_compare_with_their_own_first_level():
+    table = by_effect(*make_star())
+    assert table["against"].fillna("").tolist() == ["", "size=3", "size=3", "", "norm=batch"]
+    assert table["estimate"].fillna(0).tolist() == [0, 1, 2, 0, 1]
 
 
 @pytest.mark.parametrize("twin", [True, False])
@@ -362,6 +386,14 @@ def test_own_steps_stand_in_their_place_and_print_nothing():
     assert summary["printed_top1"].notna().tolist() == [True, True, False, False, False, False]
     assert summary.loc["modern_recipe", "printed_top1"] == printed
     assert math.isnan(summary.loc["resnet18", "gain"]) and summary.loc["resnet18", "top1_mean"] == 60.5
+
+
+def test_rows_from_a_store_have_none_where_nothing_is_known():
+    runs, ablation = own_ladder()
+    nothing = runs.assign(match=None, match_factor=None, reference=None, adopted=None)
+    assert summarize(nothing, ablation)["match_factor"].isna().all()
+    old = runs.assign(step="gelu", ablation=None, steps=None, seed=range(len(runs)))
+    assert summarize(old)["step"].tolist() == ["gelu"]
 
 
 def test_networks_of_other_designs_have_no_gain_over_each_other():

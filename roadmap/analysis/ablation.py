@@ -53,7 +53,7 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
         main effect is the mean of the networks with the factor minus that of those without; the interaction of two
         is half the difference between the effect of the one with and without the other.
     sweep
-        v(level) - v(base): the base level, else the network without any level, else the first one.
+        v(level) - v(base): the base level, else the network without any level, else the first one of its flag.
 
     Columns, in percentage points where nothing else is said:
 
@@ -74,8 +74,8 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
     gmacs, params
         The same difference in cost: 1e9 multiply-accumulates an image, and parameters.
     orders, least, greatest, spread, noise
-        Of order designs: complete orders; the smallest and the largest contribution of the step in any of them (means
-        over seeds), and their standard deviation; and the standard deviation that seeds alone would give them. Where
+        Of order designs: orders that enter; the smallest and the largest contribution of the step in any of them
+        (means over seeds), and their standard deviation; and that which seeds alone would give them. Where
         ``spread`` is well above ``noise``, it matters when the step is added.
     kind, aliases
         Of factorial designs: ``main`` or ``interaction``; the effects that this fraction of the networks cannot tell
@@ -92,8 +92,8 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
 
 @dataclass(frozen=True)
 class Measured:
-    """One row of `effects`, and the values behind it: one a seed, of order designs the mean over seeds of each order;
-    of sweeps the top1 of each seed."""
+    """One row of `effects`, and the values behind it: one a seed; of sampled orders the mean over seeds of each, of all
+    orders that for each set which the step is added to; of sweeps the top1 of each seed."""
 
     row: dict[str, Any]
     values: np.ndarray
@@ -233,10 +233,10 @@ def _added_alone(results: Results, ablation: Mapping[str, Any]) -> list[Measured
 
 
 def _in_orders(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
-    factors, exact = results.factors, bool(ablation.get("exact"))
+    if ablation.get("exact"):
+        return _in_all_orders(results)
+    factors = results.factors
     orders = [tuple(order) for order in ablation.get("orders") or ()]
-    if exact and not orders:
-        orders = list(itertools.permutations(factors))
     if not orders:
         raise RoadmapError("study.json says nothing of the orders of this order study")
     ways = [[frozenset(order[:length]) for length in range(len(order) + 1)] for order in orders]
@@ -247,13 +247,70 @@ def _in_orders(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
     places = np.array([[order.index(factor) for factor in factors] for order in orders])
     added = np.take_along_axis(np.diff(top1, axis=1), places[:, :, None], axis=1)[complete][:, :, seeds]
     costs = np.array([np.diff(results.cost(way), axis=0)[place] for way, place in zip(ways, places, strict=True)])
+    # Where orders were drawn twice they are no sample without replacement.
+    distinct = len(set(orders)) == len(orders)
+    unsampled = 1 - len(complete) / math.factorial(len(factors)) if distinct else 1.0
     measured = []
     for index, factor in enumerate(factors):
         values = added[:, index]
         row = results.row(factor, networks, costs[:, index].mean(axis=0), values.mean(axis=0) if len(values) else seeds)
-        row |= _spread_of_mean(values, _unsampled(orders, len(factors), exact, len(values)))
+        row |= _spread_of_mean(values, unsampled)
         measured.append(Measured(row, values.mean(axis=1) if values.size else np.array([])))
     return measured
+
+
+def _in_all_orders(results: Results) -> list[Measured]:
+    """As `_in_orders`, from all sets of factors: what a step adds to a set counts as often as orders pass there.
+
+    One value a set, not one an order, of which there may be far too many. Orders are no source of error here.
+    """
+    factors = results.factors
+    networks = [frozenset(names) for size in range(len(factors) + 1) for names in itertools.combinations(factors, size)]
+    top1, costs = (
+        dict(zip(networks, table, strict=True)) for table in (results.top1(networks), results.cost(networks))
+    )
+    there = {network: ~np.isnan(values) for network, values in top1.items()}
+    ranked = np.argsort(-np.sum(list(there.values()), axis=0), kind="stable")
+    blocks = [(_orders_through({n: bool(ok[ranked[:count]].all()) for n, ok in there.items()}, factors), ranked[:count])
+              for count in range(1, len(ranked) + 1)]  # fmt: skip
+    (before, after), seeds = max(blocks, key=lambda block: (block[0][0][networks[-1]] * len(block[1]), len(block[1])))
+    orders = before[networks[-1]]
+    measured = []
+    for factor in factors:
+        passed = [(n, n | {factor}) for n in networks if factor not in n and before[n] and after[n | {factor}]]
+        weights = np.array([before[n] * after[more] / orders for n, more in passed])
+        added = np.array([(top1[more] - top1[n])[seeds] for n, more in passed])  # (sets, seeds)
+        cost = sum((weight * (costs[more] - costs[n]) for weight, (n, more) in zip(weights, passed, strict=True)),
+                   np.zeros(2) if passed else np.full(2, math.nan))  # fmt: skip
+        of_seeds = weights @ added if passed else np.array([])
+        row = results.row(factor, networks, cost, of_seeds)
+        mean, std, low, high = mean_interval(of_seeds)
+        row |= {"std_error": std / math.sqrt(max(len(of_seeds), 1)), "low": low, "high": high, "orders": orders}
+        spread = dict.fromkeys(("least", "greatest", "spread", "noise"), math.nan)
+        of_sets = added.mean(axis=1) if passed else np.array([])
+        if passed:
+            rest = added - of_sets[:, None] - of_seeds + mean
+            freedom = len(seeds) - 1
+            noise = math.sqrt(float(weights @ (rest**2).sum(axis=1)) / freedom / len(seeds)) if freedom else math.nan
+            spread = {"least": float(of_sets.min()), "greatest": float(of_sets.max()),
+                      "spread": math.sqrt(float(weights @ (of_sets - mean) ** 2)), "noise": noise}  # fmt: skip
+        measured.append(Measured(row | spread, of_sets))
+    return measured
+
+
+def _orders_through(
+    there: Mapping[Factors, bool], factors: Sequence[str]
+) -> tuple[dict[Factors, int], dict[Factors, int]]:
+    """(network -> ways from the empty set to it, network -> ways from it to the whole one), adding a factor at a time
+    and passing only through networks that are ``there``, which names all of them, smallest first."""
+    before: dict[Factors, int] = {}
+    for network, known in there.items():
+        before[network] = known * (sum(before[network - {factor}] for factor in network) if network else 1)
+    after: dict[Factors, int] = {}
+    for network, known in reversed(list(there.items())):
+        rest = [factor for factor in factors if factor not in network]
+        after[network] = known * (sum(after[network | {factor}] for factor in rest) if rest else 1)
+    return before, after
 
 
 def _complete_block(complete: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -268,13 +325,6 @@ def _complete_block(complete: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return orders, np.sort(ranked[: count if len(orders) else 0])
 
 
-def _unsampled(orders: Sequence[tuple[str, ...]], factors: int, exact: bool, used: int) -> float:
-    """Share of all orders that an average over ``used`` of these leaves out; 1 where some were drawn twice."""
-    if len(set(orders)) < len(orders):
-        return 1.0
-    return 1 - used / (len(orders) if exact else math.factorial(factors))
-
-
 def _spread_of_mean(values: np.ndarray, unsampled: float) -> dict[str, Any]:
     """Standard error and interval of the mean of contributions (orders, seeds), and how they spread over the orders.
 
@@ -284,7 +334,7 @@ def _spread_of_mean(values: np.ndarray, unsampled: float) -> dict[str, Any]:
 
         V = u var(means of orders) / m + var(means of seeds) / R,  u = 1 - m / (number of all orders),
 
-    u being the correction for a finite population, 0 where every order was trained. Both terms contain the rest, which
+    u being the correction for a finite population. Both terms contain the rest, which
     is thus counted twice: in simulations (3 to 5 factors, 4 to 20 orders, 2 to 5 seeds, with and without interactions)
     intervals from V with Satterthwaite's degrees of freedom cover 95 to 98 %; with the rest taken off once, which is
     unbiased, degrees of freedom are so few that they cover up to 99 % and are up to two thirds longer.
@@ -363,10 +413,10 @@ def _term(effect: Sequence[str]) -> str:
 
 
 def _sweep(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
-    combinations = level_combinations(results, ablation)
-    base = _base_of_sweep(combinations, ablation)
+    combinations = _level_combinations(results, ablation)
     measured = []
     for network, name in combinations.items():
+        base = _base_of_sweep(network, combinations, ablation)
         difference = results.difference(name, network, base)
         (top1,) = results.top1([network])
         values = _without_nan(top1)
@@ -381,29 +431,37 @@ def _sweep(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
     return measured
 
 
-def level_combinations(results: Results, ablation: Mapping[str, Any]) -> dict[Factors, str]:
+def _level_combinations(results: Results, ablation: Mapping[str, Any]) -> dict[Factors, str]:
     """Levels -> name, of every network of a sweep: by the levels in their order, the first factor slowest, those that
     lack a factor's level before those that have one. A network without levels that is none but a level's under
     another name is left out."""
     levels = [list(names) for names in ablation["levels"].values()]
-    everything = itertools.product(*[[None, *names] for names in levels])
+    wanted = len(levels) if ablation.get("grid", True) else 1
+    everything = itertools.product(*[[None, *names] for names in levels]) if wanted > 1 else (
+        (level,) for level in (None, *itertools.chain(*levels))
+    )  # fmt: skip
     found = {}
     for combination in everything:
         network = frozenset(level for level in combination if level)
-        whole = len(network) == len(levels)
-        # Every combination belongs to a grid, trained yet or not; of the others, those that were trained.
-        if network in results.names or whole:
+        # What the sweep asks for belongs to it, trained yet or not; of the others, those that were trained.
+        if network in results.names or len(network) == wanted:
             found[network] = ", ".join(level for level in combination if level) or results.names[network]
     (without,) = results.top1([frozenset()])
     twins = results.top1([network for network in found if network])
-    if not np.isnan(without).all() and (np.isclose(twins, without, rtol=0, atol=0, equal_nan=True)).all(axis=1).any():
+    if not np.isnan(without).all() and np.isclose(twins, without, rtol=0, atol=0, equal_nan=True).all(axis=1).any():
         found.pop(frozenset())
     return found
 
 
-def _base_of_sweep(combinations: Mapping[Factors, str], ablation: Mapping[str, Any]) -> Factors:
+def _base_of_sweep(network: Factors, combinations: Mapping[Factors, str], ablation: Mapping[str, Any]) -> Factors:
+    """What a network compares with: the named levels of its factors, else that without levels, else the first one."""
+    factor_of = {level: factor for factor, names in ablation["levels"].items() for level in names}
+
+    def factors(levels: Iterable[str]) -> set[str]:
+        return {factor_of[level] for level in levels}
+
     named = ablation.get("base_level") or []
-    base = frozenset([named] if isinstance(named, str) else named.values() if isinstance(named, Mapping) else named)
-    if base not in combinations:
-        base = frozenset()
-    return base if base in combinations else next(iter(combinations))
+    named = [named] if isinstance(named, str) else list(named.values() if isinstance(named, Mapping) else named)
+    own = frozenset(level for level in named if factor_of.get(level) in factors(network))
+    first = (other for other in combinations if factors(other) == factors(network))
+    return own if own in combinations else frozenset() if frozenset() in combinations else next(first)

@@ -88,8 +88,14 @@ def draw_ablation(runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | 
     title = title or f"{heading}: {_count(measured, design)} on {values_of(runs, 'data')}"
     return draw_forest(
         [*rows, *compared], headers, axis, headline(title), caption_text(sentences),
-        "each order" if design == "order" else "each seed",
+        _dots(design, ablation),
     )  # fmt: skip
+
+
+def _dots(design: str, ablation: Mapping[str, Any]) -> str:
+    if design != "order":
+        return "each seed"
+    return "each set that it is added to" if ablation.get("exact") else "each order"
 
 
 def _or(value: float, instead: float) -> float:

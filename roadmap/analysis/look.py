@@ -158,17 +158,20 @@ def trained_text(runs: pd.DataFrame, what: str) -> str:
     )
 
 
-#: What `RunSpec`s were brought to the same amount of, in words.
+#: What networks were brought to the same amount of, in words.
 MATCHED = {"gmacs": "GMACs", "params": "parameters", "time": "training time"}
 
 
 def matched_text(runs: pd.DataFrame) -> list[str]:
-    """The caption's sentence on networks that were brought to the same cost, where they were."""
-    return [
-        f"Width (or blocks) rescaled to the start's {MATCHED[str(kind)]}, "
-        f"by {' to '.join(dict.fromkeys(f'×{factor:.3g}' for factor in (factors.min(), factors.max())))}."
-        for kind, factors in runs.groupby("match")["match_factor"]
-    ]
+    """The caption's sentence on networks that were brought to the same cost, where they were: ``gmacs by width``."""
+    sentences = []
+    for kind, factors in runs.groupby("match")["match_factor"]:
+        cost, _, what = str(kind).partition(" by ")
+        span = " to ".join(dict.fromkeys(f"×{factor:.3g}" for factor in (factors.min(), factors.max())))
+        sentences.append(
+            f"{(what or 'width').capitalize()} rescaled to the start's {MATCHED.get(cost, cost)}, by {span}."
+        )
+    return sentences
 
 
 #: Characters that fit beside a panel 2.2 inches from the left: of a bold name, of one in small print, of a note.

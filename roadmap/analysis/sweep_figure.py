@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -57,22 +58,23 @@ def draw_sweep(
     references = summary[summary["reference"]]
     by_name = {one.row["effect"]: one for one in measured}
     seeds = int(runs.loc[~runs["reference"], "seed"].nunique())
-    names = " × ".join(levels)
+    names = (" × " if ablation.get("grid", True) else " and ").join(levels)
     title = headline(title or f"{names} on {values_of(runs, 'data')}")
     sentences = [trained_text(runs, "network")]
-    base = next((one.row["against"] for one in measured if one.row["against"]), None)
+    base = ", ".join(dict.fromkeys(one.row["against"] for one in measured if one.row["against"]))
     if seeds > 1:
         sentences.append("Numbers: mean top1 on the test images in per cent ± sample standard deviation over seeds.")
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
-    if base and len(levels) != 2:
+    pairs = {", ".join(names) for names in itertools.product(*levels.values())} if len(levels) == 2 else set()
+    if base and set(by_name) != pairs:
         dark = ", dark where its 95 % interval, paired by seed, excludes zero" if seeds > 1 else ""
         sentences.append(f"Below, the difference to {base}{dark}.")
     sentences += matched_text(runs)
     places = _places([name.partition("=")[2] for name in next(iter(levels.values()))]) if len(levels) == 1 else None
     if places:
         return _draw_line(by_name, levels, *places, references, seeds, title, caption_text(sentences))
-    if len(levels) == 2 and all(name.count(", ") == 1 for name in by_name):
+    if set(by_name) == pairs:
         return _draw_map(by_name, levels, base, references, seeds, title, sentences)
     return _draw_rows(measured, references, seeds, title, caption_text(sentences))
 
@@ -219,7 +221,7 @@ def _apart(values: Sequence[float], gap: float, high: float) -> list[float]:
 def _draw_map(
     by_name: Mapping[str, Measured],
     levels: Mapping[str, Sequence[str]],
-    base: str | None,
+    base: str,
     references: pd.DataFrame,
     seeds: int,
     title: str,
@@ -316,6 +318,6 @@ def _top1_row(
         ),
         found=row["low"] > 0 or row["high"] < 0 if not reference else False,
         remark=_top1(row),
-        section="reference" if reference else "",
+        section="reference" if reference else row["against"] or name,
         reference=reference,
     )

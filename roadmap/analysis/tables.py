@@ -160,6 +160,7 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
             runs["reference"], of_ladder, runs["step"], runs["steps"], strict=True
         )
     ]
+    runs["match_factor"] = pd.to_numeric(runs["match_factor"])
     runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), "ladder")
     return runs
 
@@ -181,7 +182,7 @@ def steps_in(text: str) -> tuple[str, ...]:
 
 def design_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> str:
     """The ablation design of `completed` runs: what study.json says, else what they say themselves."""
-    return str(ablation.get("design") or runs["ablation"].iloc[0])
+    return str(ablation.get("design") or runs.sort_values("reference", kind="stable")["ablation"].iloc[0])
 
 
 def networks_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[str]:
