@@ -122,7 +122,8 @@ class Step:
             f"+ {name}" + "".join(f" {option} {_short(value)}" for option, value in (options or {}).items())
             for name, options in self.changes.get("layers", {}).items()
         ]
-        parts += [f"recipe {self.recipe}"] if self.recipe else []
+        if self.recipe:
+            parts.append("recipe classic → modern" if self.recipe == STUDY_RECIPE else f"recipe {self.recipe}")
         return ", ".join(parts + [f"{name} {_short(value)}" for name, value in self.training.items()])
 
 

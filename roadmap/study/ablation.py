@@ -22,8 +22,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from roadmap.checks import RoadmapError
 from roadmap.steps import Step, contradiction
 
@@ -202,16 +200,16 @@ def order(build: Builder, orders: int | None, seed: int) -> Ablation:
     The orders are drawn by numpy's frozen generator, so that a seed means the same orders for ever. As many orders as
     there are, or ones that pass through every set, are all of them.
     """
+    import numpy as np  # not above: what only prints must not wait for it
+
     factors = build.factors
     if len(factors) < 2:
         raise RoadmapError("an order study needs two steps at least")
-    count = math.factorial(len(factors))
     generator = np.random.RandomState(seed)
-    drawn: list[tuple[int, ...]] = []
-    if orders is not None and orders < count:
+    drawn: dict[tuple[int, ...], None] = {}  # without repetition: each order tells something new
+    if orders is not None and orders < math.factorial(len(factors)):
         while len(drawn) < orders:
-            one = tuple(int(place) for place in generator.permutation(len(factors)))
-            drawn.append(one)
+            drawn[tuple(int(place) for place in generator.permutation(len(factors)))] = None
     prefixes = {frozenset(one[:length]) for one in drawn for length in range(len(factors) + 1)}
     exact = not drawn or len(prefixes) == 2 ** len(factors)
     if exact:

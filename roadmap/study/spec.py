@@ -475,7 +475,7 @@ def _check_changes(spec: StudySpec, ablation: Ablation, runs: Mapping[str, RunSp
             elif not step.changes:
                 why = f"recipe '{first.recipe.name}' has these settings already"
             else:
-                why = f"width {first.width} and depth {first.depth:.3g} are too small for it"
+                why = f"it is so already, or width {first.width} and depth {first.depth:.3g} are too small for it"
             without, with_it = differing[0]
             raise RoadmapError(
                 f"'{with_it.name}' would be the same training as '{without.name}': {why}; leave "
