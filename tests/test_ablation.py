@@ -448,7 +448,7 @@ def build(site, share=0.5):
 """
 
 
-def test_a_study_with_a_plug_in_from_end_to_end(tmp_path, monkeypatch):
+def test_a_study_with_a_plug_in_from_end_to_end(tmp_path):
     images = make_image_folder(tmp_path / "images")
     plugin = tmp_path / "mine.py"
     plugin.write_text(PLUGIN)
@@ -466,7 +466,14 @@ def test_a_study_with_a_plug_in_from_end_to_end(tmp_path, monkeypatch):
     assert set(table["ablation"]) == {"leave-one-out"} and (table["status"] == "done").all()
     content = json.loads((tmp_path / "study" / "study.json").read_text())
     assert content["ablation"]["factors"] == ["stage_ratio", "dropped_channels"]
+    run = table["signature"][0]
+    shown = [command("eval", run, "--store", tmp_path / "store", *more) for more in ((), ("--plugin", plugin))]
+    assert shown[1].code == 0 and f"{table['top1'][0]:.2f}" in shown[1].out
+    made = command("reproduce", run, "--store", tmp_path / "store", "--plugin", plugin)
+    assert made.code == 0 and "equal, bit for bit" in made.out, made.err
     plugin.write_text(PLUGIN.replace("0.5", "0.25"))
+    made = command("reproduce", run, "--store", tmp_path / "store", "--plugin", plugin)
+    assert made.code == 2 and "is not the one that run" in made.err
     again = json.loads(command("plan", *words[1:], "--json").out)
     assert (again["runs"], again["in_store"]) == (6, 2)  # what the file says has changed, and so have its runs
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_table, printable
+from roadmap.cli.group import PLUGIN_OPTION, cli, print_table, printable
 from roadmap.cli.study import STORE_OPTION
 from roadmap.data import LOADINGS
 from roadmap.files import write_text
@@ -41,6 +41,7 @@ SHOWN = 20
               "choice].")  # fmt: skip
 @click.option("--workers", type=int, metavar="N", help="Processes that load streamed images [default: up to 4].")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the network [default: as trained].")
+@PLUGIN_OPTION
 @click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="Write the confusion table there, whole or not at all.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

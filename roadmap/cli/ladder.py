@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError, check_int, check_number
-from roadmap.cli.group import cli, print_table
+from roadmap.cli.group import PLUGIN_OPTION, cli, print_table
 from roadmap.network.design import STEM_STRIDES
 from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
@@ -160,7 +160,7 @@ def bench(
 
 @cli.command("check-step")
 @click.argument("names", metavar="STEP...", nargs=-1)
-@click.option("--plugin", multiple=True, metavar="FILE.py", help="Python file with layers or steps of your own.")
+@PLUGIN_OPTION
 @click.option("--study", type=click.Path(path_type=Path), metavar="STUDY.yaml", help="Study whose own steps are meant.")
 @click.option("--width", type=int, help="Base width of the networks [default: 8, and 32 where a step needs that].")
 @click.option("--verbose", is_flag=True, help="Say of every check what it saw.")

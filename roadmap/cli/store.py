@@ -16,7 +16,7 @@ import click
 from click.core import ParameterSource
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_table, printable
+from roadmap.cli.group import PLUGIN_OPTION, cli, print_table, printable
 from roadmap.cli.study import STORE_OPTION
 from roadmap.study.store import COLUMNS, DEFAULT_STORE, STATUSES, Entry, Store, csv_text, disk_bytes, row_of
 
@@ -333,8 +333,11 @@ def _print_files(record: dict[str, Any], folder: Path, problem: str | None, hist
 @STORE_OPTION
 @click.option("--data-dir", metavar="PATH", help="Where the data set lies now [default: where it lay].")
 @click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps [default: the kind it was made on].")
+@PLUGIN_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def reproduce(run: str, store: Path | None, data_dir: str | None, device: str | None, as_json: bool) -> None:
+def reproduce(
+    run: str, store: Path | None, data_dir: str | None, device: str | None, plugin: tuple[str, ...], as_json: bool
+) -> None:
     """Make a finished run again, and say whether it matches.
 
     It is trained from its record, in a temporary folder: same settings, seed, threads and kind of device. On the CPU of
@@ -346,7 +349,8 @@ def reproduce(run: str, store: Path | None, data_dir: str | None, device: str | 
 
     place = _open(store)
     signature = place.find(run)
-    made = make_again(signature, place, PlainDisplay(sys.stderr) if as_json else make_display(), data_dir, device)
+    display = PlainDisplay(sys.stderr) if as_json else make_display()
+    made = make_again(signature, place, display, data_dir, device, plugin)
     if as_json:
         click.echo(json.dumps({**dataclasses.asdict(made), "matches": made.matches}, indent=1))
     else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.network.layers import digest_of, load_plugins
 from roadmap.processes import in_clean_process
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
@@ -43,11 +45,13 @@ class Reproduction:
 
 
 def reproduce(
-    signature: str, store: Store, display: Display, data_dir: str | None = None, device: str | None = None
-) -> Reproduction:
+    signature: str, store: Store, display: Display, data_dir: str | None = None, device: str | None = None,
+    plugin: Sequence[str] = (),
+) -> Reproduction:  # fmt: skip
     """Train a finished run of the store again, in a temporary store, and compare.
 
     ``data_dir``: where the data set lies now, if not where it lay. ``device``: another one than the recorded kind.
+    ``plugin``: the files of its layers from outside the package.
     Raises `RoadmapError` where the run is not finished, its record is of another version, or the data are others.
     """
     record = store.record(signature)
@@ -61,6 +65,11 @@ def reproduce(
         "device": device or environment["device"], "threads": environment["threads"], "compile": labels["compile"],
         "deterministic": bool(labels.get("deterministic")),
     }  # fmt: skip
+    load_plugins(plugin)
+    for layer, digest in digest_of(run.plugins).items():
+        if digest != run.plugins[layer]:
+            raise RoadmapError(f"the layer '{layer}' is not the one that run {signature} had: its file has changed")
+    settings["plugin"] = tuple(plugin)
     if data_dir is not None:
         settings["data_dir"] = data_dir
     initial = record["origin"].get("initial")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_da
 from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
 from roadmap.network.design import Design
+from roadmap.network.layers import load_plugins
 from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import Weights, open_weights
 from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
@@ -70,6 +72,7 @@ def evaluate(
     precision: str | None = None,
     loading: str | None = None,
     skip_corrupt: bool | None = None,
+    plugin: Sequence[str | os.PathLike] = (),
 ) -> Evaluation:
     """Test trained weights on a data set; ``roadmap eval`` from Python.
 
@@ -79,9 +82,10 @@ def evaluate(
     the training. ``step`` names the network of a file that does not say it itself, with ``regime``, ``width``,
     ``depth`` and ``stem_stride`` as in `Ladder.scaled`. Images are normalised as those that the network was trained on,
     in doubt as ImageNet's. ``device``, ``threads`` and ``workers`` are those of an `Execution`,
-    ``loading`` and ``skip_corrupt`` those of `open_data`.
+    ``loading`` and ``skip_corrupt`` those of `open_data`. ``plugin``: files of the network's layers from outside.
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
+    load_plugins(plugin)
     scale = {"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride}
     if batch_size is not None:
         check_int("batch size", batch_size, 1, 1_000_000)
