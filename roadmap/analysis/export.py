@@ -47,15 +47,19 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
             with whole_file(output) as temporary:
                 _write_parquet(rows, temporary)
             return ""
-        text = (
-            csv_text(rows, COLUMNS) if kind == "csv" else _text(rows, kind, list(COLUMNS if all_columns else COMPACT))
-        )
+        text = csv_text(rows, COLUMNS) if kind == "csv" else _text(rows, kind, _columns(rows, all_columns))
         if output is None:
             return text
         write_text(output, text)
     except OSError as error:
         raise RoadmapError(f"{output} cannot be written: {error.strerror}") from None
     return ""
+
+
+def _columns(rows: list[dict[str, Any]], everything: bool) -> list[str]:
+    """What is shown in text: of matched networks also what they were rescaled by."""
+    matched = any(row["match"] for row in rows)
+    return list(COLUMNS) if everything else [*COMPACT, *(["match", "match_factor"] if matched else [])]
 
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
