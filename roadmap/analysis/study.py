@@ -61,7 +61,7 @@ class Study:
 
     @property
     def _shown(self) -> pd.DataFrame:
-        return self.summary if self.design == "ladder" else self.effects
+        return self.summary if self.design == "ladder" else readable(self.effects)
 
     def __repr__(self) -> str:
         return f"{self._headline()}\n{self._shown.to_string(index=False, float_format=_short, na_rep='')}"
@@ -73,6 +73,44 @@ class Study:
         kind = "" if self.design == "ladder" else f" ({self.design})"
         networks = _count(len(self.summary), "network" if kind else "step")
         return f"Study {self.path.name}{kind}: {_count(len(self.runs), 'run')}, {networks}"
+
+
+def readable(effects: pd.DataFrame) -> pd.DataFrame:
+    """`effects` for the eye, as text: points with their interval, what was lost, the change in cost, and what the design
+    has beside these."""
+
+    def number(value: Any, form: str) -> str:
+        return "" if pd.isna(value) else format(value, form).replace("-", "−")
+
+    def row(effect: Mapping[str, Any]) -> dict[str, str]:
+        interval = f"{number(effect['low'], '+.2f')} to {number(effect['high'], '+.2f')}"
+        shown = {
+            "effect": str(effect["effect"]),
+            "points": number(effect["estimate"], "+.2f"),
+            "95 % interval": "" if pd.isna(effect["low"]) else interval,
+            "error": number(effect["std_error"], ".2f"),
+            "seeds": number(effect["seeds"], "d"),
+            "failed": number(effect["failed"] or None, "d"),
+            "missing": number(effect["missing"] or None, "d"),
+            "GMACs": number(effect["gmacs"], "+.3g"),
+            "params M": number(effect["params"] / 1e6, "+.3g"),
+        }
+        if "top1_mean" in effect:
+            shown["top-1 %"] = number(effect["top1_mean"], ".2f")
+        if "orders" in effect:
+            between = f"{number(effect['least'], '+.2f')} to {number(effect['greatest'], '+.2f')}"
+            shown |= {
+                "in any order": "" if pd.isna(effect["least"]) else between,
+                "orders": number(effect["orders"], "d"),
+            }
+        if effect.get("aliases"):
+            shown["and"] = str(effect["aliases"])
+        if isinstance(effect.get("against"), str):
+            shown["against"] = effect["against"]
+        return shown
+
+    rows = pd.DataFrame([row(effect) for effect in effects.to_dict("records")]).fillna("")
+    return rows.loc[:, [column for column in rows if rows[column].any()]]
 
 
 def _short(value: float) -> str:

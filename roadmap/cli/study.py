@@ -356,9 +356,9 @@ def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
     factorial       main effects and interactions of two, with what each cannot be told apart from
     sweep           each level against the first, or against the base's own
 
-    Intervals are over seeds, paired; of an order study over the drawn orders, too. (-) marks those that hold zero.
+    Intervals are over seeds, paired; of an order study over the drawn orders, too.
     """
-    from roadmap.analysis.study import load_study
+    from roadmap.analysis.study import load_study, readable
 
     if as_json and as_csv:
         raise RoadmapError("--json and --csv exclude each other")
@@ -368,4 +368,6 @@ def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
     elif as_csv:
         click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
     else:
-        click.echo(repr(study))
+        rows = readable(study.effects)
+        print_table([dict(zip(rows, row, strict=True)) for row in rows.itertuples(index=False)])
+        click.echo("points: top-1 in percentage points; the interval is one of 95 %")
