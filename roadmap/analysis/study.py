@@ -76,13 +76,13 @@ class Study:
 
 
 def readable(effects: pd.DataFrame) -> pd.DataFrame:
-    """`effects` for the eye, as text: points with their interval, what was lost, the change in cost, and what the design
+    """`effects` for the eye, as text: points with their interval, what was lost, the change in cost, and what a design
     has beside these."""
 
     def number(value: Any, form: str) -> str:
         return "" if pd.isna(value) else format(value, form).replace("-", "−")
 
-    def row(effect: Mapping[str, Any]) -> dict[str, str]:
+    def row(effect: Mapping[Any, Any]) -> dict[str, str]:
         interval = f"{number(effect['low'], '+.2f')} to {number(effect['high'], '+.2f')}"
         shown = {
             "effect": str(effect["effect"]),

@@ -369,5 +369,5 @@ def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
         click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
     else:
         rows = readable(study.effects)
-        print_table([dict(zip(rows, row, strict=True)) for row in rows.itertuples(index=False)])
+        print_table([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
         click.echo("points: top-1 in percentage points; the interval is one of 95 %")
