@@ -108,12 +108,6 @@ class Step:
             training=merged.training | {key: value for key, value in values.items() if key in TRAINING},
         )
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values that `from_mapping` reads."""
-        changes = {key: float(value) if isinstance(value, Fraction) else value for key, value in self.changes.items()}
-        mapping = {"name": self.name, "why": self.why, "section": self.section, "adopted": self.adopted}
-        return mapping | ({"recipe": self.recipe} if self.recipe else {}) | changes | dict(self.training)
-
     @property
     def change(self) -> str:
         """What it changes, in a few words, such as ``kernel_size 7``."""
