@@ -28,7 +28,8 @@ from training_speed import bare
 from roadmap.data.sources import ImageData, open_data
 from roadmap.network.model import RoadmapNet
 from roadmap.study.display import PlainDisplay
-from roadmap.study.runner import Prepared, prepare, run_study
+from roadmap.study.preparing import Prepared, prepare
+from roadmap.study.runner import run_study
 from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
 from roadmap.training.spec import RunSpec

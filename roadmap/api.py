@@ -7,7 +7,8 @@ from typing import Any
 
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.study.display import Display, PlainDisplay
-from roadmap.study.runner import Prepared, default_folder, prepare, run_study
+from roadmap.study.preparing import Prepared, prepare
+from roadmap.study.runner import default_folder, run_study
 from roadmap.study.spec import load_spec
 from roadmap.study.store import DEFAULT_STORE, Store
 

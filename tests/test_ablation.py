@@ -25,8 +25,9 @@ from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import REGIMES, ladder_steps
 from roadmap.steps import Step, compose
 from roadmap.study.ablation import defining_words
-from roadmap.study.runner import prepare
-from roadmap.study.spec import StudySpec, load_spec, plan
+from roadmap.study.planning import plan
+from roadmap.study.preparing import prepare
+from roadmap.study.spec import StudySpec, load_spec
 from roadmap.study.store import Store
 
 PROJECT = Path(__file__).parents[1]

@@ -189,7 +189,7 @@ def test_a_study_as_slurm_jobs_survives_a_dying_job(data, reference, tmp_path):
 def test_a_job_that_finds_other_images_says_so(images, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
     from roadmap.study.engines import slurm
-    from roadmap.study.runner import prepare
+    from roadmap.study.preparing import prepare
     from roadmap.study.spec import StudySpec
 
     monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/bin/{name}")

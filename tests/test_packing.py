@@ -18,7 +18,8 @@ from roadmap.data.sources import open_data
 from roadmap.study import packing
 from roadmap.study.forecast import Forecast, schedule
 from roadmap.study.loggers import check_logger
-from roadmap.study.spec import load_spec, plan
+from roadmap.study.planning import plan
+from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
 
 SMALL = {
@@ -155,7 +156,7 @@ def test_a_plan_is_measured_kept_and_compared_with_what_came(images, tmp_path, c
 
 def test_large_batches_are_measured_in_part_on_the_cpu():
     from roadmap.study import estimate
-    from roadmap.study.runner import prepare
+    from roadmap.study.preparing import prepare
 
     study = prepare(load_spec(only="resnet50", seeds=1, width=64, depth=1.0, image_size=128, batch_size=512))
     assert estimate.FEWEST_IMAGES <= estimate._batch(study, study.runs[0]) < 512

@@ -27,8 +27,9 @@ from roadmap.network.timm_model import TimmModel, facts_of, reference_design
 from roadmap.network.weights import open_weights, save_weights
 from roadmap.recipes.recipe import Recipe
 from roadmap.study.display import PlainDisplay
+from roadmap.study.preparing import prepare
 from roadmap.study.reproduction import reproduce
-from roadmap.study.runner import prepare, run_study
+from roadmap.study.runner import run_study
 from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
 from roadmap.training import fit

@@ -21,7 +21,8 @@ from roadmap.data.batches import Batcher
 from roadmap.data.shared import SharedData
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import Recipe
-from roadmap.study.spec import load_spec, plan
+from roadmap.study.planning import plan
+from roadmap.study.spec import load_spec
 from roadmap.training.fit import fit_run
 from roadmap.training.spec import Execution
 

@@ -23,7 +23,8 @@ from roadmap import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import SETTINGS
-from roadmap.study.spec import StudySpec, load_spec, option_name, plan
+from roadmap.study.planning import plan
+from roadmap.study.spec import StudySpec, load_spec, option_name
 
 PROJECT = Path(__file__).parents[1]
 #: A study of two small networks on small images, as options of the command line.

@@ -26,7 +26,8 @@ from folders import make_image_folder
 
 from roadmap.study.display import PlainDisplay
 from roadmap.study.engines.local import LocalEngine, Place
-from roadmap.study.runner import prepare, run_study
+from roadmap.study.preparing import prepare
+from roadmap.study.runner import run_study
 from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
 from roadmap.study.work import Outcome, carry_out

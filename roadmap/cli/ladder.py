@@ -176,9 +176,11 @@ def check_step_command(
     """
     from roadmap.network.layers import load_plugins
     from roadmap.study.networks import checked_steps
+    from roadmap.study.spec import load_spec
 
     load_plugins(plugin)
-    steps = checked_steps(names, study, plugin)
+    spec = load_spec(study, **({"plugin": plugin} if plugin else {})) if study else None
+    steps = checked_steps(names, spec, plugin)
     failed = sum(not _is_sound(step, (width,) if width else CHECKED_WIDTHS, verbose) for step in steps)
     if failed:
         click.echo(f"{failed} of {len(steps)} {'step' if len(steps) == 1 else 'steps'} failed", err=True)

@@ -182,7 +182,8 @@ def _prepare(
     study: Path | None, out: Path | None, store: Path | None, settings: dict[str, Any], **defaults: Any
 ) -> Any:
     """(prepared study, its folder, its store) from the options of a command."""
-    from roadmap.study.runner import default_folder, prepare
+    from roadmap.study.preparing import prepare
+    from roadmap.study.runner import default_folder
     from roadmap.study.spec import load_spec
     from roadmap.study.store import DEFAULT_STORE, Store
 
@@ -288,7 +289,7 @@ def _print_plan(
 
 def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
     from roadmap.study.display import clock
-    from roadmap.study.spec import steps_of
+    from roadmap.study.planning import steps_of
 
     rows = []
     waiting = {run.signature for run in ahead.todo}

@@ -9,7 +9,7 @@ from statistics import mean, stdev
 from typing import Any, Protocol, TextIO
 
 from roadmap.study.forecast import Forecast
-from roadmap.study.spec import steps_of
+from roadmap.study.planning import steps_of
 from roadmap.training.spec import RunSpec
 
 

@@ -23,7 +23,7 @@ from roadmap.training.spec import Execution, RunSpec
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
-    from roadmap.study.runner import Prepared
+    from roadmap.study.preparing import Prepared
     from roadmap.training.rehearsal import Rehearsed
 
 #: How long the steps of one network are timed.

@@ -10,7 +10,8 @@ from roadmap.network.design import Design
 from roadmap.network.layers import load_plugins
 from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import load_recipe
-from roadmap.study.spec import StudySpec, runs_of
+from roadmap.study.planning import runs_of
+from roadmap.study.spec import StudySpec
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:

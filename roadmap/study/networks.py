@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -100,17 +99,14 @@ def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
     return found
 
 
-def checked_steps(names: Sequence[str], study: Path | None, plugins: Sequence[str]) -> list[Step]:
-    """The steps of these names, own ones of a study's file among them; without names all of the study and of the
+def checked_steps(names: Sequence[str], spec: StudySpec | None, plugins: Sequence[str]) -> list[Step]:
+    """The steps of these names, own ones of a study among them; without names all of the study and of the
     plug-in files, or, where there are none, of the ladder.
 
     Raises `RoadmapError` for a step that does not exist.
     """
-    own: dict[str, Step] = {}
-    if study is not None:
-        from roadmap.study.spec import load_spec
-
-        spec = load_spec(study, plugin=plugins) if plugins else load_spec(study)
+    own = {}
+    if spec is not None:
         own = {step.name: step for step in _factors(spec, []) if step.name not in ladder(spec.regime).names}
     if names:
         return [own[name] if name in own else find_step(name) for name in names]

@@ -13,7 +13,8 @@ from roadmap.network.layers import digest_of, load_plugins
 from roadmap.processes import in_clean_process
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
-from roadmap.study.runner import prepare, run_study
+from roadmap.study.preparing import prepare
+from roadmap.study.runner import run_study
 from roadmap.study.spec import OPENED, load_spec
 from roadmap.study.store import WEIGHTS, Store
 from roadmap.training.spec import RunSpec

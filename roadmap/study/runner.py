@@ -8,35 +8,22 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property, partial
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from roadmap.checks import RoadmapError
-from roadmap.processes import SIGNALS, in_clean_process, prepare_processes
+from roadmap.processes import SIGNALS
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
 from roadmap.study.engines import Engine
-from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.folder import StudyFolder
-from roadmap.study.matching import rescale
+from roadmap.study.preparing import Prepared
 from roadmap.study.spec import StudySpec
-from roadmap.study.spec import plan as plan_study
 from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
-from roadmap.study.work import Outcome, Task, record_failure
+from roadmap.study.work import Outcome, record_failure
 from roadmap.training.spec import RunSpec
 
-if TYPE_CHECKING:
-    from roadmap.cost.counting import Cost
-    from roadmap.data.sources import ImageData
-    from roadmap.network.timm_model import TimmModel
-
-#: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
-TRAINING_FLOPS_PER_MAC = 6
-#: A record names so many of the images that were left out.
-NAMED_IMAGES = 100
 #: Seconds between two looks at the runs at work, and at those that another process has.
 LOOK, LOOK_ELSEWHERE = 0.5, 2.0
 #: Seconds between two writings of a growing table.
@@ -45,134 +32,6 @@ TABLE_INTERVAL = 5.0
 
 class Stopped(KeyboardInterrupt):  # noqa: N818  (as KeyboardInterrupt)
     """The study was stopped by Ctrl-C or a signal; everything finished is kept, and what was at work is saved."""
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study that has been looked at and can start: its opened data, its runs, what each step costs, the device with
-    its name, and the file of the weights that its runs start from, if they do."""
-
-    spec: StudySpec
-    data: ImageData
-    runs: list[RunSpec]
-    costs: dict[str, Cost]
-    device: str
-    device_name: str
-    initial: Path | None = None
-
-    @cached_property
-    def trainings(self) -> list[RunSpec]:
-        """The runs, each training once: two networks of a study may turn out to be the same."""
-        first: dict[str, RunSpec] = {}
-        for run in self.runs:
-            first.setdefault(run.signature, run)
-        return list(first.values())
-
-    @property
-    def remarks(self) -> list[str]:
-        """What whoever starts this should know, in sentences."""
-        names: dict[str, list[str]] = {}
-        for run in self.runs:
-            names.setdefault(run.signature, []).append(run.step)
-        twins = dict.fromkeys((first, other) for first, *others in names.values() for other in others)
-        return [*self.data.remarks, *(f"{other} is the same training as {first}: one run" for first, other in twins)]
-
-    def cost(self, run: RunSpec) -> Cost:
-        """The counted cost of a run's network."""
-        return self.costs[run.step]
-
-    def petaflops(self, run: RunSpec) -> float:
-        """Floating-point operations of the whole training of a run, in 1e15."""
-        images = len(self.data.train) * run.recipe.epochs
-        return TRAINING_FLOPS_PER_MAC * self.cost(run).gmacs * 1e9 * images / 1e15
-
-    def task(self, run: RunSpec, store: Store) -> Task:
-        """A run with all that whoever carries it out must know."""
-        cost, recipe, data = self.cost(run), run.recipe, self.data
-        return Task(
-            run=run,
-            store=str(store.folder.absolute()),
-            execution=self.spec.execution,
-            initial=None if self.initial is None else str(self.initial),
-            plugins=self.spec.plugin,
-            cost={
-                "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
-                "macs_by_operator": cost.macs_by_operator,
-            },
-            facts={
-                "labels": {
-                    "stem_stride": run.design.stem_stride, "recipe": recipe.name, "optimizer": recipe.optimizer,
-                    "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": self.spec.compile,
-                    "deterministic": self.spec.deterministic,
-                },
-                "data": {
-                    "opened": self.spec.opened_anywhere,
-                    "classes": data.class_names, "train": len(data.train), "test": len(data.test),
-                    "mean": data.mean, "std": data.std, "evaluation": data.evaluation,
-                    "skipped": {"count": len(data.skipped), "names": data.skipped[:NAMED_IMAGES]},
-                },
-            },
-        )  # fmt: skip
-
-
-def prepare(
-    spec: StudySpec,
-    store: Store | None = None,
-    plan: Callable[[StudySpec, ImageData], list[RunSpec]] | None = None,
-    initial: Path | None = None,
-) -> Prepared:
-    """Open the data, resolve every run of the ``plan``, by default the study's own, and count its cost.
-
-    ``store`` is where a study that starts from a run finds it; ``initial`` a file that the runs of a plan start from.
-    Writes nothing, but that times measured for a match are kept in the store. Raises `RoadmapError`.
-    """
-    prepare_processes()  # what workers need is imported once, there, while the data is opened here
-    from roadmap.data.sources import open_data
-    from roadmap.study.engines import check_engine
-    from roadmap.study.loggers import check_logger
-
-    check_logger(spec.logger)
-    check_engine(spec)
-    place = store or Store(DEFAULT_STORE)
-    if spec.start_from and initial is None:
-        start = in_clean_process(find_start, spec, place.folder)
-        plan, initial = partial(plan_finetuning, start=start), start.path
-    data = open_data(**spec.opened)
-    runs = (
-        plan(spec, data) if plan else plan_study(spec, data, partial(rescale, spec, place), partial(_references, spec))
-    )
-    device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
-    for run in runs:
-        spec.execution.check_shares(run, device.partition(":")[0])
-    return Prepared(spec, data, runs, costs, device, name, initial)
-
-
-def _references(spec: StudySpec, *how: int) -> list[TimmModel]:
-    """The references of a study, for so many classes, images of such a size and such a stem."""
-    from roadmap.network.timm_model import reference_design
-
-    return [in_clean_process(reference_design, name, *how) for name in spec.reference]
-
-
-def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, str, dict[str, Cost]]:
-    """The device of a study, its name, and what each step costs."""
-    import torch
-
-    from roadmap.checking import check_layers
-    from roadmap.cost.counting import count
-    from roadmap.network.design import Design
-    from roadmap.network.layers import load_plugins
-    from roadmap.training.device import device_name, resolve_device
-
-    load_plugins(spec.plugin)
-    for design in {run.design for run in runs}:
-        if isinstance(design, Design):
-            check_layers(design, image_size)
-    # On a cluster the devices are others' than this machine's.
-    local = spec.engine == "local"
-    device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device
-    costs = {run.step: count(run.design, image_size) for run in runs}
-    return device, device_name(torch.device(device)) if local else device, costs
 
 
 def default_folder(spec: StudySpec) -> Path:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from roadmap.checks import RoadmapError
 
 if TYPE_CHECKING:
-    from roadmap.study.runner import Prepared
+    from roadmap.study.preparing import Prepared
     from roadmap.study.spec import StudySpec
     from roadmap.study.store import Store
     from roadmap.study.work import Outcome, Task

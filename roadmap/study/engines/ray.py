@@ -23,7 +23,7 @@ from roadmap.study.work import Outcome, Task, carry_out
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
-    from roadmap.study.runner import Prepared
+    from roadmap.study.preparing import Prepared
 
 #: What a task returns: its outcome, and where the store is out of its sight the files of the run, by name.
 Answer = tuple[Outcome, dict[str, bytes]]

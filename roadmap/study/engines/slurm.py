@@ -18,7 +18,7 @@ from roadmap.study.store import Store
 from roadmap.study.work import Outcome, Task, carry_out, record_failure
 
 if TYPE_CHECKING:
-    from roadmap.study.runner import Prepared
+    from roadmap.study.preparing import Prepared
     from roadmap.study.spec import StudySpec
 
 #: Where jobs are started: by Slurm, or, to try things out, as processes of this machine.

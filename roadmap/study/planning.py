@@ -1,0 +1,188 @@
+"""`plan`: the runs that answer a study, each complete in itself. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from roadmap.checks import RoadmapError, check_int, check_known
+from roadmap.network.design import Design
+from roadmap.network.layers import digest_of
+from roadmap.network.timm_model import TimmModel
+from roadmap.recipes.recipe import Recipe, load_recipe
+from roadmap.rungs import REGIMES, start_design
+from roadmap.steps import STUDY_RECIPE, Step, compose, merge
+from roadmap.study.ablation import Ablation, Network
+from roadmap.study.spec import StudySpec
+from roadmap.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    from roadmap.cost.matching import Matched
+    from roadmap.data.sources import ImageData
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the networks of a study are where it does not say: for images below ``SMALL_IMAGE`` pixels small ones
+    that a laptop trains, above the paper's."""
+
+    width: int
+    depth: float
+    stem_stride: int
+    recipe: str
+
+
+SMALL_IMAGE = 128
+#: On sets too small for a recipe's batch, batches shrink until an epoch has so many steps, down to so many images.
+FEWEST_STEPS, SMALLEST_BATCH = 50, 32
+SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
+PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
+EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
+#: Size of the images, most images of a batch, designs, and the one whose cost they are to have -> each of them matched.
+Rescale = Callable[[int, int, list[Design], Design], "list[Matched]"]
+#: Number of classes, size of the images, stride of the stems -> the references of a study.
+References = Callable[[int, int, int], "list[TimmModel]"]
+
+
+def scale_of(spec: StudySpec, data: ImageData) -> Scale:
+    """The size of the networks and the recipe: what the study says, else what suits its images."""
+    default = EMBEDDED if spec.data == "embedded" else SMALL if data.image_size < SMALL_IMAGE else PAPER
+    given = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride", "recipe")}
+    return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
+def plan(
+    spec: StudySpec, data: ImageData, rescale: Rescale | None = None, references: References | None = None
+) -> list[RunSpec]:
+    """The runs that answer a study on opened data: networks in order, seeds within. Two names of one network, or of one
+    training, are runs of one signature.
+
+    ``rescale`` gives the designs of a study with ``match`` rescaled to the cost of its start; ``references`` the models
+    of one with some.
+    Raises `RoadmapError` where the strides leave nothing of the images, and where a step would change nothing.
+    """
+    scale = scale_of(spec, data)
+    classes = len(data.class_names)
+    start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=classes)
+    ablation = spec.ablation
+    networks = ablation.networks
+    designs = [_composed(start, network, scale) for network in networks]
+    modern = load_recipe(scale.recipe)
+    factors: list[float | None] = [None] * len(designs)
+    if spec.match:
+        assert rescale is not None
+        target = compose(start, ablation.base, scale.width, scale.depth)
+        matched = rescale(data.image_size, modern.part_size, designs, target)
+        designs, factors = [one.design for one in matched], [one.factor for one in matched]
+    made: dict[str, list[RunSpec]] = {}
+    for network, design, factor in zip(networks, designs, factors, strict=True):
+        labels = {
+            "regime": spec.regime, "step": network.name, "adopted": network.adopted, "width": scale.width,
+            "depth": scale.depth, "ablation": ablation.design, "steps": tuple(step.name for step in network.steps),
+            "match": spec.match and f"{spec.match} by {spec.match_by}", "match_factor": factor,
+        }  # fmt: skip
+        made[network.name] = runs_of(spec, data, labels, design, _recipe(modern, network.steps),
+                                     training=merge(network.steps).training)  # fmt: skip
+    for model in references(classes, data.image_size, scale.stem_stride) if references else ():
+        if model.timm_model in made:
+            raise RoadmapError(f"'{model.timm_model}' is a network of this study already, and no reference")
+        labels = {
+            "regime": spec.regime, "step": model.timm_model, "adopted": True, "reference": True,
+            "width": scale.width, "depth": scale.depth, "ablation": ablation.design,
+        }  # fmt: skip
+        made[model.timm_model] = runs_of(spec, data, labels, model, modern)
+    _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
+    return [run for runs in made.values() for run in runs]
+
+
+def _composed(start: Design, network: Network, scale: Scale) -> Design:
+    try:
+        return compose(start, network.steps, scale.width, scale.depth)
+    except RoadmapError as error:
+        raise RoadmapError(f"{network.name}: {error}") from None
+
+
+def _recipe(modern: Recipe, steps: Sequence[Step]) -> Recipe:
+    """The recipe that a network with these steps trains with, where the study has the ``modern`` one."""
+    named = merge(steps).recipe
+    if named is None:
+        return load_recipe(modern.classic) if modern.classic else modern
+    return modern if named == STUDY_RECIPE else load_recipe(named)
+
+
+def _check_changes(spec: StudySpec, ablation: Ablation, runs: Mapping[str, RunSpec], modern: Recipe) -> None:
+    """Raise `RoadmapError` for a step that changes nothing anywhere: its name would stand for another training."""
+    pairs = ablation.pairs
+    if ablation.design == "ladder":  # its rungs are compared one with the next, whichever these are
+        networks = ablation.networks
+        pairs = {network.name: [(one, network) for one in networks[:place]] for place, network in enumerate(networks)}
+        for name, earlier in pairs.items():
+            twins = [pair for pair in earlier if runs[pair[0].name].signature == runs[name].signature]
+            pairs[name] = twins or earlier
+    for step in (step for network in ablation.networks for step in network.steps):
+        differing = pairs.get(step.name, [])
+        if ablation.design == "sweep" or not differing or spec.match:  # a match may undo what only widens
+            continue
+        if all(runs[one.name].signature == runs[other.name].signature for one, other in differing):
+            first = next(iter(runs.values()))
+            if step.recipe == STUDY_RECIPE:
+                why = f"recipe '{modern.name}' has no classic twin"
+            elif not step.changes:
+                why = f"recipe '{first.recipe.name}' has these settings already"
+            else:
+                why = f"it is so already, or width {first.width} and depth {first.depth:.3g} are too small for it"
+            without, with_it = differing[0]
+            raise RoadmapError(
+                f"'{with_it.name}' would be the same training as '{without.name}': {why}; leave "
+                f"{'it' if with_it.name == step.name else step.name} out or change that"
+            )
+
+
+def steps_of(runs: Sequence[RunSpec]) -> list[str]:
+    """The steps of some runs, each once, in order."""
+    return list(dict.fromkeys(run.step for run in runs))
+
+
+def runs_of(
+    spec: StudySpec,
+    data: ImageData,
+    labels: dict[str, Any],
+    design: Design | TimmModel,
+    recipe: Recipe,
+    initial: str | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> list[RunSpec]:
+    """The runs of one network, one a seed, by a recipe with the study's own settings, and its own ``training`` before
+    these. ``labels`` say which rung it is.
+
+    Raises `RoadmapError` where the strides leave nothing of the images, or settings contradict each other.
+    """
+    design.feature_sizes(data.image_size)
+    if isinstance(recipe.stochastic_depth, dict):
+        check_known(f"regime in the stochastic depth of recipe {recipe.name}", recipe.stochastic_depth, REGIMES)
+    recipe = _fitting(recipe, spec, len(data.train), training or {})
+    rate = recipe.drop_rate(labels["regime"], REGIMES[labels["regime"]].stochastic_depth)
+    run = RunSpec(
+        **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
+        data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
+        plugins=digest_of(name for name, _ in design.layers) if isinstance(design, Design) else {},
+    )  # fmt: skip
+    return [dataclasses.replace(run, seed=seed) for seed in spec.seeds]
+
+
+def _fitting(recipe: Recipe, spec: StudySpec, images: int, training: Mapping[str, Any]) -> Recipe:
+    """The recipe with the study's own settings, or the network's own, and with batches that suit the number of training
+    images."""
+    settings = {**spec.recipe_settings, **training}
+    own = {name: settings.pop(name, getattr(spec, name)) for name in ("epochs", "batch_size", "lr")}
+    parts = settings.get("accumulate", recipe.accumulate)
+    check_int("accumulate", parts, 1, 100_000)
+    whole = 2 * parts
+    least = -(-SMALLEST_BATCH // whole) * whole
+    batch_size = own["batch_size"] or min(recipe.batch_size, max(least, images // FEWEST_STEPS // whole * whole))
+    batch_size = min(batch_size, max(whole, images // whole * whole))
+    return recipe.with_training(
+        own["epochs"], None if batch_size == recipe.batch_size else batch_size, own["lr"], settings
+    )
