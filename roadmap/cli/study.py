@@ -79,7 +79,9 @@ RETRAIN_OPTION = click.option(
     "--retrain", type=click.Choice(["failed", "all"]), help="Forget the study's failed runs, or all, before."
 )
 DRY_RUN_OPTION = click.option(
-    "--dry-run", is_flag=True, help="Say what would run and what it would cost; start and write nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Say what would run and what it would cost; start nothing, and write nothing but times that --match measured.",
 )
 
 
