@@ -18,7 +18,7 @@ from roadmap.family import FAMILY
 from roadmap.network.design import Design
 from roadmap.network.layers import find_layer, layer_names
 from roadmap.reference import PrintedRow, printed_table
-from roadmap.steps import FACTORS, FULL_WIDTH, STUDY_RECIPE, Step, compose, registered_steps
+from roadmap.steps import FACTORS, FULL_WIDTH, STUDY_RECIPE, Step, compose, is_alternative, registered_steps
 
 if TYPE_CHECKING:
     from roadmap.network.model import RoadmapNet
@@ -316,7 +316,7 @@ def ladder(regime: str = "resnet50") -> Ladder:
     taken: tuple[Step, ...] = ()
     for step in ladder_steps(regime):
         # A road not taken is another answer to the question of the adopted step beside it, not an addition to it.
-        path = tuple(one for one in taken if step.adopted or one.changes.keys() != step.changes.keys())
+        path = tuple(one for one in taken if step.adopted or not is_alternative(step, one))
         before, design = compose(start, path), compose(start, [*path, step])
         rungs.append(
             Rung(step.name, step.why, step.section, (*path, step), design, before, printed[step.name], step.adopted)
@@ -332,15 +332,22 @@ def find_step(name: str, regime: str = "resnet50") -> Step:
     Raises `RoadmapError` with the nearest name where there is none.
     """
     known = {step.name: step for step in ladder_steps(regime)}
-    if name in known:
+    if name in known and name not in registered_steps:
         return known[name]
-    if name not in registered_steps:
-        layers = layer_names()  # has installed plug-ins register their steps, too
-        check_known("step", [name], [*known, *registered_steps, *layers])
-    if name not in registered_steps:
+    layers = layer_names()  # has installed plug-ins register their steps, too
+    check_known("step", [name], [*known, *registered_steps, *layers])
+    if name in registered_steps and (name in known or name in layers):
+        other = "of the ladder" if name in known else "that adds a layer"
+        raise RoadmapError(f"a plug-in has a step '{name}', as is the name of one {other}: give it another name")
+    if name in layers:
         layer = find_layer(name)
         return Step(name, layer.why, layer.section, {"layers": {name: {}}})
     return registered_steps[name]
+
+
+def step_names(regime: str = "resnet50") -> list[str]:
+    """Names of all steps that `find_step` knows, and of the start."""
+    return list(dict.fromkeys([*ladder(regime).names, *layer_names(), *registered_steps]))
 
 
 def build(step: str, regime: str = "resnet50", **changes: Any) -> RoadmapNet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -40,7 +40,8 @@ class Step:
     ``widths``, ``stem_width`` and ``blocks`` are those at the paper's size, base width 64 and depth 1, and are scaled
     as the ladder is; ``width_factor`` and ``depth_factor`` multiply every stage's. ``recipe``: a recipe, by name or
     .yaml file, that takes the place of the one before; ``training``: settings of the recipe. ``adopted``: False for a
-    road not taken, which a ladder measures and does not build upon.
+    road not taken, which a ladder measures and does not build upon; ``nothing``: that it may change nothing itself, as
+    one that does what other steps do together.
 
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
@@ -52,8 +53,9 @@ class Step:
     recipe: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     adopted: bool = True
+    nothing: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, nothing: bool) -> None:
         check_text("the name of a step", self.name)
         if not re.fullmatch(r"\w[\w.=/-]*", self.name) or self.name == LADDER:
             raise RoadmapError(
@@ -68,7 +70,7 @@ class Step:
         check_bool(f"adopted of step '{self.name}'", self.adopted)
         check_known(f"flag of step '{self.name}'", self.changes, FLAGS)
         check_known(f"training setting of step '{self.name}'", self.training, TRAINING)
-        if not (self.changes or self.training or self.recipe):
+        if not (nothing or self.changes or self.training or self.recipe):
             raise RoadmapError(f"step '{self.name}' changes nothing: give it a flag of the network or of the training")
         for factor in FACTORS:
             if factor in self.changes:
@@ -80,8 +82,8 @@ class Step:
                 check_int(f"{name} of step '{self.name}'", self.training[name], 1, 1_000_000)
         if "lr" in self.training:
             check_number(f"lr of step '{self.name}'", self.training["lr"], 1e-12, 1000)
-        if isinstance(self.changes.get("layers"), (list, tuple)):
-            layers: dict[str, Any] = {name: {} for name in self.changes["layers"]}
+        if "layers" in self.changes:
+            layers = {name: dict(options) for name, options in Design(layers=self.changes["layers"]).layers}
             object.__setattr__(self, "changes", {**self.changes, "layers": layers})
 
     @classmethod
@@ -96,16 +98,26 @@ class Step:
         check_known(f"setting of step '{name}'", values, [*own, *(["steps"] if find else []), *FLAGS, *TRAINING])
         if "name" not in values:
             raise RoadmapError(f"a step has no name: it has {', '.join(map(str, values)) or 'nothing'}")
-        merged = merge(find(word) for word in _words(values.get("steps", ()))) if find else merge(())
+        together = [find(word) for word in _words(values.get("steps", ()))] if find else []
         fields = {field.name: field for kind in (Design, Recipe) for field in dataclasses.fields(kind)}
         values = {
             key: from_yaml(fields[key], value) if key in (*FLAGS, *TRAINING) and key in fields else value
             for key, value in values.items()
         }
-        return cls(
-            **{"recipe": merged.recipe} | {key: values[key] for key in own if key in values},
-            changes=merged.changes | {key: _plain(value) for key, value in values.items() if key in FLAGS},
-            training=merged.training | {key: value for key, value in values.items() if key in TRAINING},
+        made = cls(
+            **{key: values[key] for key in own if key in values},
+            changes={key: _plain(value) for key, value in values.items() if key in FLAGS},
+            training={key: value for key, value in values.items() if key in TRAINING},
+            nothing=bool(together),
+        )
+        if not together:
+            return made
+        parts = [*together, made]
+        if why := contradiction(parts):
+            raise RoadmapError(f"step '{made.name}': {why}")
+        merged = merge(parts)
+        return dataclasses.replace(
+            made, changes=merged.changes, recipe=merged.recipe, training=merged.training, nothing=False
         )
 
     @property
@@ -154,7 +166,7 @@ class Merged:
 
 def merge(steps: Iterable[Step]) -> Merged:
     """What these steps change together, one after the other: factors are multiplied, layers collected, a flag that
-    several set is the last one's."""
+    several set is the last one's, and so are widths, whatever multiplied them before."""
     changes: dict[str, Any] = {}
     training: dict[str, Any] = {}
     recipe = None
@@ -166,6 +178,8 @@ def merge(steps: Iterable[Step]) -> Merged:
                 changes[flag] = {**changes.get(flag, {}), **value}
             else:
                 changes[flag] = value
+                if flag == "widths":  # as they stand, whatever was multiplied before
+                    changes.pop("width_factor", None)
         training |= step.training
         recipe = step.recipe or recipe
     return Merged(changes, recipe, training)
@@ -184,9 +198,18 @@ def contradiction(steps: Sequence[Step]) -> str | None:
                         f"'{other.name}' and '{step.name}' both set {flag}, to {_short(theirs)} and {_short(mine)}: "
                         "one network cannot have both"
                     )
+            for one, two in ((step, other), (other, step)):
+                if "widths" in one.changes and "width_factor" in two.changes:
+                    return f"'{one.name}' sets the widths that '{two.name}' multiplies: one network cannot have both"
             if step.recipe and other.recipe and step.recipe != other.recipe:
                 return f"'{other.name}' and '{step.name}' both set the recipe: one training cannot have both"
     return None
+
+
+def is_alternative(step: Step, other: Step) -> bool:
+    """Whether a step sets just the flags that the other does: another answer to its question, no addition to it."""
+    flags = [{*one.changes, *one.training} for one in (step, other)]
+    return flags[0] == flags[1] != set() and not flags[0] & {*FACTORS, "layers"} and not (step.recipe or other.recipe)
 
 
 def compose(start: Design, steps: Iterable[Step], width: int = FULL_WIDTH, depth: float = 1.0) -> Design:
@@ -201,10 +224,12 @@ def compose(start: Design, steps: Iterable[Step], width: int = FULL_WIDTH, depth
     blocks = changes.pop("blocks", start.blocks)
     width_factor, depth_factor = (changes.pop(factor, Fraction(1)) for factor in FACTORS)
     for name, value in (("widths", multiples), ("blocks", blocks)):
-        if not isinstance(value, (tuple, list)) or not all(isinstance(number, int) and number > 0 for number in value):
-            raise RoadmapError(f"{name} is {value!r}, but must be a list of whole numbers above 0, one a stage")
+        if not isinstance(value, (tuple, list)) or not value:
+            raise RoadmapError(f"{name} is {value!r}, but must be a list of whole numbers, one a stage")
+        for number in value:
+            check_int(name, number, 1)
     base = half_up(multiples[0] * width_factor * width / FULL_WIDTH)
-    if isinstance(stem := changes.get("stem_width"), int):
+    if isinstance(stem := changes.get("stem_width"), int) and not isinstance(stem, bool):
         changes["stem_width"] = max(1, half_up(stem * width / FULL_WIDTH))
     return start.replace(
         widths=tuple(max(1, half_up(Fraction(base * multiple, multiples[0]))) for multiple in multiples),

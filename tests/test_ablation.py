@@ -17,14 +17,14 @@ from commands import call as command
 from folders import make_image_folder
 from torch.utils.flop_counter import FlopCounterMode
 
-import roadmap
 from roadmap.checks import RoadmapError
 from roadmap.data.sources import open_data
 from roadmap.network.design import Design
+from roadmap.network.model import RoadmapNet
 from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import REGIMES, ladder_steps
 from roadmap.steps import Step, compose
-from roadmap.study.ablation import defining_words
+from roadmap.study.ablation import best_generators, defining_words
 from roadmap.study.planning import plan
 from roadmap.study.preparing import prepare
 from roadmap.study.spec import StudySpec, load_spec
@@ -216,8 +216,6 @@ def test_fractions_have_the_printed_resolution_and_say_what_they_mix_up(data, co
 
 def test_the_best_of_two_fractions_of_one_resolution_has_fewer_short_words():
     """The 2^(7-2) fraction of minimum aberration has one word of four letters and two of five (Fries & Hunter 1980)."""
-    from roadmap.study.ablation import best_generators
-
     lengths = sorted(len(word) for word in defining_words(5, best_generators(5, 2)))
     assert lengths == [4, 5, 5]
 
@@ -312,6 +310,56 @@ def test_a_ladder_of_own_steps_goes_on_behind_the_papers(data):
     assert mixed["kernel_9"].steps == ("kernel_9",) and mixed["gelu"].steps == ("large_kernel", "gelu")
 
 
+def test_a_group_does_what_its_steps_do(data):
+    group = [{"name": "a", "steps": ["increase_width", "grn"], "width_factor": 2, "layers": ["se"], "mixup": 0.1}]
+    run = planned(data, steps=group)["a"]
+    assert run.design.widths[0] == 24 and run.design.layers == (("grn", ()), ("se", ())) and run.recipe.mixup == 0.1
+
+
+def test_a_road_not_taken_replaces_what_answers_the_same_question(data):
+    runs = planned(data, recipe="modern", steps=[
+        "modern_recipe", "grn", {"name": "w", "width_factor": 2}, {"name": "soft", "mixup": 0.1},
+        {"name": "calm", "mixup": 0.0, "adopted": False}, {"name": "v", "width_factor": 3, "adopted": False},
+        {"name": "attention", "layers": ["se"], "adopted": False}, "gelu"])  # fmt: skip
+    assert runs["calm"].steps == ("modern_recipe", "grn", "w", "calm") and runs["calm"].recipe.name == "modern"
+    assert runs["v"].steps == ("modern_recipe", "grn", "w", "soft", "v") and runs["v"].design.widths[0] == 48
+    assert runs["attention"].design.layers == (("grn", ()), ("se", ()))
+    assert runs["gelu"].steps == ("modern_recipe", "grn", "w", "soft", "gelu")
+    ladder = planned(data, base="kernel_9", steps="gelu")
+    assert list(ladder) == ["kernel_9", "gelu"] and ladder["gelu"].design.kernel_size == 9
+
+
+def test_levels_mean_what_they_say(data):
+    widths = designs(data, sweep="widths=64-128-256-512,96-192-384-768")
+    assert [one.widths for one in widths.values()] == [(8, 16, 32, 64), (12, 24, 48, 96)]
+    layers = designs(data, sweep={"layers": [["se"], {"se": {"ratio": 0.25}}, []]}, base="start")
+    assert list(layers) == ["layers=se", "layers=se-ratio-0.25", "layers=none"]
+    betas = planned(data, sweep="betas=0.9:0.99,0.8:0.99")
+    assert [run.recipe.betas for run in betas.values()] == [(0.9, 0.99), (0.8, 0.99)]
+
+
+def test_the_best_fractions_of_many_steps_are_found():
+    """Word lengths from three on: of 2^(9-3) and 2^(10-5) the best there are; 2^(12-4) has resolution VI."""
+    for basic, spare, best in ((6, 3, (0, 1, 4, 2)), (5, 5, (0, 10, 16, 0, 0, 5)), (6, 4, (0, 2, 8, 4, 0, 1))):
+        counts = Counter(len(word) for word in defining_words(basic, best_generators(basic, spare)))
+        assert tuple(counts[length] for length in range(3, 3 + len(best))) == best
+    assert min(map(len, defining_words(8, best_generators(8, 4)))) == 6
+
+
+def test_a_plug_in_that_replaces_what_a_step_sets_is_told(tmp_path):
+    done = command(*"run --dry-run --seeds 1 --design leave-one-out --steps ladder,resnet_d_stem".split())
+    assert done.code == 2 and "'all but patchify_stem'" in done.err or "'all' would be the same training" in done.err
+    assert "patchify_stem" in done.err and "a layer stands in its place" in done.err
+    spec = load_spec(
+        sweep={
+            "layers": [["se"], {"se": {"ratio": 1 / 16}}],
+        },
+        base="start",
+        seeds=1,
+    )
+    assert len(prepare(spec, Store(tmp_path / "store")).trainings) == 1
+
+
 def test_two_names_of_one_network_are_one_run(data, tmp_path):
     spec = load_spec(sweep=["kernel_size=3,7", "activation=relu,gelu"], seeds=2)
     prepared = prepare(spec, Store(tmp_path / "store"))
@@ -332,7 +380,7 @@ def test_matched_networks_cost_what_the_start_costs(data, tmp_path, kind):
     prepared = prepare(spec, Store(tmp_path / "store"))
     costs = {}
     for run in prepared.runs:
-        network = roadmap.network.model.RoadmapNet(run.design).eval()
+        network = RoadmapNet(run.design).eval()
         costs[run.step] = sum(parameter.numel() for parameter in network.parameters())
         if kind == "gmacs":
             with FlopCounterMode(display=False) as counter:
@@ -392,12 +440,26 @@ def test_times_that_a_match_measured_are_kept(tmp_path):
         ({"steps": [{"kernel_size": 3}]}, "a step has no name"),
         ({"steps": [{"name": "x"}]}, "step 'x' changes nothing"),
         ({"steps": [{"name": "x", "kernel": 3}]}, "did you mean 'kernel_size'"),
-        ({"steps": [{"name": "gelu", "kernel_size": 3}]}, "the ladder has a step 'gelu' of its own"),
+        ({"steps": [{"name": "gelu", "kernel_size": 3}]}, "there is a step 'gelu' already"),
         ({"steps": [{"name": "a b", "kernel_size": 3}]}, "the name of a step is 'a b'"),
         ({"steps": [{"name": "x", "width_factor": -1}]}, "width_factor of step 'x' is -1"),
         ({"steps": [{"name": "x", "num_classes": 3}]}, "unknown setting of step 'x' 'num_classes'"),
         ({"steps": [{"name": "x", "steps": ["gelo"]}]}, "did you mean 'gelu'"),
         ({"steps": 3}, "steps is 3"),
+        ({"steps": [{"name": "a", "kernel_size": 5}, {"name": "a", "kernel_size": 9}]}, "steps names 'a' twice"),
+        ({"steps": [{"name": "resnet50", "kernel_size": 9}]}, "there is a step 'resnet50' already"),
+        ({"steps": [{"name": "se", "activation": "gelu"}]}, "there is a step 'se' already"),
+        ({"steps": [{"name": "a", "steps": ["large_kernel", "kernel_9"]}]}, "step 'a': 'large_kernel' and 'kernel_9'"),
+        ({"steps": [{"name": "a", "layers": 3}]}, "layers is 3"),
+        ({"steps": [{"name": "a", "layers": {"se": 3}}]}, "the options of the layer 'se' are 3"),
+        ({"steps": [{"name": "a", "layers": [["se"]]}]}, "layers holds ['se']"),
+        ({"steps": "gelu,gelu"}, "steps names 'gelu' twice"),
+        ({"design": "factorial", "steps": "gelu"}, "a factorial needs two steps at least"),
+        ({"design": "order", "steps": ["increase_width", {"name": "w", "widths": [8, 8, 8, 8]}]},
+         "'w' sets the widths that 'increase_width' multiplies"),
+        ({"sweep": ["widths=8-8-8-8", "widths=9-9-9-9"]}, "sweep names widths twice"),
+        ({"sweep": "kernel_size=3,3"}, "the level kernel_size=3 twice"),
+        ({"reference": [""]}, "reference names nothing"),
         ({"match": "flops"}, "match is 'flops'"),
         ({"match_by": "depth"}, "add --match"),
         ({"only": "gelu", "steps": "gelu"}, "use one or the other"),
@@ -421,6 +483,21 @@ def test_what_cannot_be_is_told_in_one_sentence(settings, sentence):
         ({"sweep": "kernel_size=4"}, "kernel_size=4: kernel_size is 4, but must be odd"),
         ({"sweep": "kernel_size=big"}, "kernel_size is 'big', but must be a whole number"),
         ({"sweep": "recipe=nosuch"}, "unknown recipe 'nosuch'"),
+        ({"steps": [{"name": "a", "widths": []}]}, "a: widths is (), but must be a list"),
+        ({"steps": [{"name": "a", "widths": [True] * 4}]}, "a: widths is True"),
+        ({"steps": [{"name": "a", "stem_width": True}]}, "a: stem_width is True"),
+        (
+            {
+                "design": "factorial",
+                "fraction": "1/2",
+                "steps": ["gelu", "layer_norm", "fewer_norms", {"name": "nothing", "kernel_size": 3}],
+            },
+            "leave nothing out or change that",
+        ),
+        (
+            {"design": "one-at-a-time", "match": "gmacs", "steps": ["gelu", {"name": "nothing", "kernel_size": 3}]},
+            "'with nothing' would be the same training as 'resnet50'",
+        ),
     ],
 )
 def test_what_would_change_nothing_or_cannot_be_built_is_told(data, settings, sentence):
@@ -524,11 +601,15 @@ def refused(data, content):
 
 def test_check_step_tells_good_from_bad(tmp_path):
     plugin = tmp_path / "mine.py"
-    plugin.write_text(PLUGIN.replace("nn.Dropout2d(share)", "nn.Conv2d(site.incoming, site.outgoing, 3)"))
+    plugin.write_text(
+        PLUGIN.replace("nn.Dropout2d(share)", "nn.Conv2d(site.incoming, site.outgoing, 3)").replace(
+            "dropped_", "wrong_"
+        )
+    )
     study = tmp_path / "mine.yaml"
     study.write_text("steps: [{name: tiny, kernel_size: 1}, {name: even, kernel_size: 4}, {name: calm, mixup: 0}]\n")
-    shown = command("check-step", "dropped_channels", "--plugin", plugin)
-    assert shown.code == 1 and "dropped_channels: FAILED (+ dropped_channels)" in shown.out
+    shown = command("check-step", "wrong_channels", "--plugin", plugin)
+    assert shown.code == 1 and "wrong_channels: FAILED (+ wrong_channels)" in shown.out
     assert "shape" in shown.out and "1 of 1 step failed" in shown.err
     shown = command("check-step", "--study", study)
     assert shown.code == 1 and "tiny: ok" in shown.out and "even: FAILED" in shown.out and "calm: ok" in shown.out

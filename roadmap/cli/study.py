@@ -169,7 +169,9 @@ def _carry_out(
         again = shlex.join(["roadmap", *_without_retrain(words), "--resume"])
         click.echo(f"\nstopped; finished runs are kept. To go on: {again}", err=True)
         sys.exit(130)
-    click.echo(f"results: {folder}/trajectory.csv, trajectory.png, trajectory.svg; runs: {place.folder}")
+    drawn = "trajectory" if results.design == "ladder" else "ablation"
+    more = "" if results.design == "ladder" else ", effects.csv"
+    click.echo(f"results: {folder}/trajectory.csv{more}, {drawn}.png, {drawn}.svg; runs: {place.folder}")
     _print_times(results.runs)
     _print_data_time(results.runs)
     failed = results.runs[results.runs["status"] != "done"]

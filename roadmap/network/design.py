@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,7 +236,7 @@ def _stored_layers(given: Any) -> tuple[tuple[str, tuple[tuple[str, Any], ...]],
     if isinstance(pairs, str) or not hasattr(pairs, "__iter__"):
         raise RoadmapError(f"layers is {given!r}, but must be a list of names, or names with their options")
     stored: dict[str, tuple[tuple[str, Any], ...]] = {}
-    for pair in pairs:
+    for pair in _flat(pairs):
         name, options = (pair, ()) if isinstance(pair, str) else _pair("layers", pair)
         check_layer_name(name)
         if name in stored:
@@ -248,6 +248,12 @@ def _stored_layers(given: Any) -> tuple[tuple[str, tuple[tuple[str, Any], ...]],
         values = dict(_pair(what, option) for option in listed)
         stored[name] = tuple((option, _plain(f"{option} of {what}", values[option])) for option in sorted(values))
     return tuple(sorted(stored.items()))
+
+
+def _flat(pairs: Any) -> Iterator[Any]:
+    """The items of a list in which mappings stand for what they hold."""
+    for pair in pairs:
+        yield from pair.items() if isinstance(pair, Mapping) else (pair,)
 
 
 def check_layer_name(name: Any) -> None:

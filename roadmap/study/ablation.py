@@ -18,20 +18,23 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from roadmap.checks import RoadmapError
-from roadmap.steps import Step, contradiction
+from roadmap.steps import Step, contradiction, is_alternative
 
 DESIGNS = ("ladder", "leave-one-out", "one-at-a-time", "factorial", "order", "sweep")
 #: An ablation of more networks than this is a mistake.
 MOST_NETWORKS = 20_000
 #: A network of more steps than this, with as many left out, is called by their numbers.
 NAMED = 2
-#: So many combinations of generators are looked through for the best fraction of a factorial.
-MOST_FRACTIONS = 20_000
+#: All choices of generators are looked through where they have so many words together (two seconds); else from so many
+#: beginnings.
+MOST_WORDS, RESTARTS = 6_000_000, 20
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,32 @@ class Ablation:
         return remarks
 
     @property
+    def probes(self) -> list[Network]:
+        """Networks that are not trained, but planned to see that a step of a fraction changes something, where no two
+        networks differ in a single one: the base without any step, and with each."""
+        if self.design != "factorial" or not self.facts["generators"]:
+            return []
+        factors = [step for step in {step.name: step for network in self.networks for step in network.steps}.values()
+                   if step not in self.base]  # fmt: skip
+        probes = [Network("the base", self.base), *(Network(f"the base with {step.name}", (*self.base, step))
+                                                    for step in factors)]  # fmt: skip
+        there = {network.key for network in self.networks}
+        return [probe for probe in probes if probe.key not in there]
+
+    @property
     def pairs(self) -> dict[str, list[tuple[Network, Network]]]:
-        """Step -> the pairs of networks, without and with it, that differ in it alone."""
-        known = {network.key: network for network in self.networks}
+        """Step -> the pairs of networks, without and with it, that differ in it alone; on a ladder all earlier networks
+        with the one that it makes. A sweep, whose levels are alternatives, has none."""
+        if self.design == "sweep":
+            return {}
+        networks = [*self.networks, *self.probes]
         pairs: dict[str, list[tuple[Network, Network]]] = {}
-        for network in self.networks:
+        if self.design == "ladder":
+            for place, network in enumerate(networks[1:], 1):
+                pairs[network.steps[-1].name] = [(one, network) for one in networks[:place]]
+            return pairs
+        known = {network.key: network for network in networks}
+        for network in networks:
             for name in network.key:
                 without = known.get(network.key - {name})
                 if without is not None:
@@ -129,8 +153,6 @@ class Builder:
 
     def __init__(self, base: Sequence[Step], name: str, factors: Sequence[Step], positions: Sequence[str]) -> None:
         names = [step.name for step in factors]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            raise RoadmapError(f"steps names '{twice}' twice")
         self.base, self.name, self.factors = tuple(base), name, tuple(factors)
         self._place = {name: place for place, name in enumerate([*positions, *names])}
 
@@ -171,7 +193,7 @@ def ladder_of(base: Sequence[Step], name: str, factors: Sequence[Step]) -> Ablat
     taken = list(base)
     networks = [Network(name, tuple(base))]
     for step in factors:
-        path = [one for one in taken if step.adopted or one.changes.keys() != step.changes.keys()]
+        path = [one for one in taken if step.adopted or not is_alternative(step, one)]
         networks.append(Network(step.name, (*path, step), step.adopted))
         if step.adopted:
             taken.append(step)
@@ -249,7 +271,9 @@ def factorial(build: Builder, fraction: int) -> Ablation:
     names = [step.name for step in factors]
     spare = fraction.bit_length() - 1
     basic = len(factors) - spare
-    if len(factors) < 2 or basic < 1 or (spare and basic < 2):
+    if len(factors) < 2:
+        raise RoadmapError("a factorial needs two steps at least")
+    if basic < 1 or (spare and basic < 2):
         raise RoadmapError(f"a factorial of {len(factors)} steps has no 1/{fraction} of it: name more steps")
     _check_number(2**basic, f"a factorial of {len(factors)} steps")
     generators = best_generators(basic, spare)
@@ -272,42 +296,58 @@ def factorial(build: Builder, fraction: int) -> Ablation:
     return Ablation("factorial", tuple(networks), build.base, facts)
 
 
+@lru_cache
 def best_generators(basic: int, spare: int) -> list[tuple[int, ...]]:
-    """For each of ``spare`` further steps the basic ones whose signs' product is its own: of all choices, or, where
-    they are too many, choosing one after the other, that with the fewest short words."""
-    products = [product for product in _subsets(range(basic)) if len(product) >= 2]
-    if math.comb(len(products), spare) <= MOST_FRACTIONS:
-        choices = list(itertools.combinations(products, spare))
-        if not choices:
-            raise RoadmapError(TOO_SMALL)
-        best = min(choices, key=lambda choice: _word_lengths(basic, choice))
-        return list(best)
-    chosen: list[tuple[int, ...]] = []
-    for _ in range(spare):
-        rest = [[*chosen, product] for product in products if product not in chosen]
-        if not rest:
-            raise RoadmapError(TOO_SMALL)
-        chosen = min(rest, key=lambda more: _word_lengths(basic, more))
-    return chosen
+    """For each of ``spare`` further steps the basic ones whose signs' product is its own.
+
+    Of all choices that with the fewest short words, or, where they are too many to be looked through, the best that
+    exchanging one generator at a time finds from several beginnings.
+    """
+    products = [sum(1 << place for place in product) for product in _subsets(range(basic)) if len(product) >= 2]
+    if len(products) < spare:
+        raise RoadmapError(TOO_SMALL)
+    if math.comb(len(products), spare) << spare <= MOST_WORDS:
+        best = min(itertools.combinations(products, spare), key=lambda choice: _word_lengths(basic, choice))
+    else:
+        best = min((_exchanged(basic, spare, products, seed) for seed in range(RESTARTS)),
+                   key=lambda choice: _word_lengths(basic, choice))  # fmt: skip
+    return [tuple(place for place in range(basic) if product >> place & 1) for product in best]
 
 
-def _word_lengths(basic: int, generators: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """How many words there are of 3, 4, ... letters: the smaller, the better."""
-    lengths = [len(word) for word in defining_words(basic, generators)]
-    return tuple(lengths.count(length) for length in range(3, basic + len(generators) + 1))
+def _exchanged(basic: int, spare: int, products: list[int], seed: int) -> tuple[int, ...]:
+    """A choice of generators that no exchange of one of them betters, from a random beginning."""
+    chosen = random.Random(seed).sample(products, spare)
+    best, better = _word_lengths(basic, chosen), True
+    while better:
+        better = False
+        for place, product in itertools.product(range(spare), products):
+            if product not in chosen:
+                tried = [*chosen[:place], product, *chosen[place + 1 :]]
+                lengths = _word_lengths(basic, tried)
+                if lengths < best:
+                    chosen, best, better = tried, lengths, True
+    return tuple(chosen)
+
+
+def _word_lengths(basic: int, generators: Sequence[int]) -> tuple[int, ...]:
+    """How many words there are of 1, 2, 3, ... letters: the smaller, the better."""
+    words = [0]
+    for number, generator in enumerate(generators):
+        first = generator | 1 << (basic + number)
+        words += [word ^ first for word in words]
+    lengths = [0] * (basic + len(generators))
+    for word in words[1:]:
+        lengths[word.bit_count() - 1] += 1
+    return tuple(lengths)
 
 
 def defining_words(basic: int, generators: Sequence[tuple[int, ...]]) -> list[frozenset[int]]:
     """The defining relation: every set of steps whose signs' product is the same in all networks of the fraction."""
-    first = [frozenset(generator) | {basic + number} for number, generator in enumerate(generators)]
-    words = []
-    for chosen in _subsets(first):
-        word: frozenset[int] = frozenset()
-        for one in chosen:
-            word ^= one
-        if word:
-            words.append(word)
-    return words
+    words: list[frozenset[int]] = [frozenset()]
+    for number, generator in enumerate(generators):
+        first = frozenset(generator) | {basic + number}
+        words += [word ^ first for word in words]
+    return words[1:]
 
 
 def alias_groups(count: int, words: Sequence[frozenset[int]]) -> list[list[tuple[int, ...]]]:

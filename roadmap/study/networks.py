@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import yaml
 from roadmap.checks import RoadmapError, check_known
 from roadmap.network.layers import registered_by
 from roadmap.recipes.recipe import SETTINGS
-from roadmap.rungs import Rung, find_step, ladder, ladder_steps
+from roadmap.rungs import Rung, find_step, ladder, ladder_steps, step_names
 from roadmap.settings import from_text
 from roadmap.steps import FLAGS, LADDER, TRAINING, Step
 from roadmap.study.ablation import (
@@ -45,17 +46,22 @@ def ablate(spec: StudySpec) -> Ablation:
     base = default if spec.base is None else {"start": rungs.start, "end": last}.get(spec.base) or rungs[spec.base]
     if design == "sweep":
         levels = {flag: [_level(flag, value) for value in values] for flag, values in spec.sweep.items()}
+        for steps in levels.values():
+            shown = [step.name for step in steps]
+            if twice := next((name for name in shown if shown.count(name) > 1), None):
+                raise RoadmapError(f"sweep has the level {twice} twice")
         return sweep(base.path, levels, spec.grid)
     asked = [rungs[name] for name in spec.only] or rungs.between(spec.from_, spec.upto, spec.roads)
     factors = _factors(spec, _climbed(spec, base, asked))
-    names = {step.name for step in factors}
+    names = [step.name for step in factors]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise RoadmapError(f"steps names '{twice}' twice")
     kept = [step for step in base.path if step.name not in names]
     called = next((rung.name for rung in rungs if list(rung.path) == kept), "none of them")
     if design == "ladder":
         whole = ladder_of(kept, called, factors)
-        skipped = {rung.name for rung in rungs if rung not in asked} - {
-            step for step in spec.steps if isinstance(step, str)
-        }
+        named = {step for step in spec.steps if isinstance(step, str)} | ({called} if spec.base else set())
+        skipped = {rung.name for rung in rungs if rung not in asked} - named
         return dataclasses.replace(
             whole, networks=tuple(network for network in whole.networks if network.name not in skipped)
         )
@@ -78,7 +84,7 @@ def _climbed(spec: StudySpec, base: Rung, asked: Sequence[Rung]) -> list[Step]:
 
 def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
     """The steps that the ablation is about; ``climbed`` are those that the word ladder stands for."""
-    taken = [step.name for step in ladder_steps(spec.regime)]
+    taken = step_names(spec.regime)
     own: dict[str, Step] = {}
 
     def find(name: str) -> Step:
@@ -93,7 +99,7 @@ def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
         else:
             step = Step.from_mapping(item, find)
             if step.name in taken:
-                raise RoadmapError(f"the ladder has a step '{step.name}' of its own: give yours another name")
+                raise RoadmapError(f"there is a step '{step.name}' already: give yours another name")
             own[step.name] = step
             found.append(step)
     return found
@@ -126,6 +132,8 @@ def parse_levels(value: Any) -> dict[str, tuple[Any, ...]]:
             words = [word.strip() for word in listed.split(",") if word.strip()]
             if not equals or not words:
                 raise RoadmapError(f"sweep is '{text}', but must be like kernel_size=3,5,7")
+            if flag.strip() in value:
+                raise RoadmapError(f"sweep names {flag.strip()} twice: give all of its levels at once")
             value[flag.strip()] = [_level_from_text(flag.strip(), word) for word in words]
     for flag, levels in value.items():
         check_known("flag to sweep", [flag], [*FLAGS, "recipe", *TRAINING])
@@ -141,7 +149,9 @@ def _level_from_text(flag: str, word: str) -> Any:
             raise RoadmapError(f"a level of {flag} is '{word}', but must be like 3-3-9-3")
         return [int(part) for part in parts]
     if flag in SETTINGS:
-        return from_text(SETTINGS[flag], word)
+        return from_text(SETTINGS[flag], word.replace(":", ","))
+    if flag == "layers":
+        return [] if word == "none" else word.split("+")
     try:
         value = yaml.safe_load(word)
     except yaml.YAMLError:
@@ -153,4 +163,5 @@ def _level(flag: str, value: Any) -> Step:
     made = Step.from_mapping({"name": flag, flag: value})
     parsed = {**made.changes, **made.training, "recipe": made.recipe}[flag]
     shown = "-".join(map(str, parsed)) if isinstance(parsed, (list, tuple)) else str(parsed).lower()
+    shown = re.sub(r"[^\w.]+", "-", shown.replace("{}", "")).strip("-") or "none"
     return dataclasses.replace(made, name=f"{flag}={shown}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.network.design import Design
@@ -40,10 +40,21 @@ FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
-#: Size of the images, most images of a batch, designs, and the one whose cost they are to have -> each of them matched.
-Rescale = Callable[[int, int, list[Design], Design], "list[Matched]"]
-#: Number of classes, size of the images, stride of the stems -> the references of a study.
-References = Callable[[int, int, int], "list[TimmModel]"]
+#: What a match rescales -> flags of steps that it undoes.
+UNDONE = {"width": {"width_factor", "widths"}, "depth": {"depth_factor", "blocks"}}
+
+
+class Workshop(Protocol):
+    """Whoever plans asks it what only building networks can tell."""
+
+    def rescale(self, image_size: int, batch_size: int, designs: list[Design], target: Design) -> list[Matched]:
+        """Each design with the cost of the ``target``; batches have up to so many images."""
+
+    def unified(self, designs: list[Design]) -> list[Design]:
+        """Each design, or in its place the first of them that makes the same network."""
+
+    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[TimmModel]:
+        """The models of timm's that the study names."""
 
 
 def scale_of(spec: StudySpec, data: ImageData) -> Scale:
@@ -53,29 +64,27 @@ def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
-def plan(
-    spec: StudySpec, data: ImageData, rescale: Rescale | None = None, references: References | None = None
-) -> list[RunSpec]:
+def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> list[RunSpec]:
     """The runs that answer a study on opened data: networks in order, seeds within. Two names of one network, or of one
     training, are runs of one signature.
 
-    ``rescale`` gives the designs of a study with ``match`` rescaled to the cost of its start; ``references`` the models
-    of one with some.
+    Without a ``workshop`` nothing is matched, there are no references, and only equal designs are one network.
     Raises `RoadmapError` where the strides leave nothing of the images, and where a step would change nothing.
     """
     scale = scale_of(spec, data)
     classes = len(data.class_names)
     start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=classes)
-    ablation = spec.ablation
-    networks = ablation.networks
+    ablation, modern = spec.ablation, load_recipe(scale.recipe)
+    probes = [] if spec.match else ablation.probes
+    networks = [*ablation.networks, *probes]
     designs = [_composed(start, network, scale) for network in networks]
-    modern = load_recipe(scale.recipe)
     factors: list[float | None] = [None] * len(designs)
-    if spec.match:
-        assert rescale is not None
+    if spec.match and workshop:
         target = compose(start, ablation.base, scale.width, scale.depth)
-        matched = rescale(data.image_size, modern.part_size, designs, target)
+        matched = workshop.rescale(data.image_size, modern.part_size, designs, target)
         designs, factors = [one.design for one in matched], [one.factor for one in matched]
+    if workshop and len(set(designs)) > 1:
+        designs = workshop.unified(designs)
     made: dict[str, list[RunSpec]] = {}
     for network, design, factor in zip(networks, designs, factors, strict=True):
         labels = {
@@ -83,17 +92,20 @@ def plan(
             "depth": scale.depth, "ablation": ablation.design, "steps": tuple(step.name for step in network.steps),
             "match": spec.match and f"{spec.match} by {spec.match_by}", "match_factor": factor,
         }  # fmt: skip
+        if network.name in made:
+            raise RoadmapError(f"two networks would be called '{network.name}': give the step another name")
         made[network.name] = runs_of(spec, data, labels, design, _recipe(modern, network.steps),
                                      training=merge(network.steps).training)  # fmt: skip
-    for model in references(classes, data.image_size, scale.stem_stride) if references else ():
-        if model.timm_model in made:
-            raise RoadmapError(f"'{model.timm_model}' is a network of this study already, and no reference")
-        labels = {
-            "regime": spec.regime, "step": model.timm_model, "adopted": True, "reference": True,
-            "width": scale.width, "depth": scale.depth, "ablation": ablation.design,
-        }  # fmt: skip
-        made[model.timm_model] = runs_of(spec, data, labels, model, modern)
     _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
+    for probe in probes:
+        del made[probe.name]
+    for model in workshop.references(classes, data.image_size, scale.stem_stride) if workshop else ():
+        name = f"timm/{model.timm_model}" if model.timm_model in made else model.timm_model
+        labels = {
+            "regime": spec.regime, "step": name, "adopted": True, "reference": True, "width": scale.width,
+            "depth": scale.depth, "ablation": ablation.design,
+        }  # fmt: skip
+        made[name] = runs_of(spec, data, labels, model, modern)
     return [run for runs in made.values() for run in runs]
 
 
@@ -114,30 +126,33 @@ def _recipe(modern: Recipe, steps: Sequence[Step]) -> Recipe:
 
 def _check_changes(spec: StudySpec, ablation: Ablation, runs: Mapping[str, RunSpec], modern: Recipe) -> None:
     """Raise `RoadmapError` for a step that changes nothing anywhere: its name would stand for another training."""
-    pairs = ablation.pairs
-    if ablation.design == "ladder":  # its rungs are compared one with the next, whichever these are
-        networks = ablation.networks
-        pairs = {network.name: [(one, network) for one in networks[:place]] for place, network in enumerate(networks)}
-        for name, earlier in pairs.items():
-            twins = [pair for pair in earlier if runs[pair[0].name].signature == runs[name].signature]
-            pairs[name] = twins or earlier
-    for step in (step for network in ablation.networks for step in network.steps):
-        differing = pairs.get(step.name, [])
-        if ablation.design == "sweep" or not differing or spec.match:  # a match may undo what only widens
+
+    def are_twins(one: Network, other: Network) -> bool:
+        return runs[one.name].signature == runs[other.name].signature
+
+    steps = {step.name: step for network in ablation.networks for step in network.steps}
+    for name, pairs in ablation.pairs.items():
+        step = steps[name]
+        if ablation.design == "ladder":  # no two of its rungs may be one
+            pairs = [pair for pair in pairs if are_twins(*pair)] or pairs
+        undone = spec.match and not step.training and step.changes.keys() <= UNDONE[spec.match_by]
+        if undone or not all(are_twins(*pair) for pair in pairs):
             continue
-        if all(runs[one.name].signature == runs[other.name].signature for one, other in differing):
-            first = next(iter(runs.values()))
-            if step.recipe == STUDY_RECIPE:
-                why = f"recipe '{modern.name}' has no classic twin"
-            elif not step.changes:
-                why = f"recipe '{first.recipe.name}' has these settings already"
-            else:
-                why = f"it is so already, or width {first.width} and depth {first.depth:.3g} are too small for it"
-            without, with_it = differing[0]
-            raise RoadmapError(
-                f"'{with_it.name}' would be the same training as '{without.name}': {why}; leave "
-                f"{'it' if with_it.name == step.name else step.name} out or change that"
+        first = next(iter(runs.values()))
+        if step.recipe == STUDY_RECIPE:
+            why = f"recipe '{modern.name}' has no classic twin"
+        elif not step.changes:
+            why = f"recipe '{first.recipe.name}' has these settings already"
+        else:
+            why = (
+                "it is so already, a layer stands in its place, or "
+                f"width {first.width} and depth {first.depth:.3g} are too small for it"
             )
+        without, with_it = pairs[0]
+        raise RoadmapError(
+            f"'{with_it.name}' would be the same training as '{without.name}': {why}; leave "
+            f"{'it' if with_it.name == name else name} out or change that"
+        )
 
 
 def steps_of(runs: Sequence[RunSpec]) -> list[str]:

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roadmap.network.design import Design
 from roadmap.processes import in_clean_process, prepare_processes
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.matching import rescale
@@ -19,6 +20,7 @@ from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
     from roadmap.cost.counting import Cost
+    from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
     from roadmap.network.timm_model import TimmModel
 
@@ -119,20 +121,42 @@ def prepare(
         start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
-    runs = (
-        plan(spec, data) if plan else plan_study(spec, data, partial(rescale, spec, place), partial(_references, spec))
-    )
+    runs = plan(spec, data) if plan else plan_study(spec, data, Builder(spec, place))
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
     return Prepared(spec, data, runs, costs, device, name, initial)
 
 
-def _references(spec: StudySpec, *how: int) -> list[TimmModel]:
-    """The references of a study, for so many classes, images of such a size and such a stem."""
-    from roadmap.network.timm_model import reference_design
+@dataclass(frozen=True)
+class Builder:
+    """The `Workshop` of this machine: it builds networks in clean processes."""
 
-    return [in_clean_process(reference_design, name, *how) for name in spec.reference]
+    spec: StudySpec
+    store: Store
+
+    def rescale(self, image_size: int, batch_size: int, designs: list[Design], target: Design) -> list[Matched]:
+        """See `rescale`."""
+        return rescale(self.spec, self.store, image_size, batch_size, designs, target)
+
+    def unified(self, designs: list[Design]) -> list[Design]:
+        """See `roadmap.network.equality.unified`."""
+        return in_clean_process(_unified, self.spec.plugin, designs)
+
+    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[TimmModel]:
+        """See `reference_design`."""
+        from roadmap.network.timm_model import reference_design
+
+        how = (num_classes, image_size, stem_stride)
+        return [in_clean_process(reference_design, name, *how) for name in self.spec.reference]
+
+
+def _unified(plugins: tuple[str, ...], designs: list[Design]) -> list[Design]:
+    from roadmap.network.equality import unified
+    from roadmap.network.layers import load_plugins
+
+    load_plugins(plugins)
+    return unified(designs)
 
 
 def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, str, dict[str, Cost]]:
@@ -141,7 +165,6 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
 
     from roadmap.checking import check_layers
     from roadmap.cost.counting import count
-    from roadmap.network.design import Design
     from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device
 

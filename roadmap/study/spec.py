@@ -318,7 +318,7 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
         else:
             raise RoadmapError(f"{what} holds {item!r}, but must be a list of names{' and own steps' * mappings}")
     if items and not found:
-        raise RoadmapError(f"{what} names no step")
+        raise RoadmapError(f"{what} names nothing")
     return tuple(found)
 
 
