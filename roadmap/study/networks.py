@@ -84,7 +84,6 @@ def _climbed(spec: StudySpec, base: Rung, asked: Sequence[Rung]) -> list[Step]:
 
 def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
     """The steps that the ablation is about; ``climbed`` are those that the word ladder stands for."""
-    taken = step_names(spec.regime)
     own: dict[str, Step] = {}
 
     def find(name: str) -> Step:
@@ -98,7 +97,7 @@ def _factors(spec: StudySpec, climbed: Sequence[Step]) -> list[Step]:
             found.append(find(item))
         else:
             step = Step.from_mapping(item, find)
-            if step.name in taken:
+            if step.name in step_names(spec.regime):
                 raise RoadmapError(f"there is a step '{step.name}' already: give yours another name")
             own[step.name] = step
             found.append(step)

@@ -68,7 +68,7 @@ def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> 
     """The runs that answer a study on opened data: networks in order, seeds within. Two names of one network, or of one
     training, are runs of one signature.
 
-    Without a ``workshop`` nothing is matched, there are no references, and only equal designs are one network.
+    Without a ``workshop`` there are no references, and only equal designs are one network; a match needs one.
     Raises `RoadmapError` where the strides leave nothing of the images, and where a step would change nothing.
     """
     scale = scale_of(spec, data)
@@ -79,7 +79,8 @@ def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> 
     networks = [*ablation.networks, *probes]
     designs = [_composed(start, network, scale) for network in networks]
     factors: list[float | None] = [None] * len(designs)
-    if spec.match and workshop:
+    if spec.match:
+        assert workshop is not None
         target = compose(start, ablation.base, scale.width, scale.depth)
         matched = workshop.rescale(data.image_size, modern.part_size, designs, target)
         designs, factors = [one.design for one in matched], [one.factor for one in matched]
