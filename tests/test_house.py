@@ -85,3 +85,38 @@ def test_the_page_on_cifar10_says_what_its_table_says():
             assert gain.startswith("**") == finding
             assert gain.strip("*") == f"{row.gain:+.1f} [{row.gain_low:+.1f}, {row.gain_high:+.1f}]"
             assert paper == f"{printed[row.step] - printed[row.against]:+.2f}"
+
+
+def test_the_page_on_leaving_one_out_says_what_its_table_says():
+    folder = PROJECT / "results" / "cifar10-leave-one-out"
+    study = roadmap.load_study(folder)
+    assert len(study.runs) == 42 and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
+    page = (folder / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (\S+ \[.*?\]\S*) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.M)
+    assert len(rows) == len(study.effects) == 13
+    gains = roadmap.load_study(PROJECT / "results" / "cifar10").summary.set_index("step")["gain"]
+    for row, (step, worth, macs, parameters, gain) in zip(study.effects.itertuples(), rows, strict=True):
+        assert step == row.effect and worth.startswith("**") == (row.low > 0 or row.high < 0)
+        assert worth.strip("*") == f"{row.estimate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+        assert (macs, parameters) == (f"{1000 * row.gmacs:+.2f}", f"{row.params / 1000:+.0f}")
+        assert gain == f"{gains[step]:+.1f}"
+    whole = study.summary.iloc[0]
+    assert f"{whole.top1_mean:.1f} ± {whole.top1_std:.1f}" in page
+
+
+def test_the_page_on_orders_says_what_its_table_says():
+    folder = PROJECT / "results" / "cifar10-order"
+    study = roadmap.load_study(folder)
+    assert len(study.runs) == 64 and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
+    page = (folder / "README.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (\S+ to \S+) \| (\S+) \| (\S+) \|$", page, re.M)
+    assert len(rows) == len(study.effects) == 5
+    for row, (step, worth, between, spread, noise) in zip(study.effects.itertuples(), rows, strict=True):
+        assert step == row.effect and worth.startswith("**") == (row.low > 0 or row.high < 0)
+        assert worth.strip("*") == f"{row.estimate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+        assert (between, spread, noise) == (
+            f"{row.least:+.1f} to {row.greatest:+.1f}", f"{row.spread:.1f}", f"{row.noise:.1f}"
+        )  # fmt: skip
+    first, last = (study.summary.set_index("step").loc[name] for name in ("modern_recipe", "all"))
+    assert study.effects["estimate"].sum() == pytest.approx(last.top1_mean - first.top1_mean)
+    assert f"{first.top1_mean:.1f}" in page and f"{last.top1_mean:.1f}" in page
