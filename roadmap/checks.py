@@ -34,6 +34,16 @@ def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             raise RoadmapError(f"unknown {what} '{name}'{nearest(name, known)}; known: {', '.join(known)}")
 
 
+def repeated(names: Iterable[str]) -> str | None:
+    """The first name that comes a second time, if one does."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
     """Raise `RoadmapError` unless ``value`` is a whole number within [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int):

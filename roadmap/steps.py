@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text
 from roadmap.network.design import Design
 from roadmap.network.layers import note_registration
-from roadmap.recipes.recipe import SETTINGS, Recipe
+from roadmap.recipes.recipe import FOLLOWED, SETTINGS, Recipe
 from roadmap.settings import from_yaml
 
 #: Base width of ResNet-50 and ResNet-200, to which the widths of steps refer.
@@ -27,7 +27,7 @@ FACTORS = ("width_factor", "depth_factor")
 NOT_OF_STEPS = ("in_channels", "num_classes", "stochastic_depth")
 FLAGS = (*(field.name for field in dataclasses.fields(Design) if field.name not in NOT_OF_STEPS), *FACTORS)
 #: Settings of the recipe that a step may set.
-TRAINING = ("epochs", "batch_size", "lr", *SETTINGS)
+TRAINING = (*FOLLOWED, *SETTINGS)
 #: As a step's ``recipe``: the recipe of the study, in place of its classic twin.
 STUDY_RECIPE = "the study's"
 
@@ -40,8 +40,7 @@ class Step:
     ``widths``, ``stem_width`` and ``blocks`` are those at the paper's size, base width 64 and depth 1, and are scaled
     as the ladder is; ``width_factor`` and ``depth_factor`` multiply every stage's. ``recipe``: a recipe, by name or
     .yaml file, that takes the place of the one before; ``training``: settings of the recipe. ``adopted``: False for a
-    road not taken, which a ladder measures and does not build upon; ``nothing``: that it may change nothing itself, as
-    one that does what other steps do together.
+    road not taken, which a ladder measures and does not build upon.
 
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
@@ -53,9 +52,8 @@ class Step:
     recipe: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     adopted: bool = True
-    nothing: InitVar[bool] = False
 
-    def __post_init__(self, nothing: bool) -> None:
+    def __post_init__(self) -> None:
         check_text("the name of a step", self.name)
         if not re.fullmatch(r"\w[\w.=/-]*", self.name) or self.name == LADDER:
             raise RoadmapError(
@@ -70,7 +68,7 @@ class Step:
         check_bool(f"adopted of step '{self.name}'", self.adopted)
         check_known(f"flag of step '{self.name}'", self.changes, FLAGS)
         check_known(f"training setting of step '{self.name}'", self.training, TRAINING)
-        if not (nothing or self.changes or self.training or self.recipe):
+        if not (self.changes or self.training or self.recipe):
             raise RoadmapError(f"step '{self.name}' changes nothing: give it a flag of the network or of the training")
         for factor in FACTORS:
             if factor in self.changes:
@@ -104,21 +102,18 @@ class Step:
             key: from_yaml(fields[key], value) if key in (*FLAGS, *TRAINING) and key in fields else value
             for key, value in values.items()
         }
-        made = cls(
-            **{key: values[key] for key in own if key in values},
-            changes={key: _plain(value) for key, value in values.items() if key in FLAGS},
-            training={key: value for key, value in values.items() if key in TRAINING},
-            nothing=bool(together),
-        )
+        facts = {key: values[key] for key in own if key in values}
+        changes = {key: _plain(value) for key, value in values.items() if key in FLAGS}
+        training = {key: value for key, value in values.items() if key in TRAINING}
         if not together:
-            return made
-        parts = [*together, made]
+            return cls(**facts, changes=changes, training=training)
+        parts = together
+        if changes or training or facts.get("recipe"):
+            parts = [*together, cls(**facts, changes=changes, training=training)]
         if why := contradiction(parts):
-            raise RoadmapError(f"step '{made.name}': {why}")
+            raise RoadmapError(f"step '{name}': {why}")
         merged = merge(parts)
-        return dataclasses.replace(
-            made, changes=merged.changes, recipe=merged.recipe, training=merged.training, nothing=False
-        )
+        return cls(**facts | {"recipe": merged.recipe}, changes=merged.changes, training=merged.training)
 
     @property
     def change(self) -> str:

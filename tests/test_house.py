@@ -69,13 +69,17 @@ def test_the_readmes_ladder_is_the_ladder():
         assert float(top1) == rung.printed.top1
 
 
-def test_the_page_on_cifar10_says_what_its_table_says():
-    folder = PROJECT / "results" / "cifar10"
+def kept(name, runs):
+    """A kept study, all of whose runs ended well and were made by committed code, and its page."""
+    folder = PROJECT / "results" / name
     study = roadmap.load_study(folder)
-    assert len(study.runs) == 51 and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
-    rows = re.findall(
-        r"^\| `(\w+)`.*? \| ([\d.]+) ± ([\d.]+) \| (.*?) \| (.*?) \|$", (folder / "README.md").read_text(), re.M
-    )
+    assert len(study.runs) == runs and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
+    return study, (folder / "README.md").read_text()
+
+
+def test_the_page_on_cifar10_says_what_its_table_says():
+    study, page = kept("cifar10", runs=51)
+    rows = re.findall(r"^\| `(\w+)`.*? \| ([\d.]+) ± ([\d.]+) \| (.*?) \| (.*?) \|$", page, re.M)
     assert [row[0] for row in rows] == study.summary["step"].tolist() == [rung.name for rung in roadmap.ladder()]
     printed = dict(zip(study.summary["step"], study.summary["printed_top1"], strict=True))
     for row, (_, mean, deviation, gain, paper) in zip(study.summary.itertuples(), rows, strict=True):
@@ -88,10 +92,7 @@ def test_the_page_on_cifar10_says_what_its_table_says():
 
 
 def test_the_page_on_leaving_one_out_says_what_its_table_says():
-    folder = PROJECT / "results" / "cifar10-leave-one-out"
-    study = roadmap.load_study(folder)
-    assert len(study.runs) == 42 and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
-    page = (folder / "README.md").read_text()
+    study, page = kept("cifar10-leave-one-out", runs=42)
     rows = re.findall(r"^\| `(\w+)` \| (\S+ \[.*?\]\S*) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.M)
     assert len(rows) == len(study.effects) == 13
     gains = roadmap.load_study(PROJECT / "results" / "cifar10").summary.set_index("step")["gain"]
@@ -105,10 +106,7 @@ def test_the_page_on_leaving_one_out_says_what_its_table_says():
 
 
 def test_the_page_on_orders_says_what_its_table_says():
-    folder = PROJECT / "results" / "cifar10-order"
-    study = roadmap.load_study(folder)
-    assert len(study.runs) == 64 and (study.runs["status"] == "done").all() and not study.runs["dirty"].any()
-    page = (folder / "README.md").read_text()
+    study, page = kept("cifar10-order", runs=64)
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (\S+ to \S+) \| (\S+) \| (\S+) \|$", page, re.M)
     assert len(rows) == len(study.effects) == 5
     for row, (step, worth, between, spread, noise) in zip(study.effects.itertuples(), rows, strict=True):

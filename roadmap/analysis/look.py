@@ -107,9 +107,14 @@ def label(step: str) -> str:
     return re.sub(r"^resnet(\d+)$", r"ResNet-\1", step).replace("_", " ")
 
 
+def number(value: float | None, form: str) -> str:
+    """A number in a format of Python's, with a minus sign for the hyphen; nothing where there is none."""
+    return "" if pd.isna(value) else format(value, form).replace("-", "−")
+
+
 def signed(value: float) -> str:
     """A difference with two digits and its sign."""
-    return f"{value:+.2f}".replace("-", "−")
+    return number(value, "+.2f")
 
 
 def cost_text(gmacs: float, params: float, sign: str = "") -> tuple[str, str]:
@@ -117,7 +122,7 @@ def cost_text(gmacs: float, params: float, sign: str = "") -> tuple[str, str]:
     if math.isnan(gmacs):
         return "", ""
     scale, unit = (1e6, "M") if abs(params) >= 1e6 else (1e3, "k")
-    texts = [f"{value:{sign if value else ''}.3g}".replace("-", "−") for value in (gmacs, params / scale)]
+    texts = [number(value, f"{sign if value else ''}.3g") for value in (gmacs, params / scale)]
     return texts[0], f"{texts[1]} {unit}"
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import save_figure
+from roadmap.analysis.look import number, save_figure, signed
 from roadmap.analysis.tables import LATER_COLUMNS, completed, design_of, summarize
 from roadmap.checks import RoadmapError
 from roadmap.files import write_text
@@ -41,6 +41,13 @@ class Study:
     def design(self) -> str:
         """The ablation design: ``ladder``, ``leave-one-out``, ..."""
         return design_of(self.runs, self.ablation)
+
+    @property
+    def file_names(self) -> list[str]:
+        """What `save_results` writes: the figure's two files, and of other designs than the ladder the effects."""
+        if self.design == "ladder":
+            return ["trajectory.png", "trajectory.svg"]
+        return ["ablation.png", "ablation.svg", EFFECTS]
 
     @cached_property
     def summary(self) -> pd.DataFrame:
@@ -79,14 +86,11 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
     """`effects` for the eye, as text: points with their interval, what was lost, the change in cost, and what a design
     has beside these."""
 
-    def number(value: Any, form: str) -> str:
-        return "" if pd.isna(value) else format(value, form).replace("-", "−")
-
     def row(effect: Mapping[Any, Any]) -> dict[str, str]:
-        interval = f"{number(effect['low'], '+.2f')} to {number(effect['high'], '+.2f')}"
+        interval = f"{signed(effect['low'])} to {signed(effect['high'])}"
         shown = {
             "effect": str(effect["effect"]),
-            "points": number(effect["estimate"], "+.2f"),
+            "points": signed(effect["estimate"]),
             "95 % interval": "" if pd.isna(effect["low"]) else interval,
             "error": number(effect["std_error"], ".2f"),
             "seeds": number(effect["seeds"], "d"),
@@ -98,7 +102,7 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
         if "top1_mean" in effect:
             shown["top-1 %"] = number(effect["top1_mean"], ".2f")
         if "orders" in effect:
-            between = f"{number(effect['least'], '+.2f')} to {number(effect['greatest'], '+.2f')}"
+            between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"
             shown |= {
                 "in any order": "" if pd.isna(effect["least"]) else between,
                 "orders": number(effect["orders"], "d"),
@@ -124,15 +128,15 @@ def _count(number: int, noun: str) -> str:
 def save_results(study: Study, folder: str | Path | None = None, paper: bool = False) -> list[Path]:
     """Write a study's figure, and unless it is a ladder the table of its effects, into a folder, by default its own.
 
-    ``trajectory.png`` and ``.svg`` of a ladder, else ``ablation.png``, ``.svg`` and ``effects.csv``; each appears whole
-    or not at all. Returns their paths. Raises `RoadmapError` where the runs cannot be summarised.
+    They are `Study.file_names`, and each appears whole or not at all. Returns their paths. Raises `RoadmapError` where
+    the runs cannot be summarised.
     """
     folder = Path(folder or study.path)
-    if study.design == "ladder":
-        return save_figure(study.draw(paper=paper), folder, "trajectory")
-    table = folder / EFFECTS
-    write_text(table, study.effects.to_csv(index=False, lineterminator="\n"))
-    return [*save_figure(study.draw(), folder, "ablation"), table]
+    names = study.file_names
+    if EFFECTS in names:
+        write_text(folder / EFFECTS, study.effects.to_csv(index=False, lineterminator="\n"))
+    save_figure(study.draw(paper=paper), folder, Path(names[0]).stem)
+    return [folder / name for name in names]
 
 
 def load_study(path: str | Path) -> Study:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import PLUGIN_OPTION, cli, print_table, printable
-from roadmap.cli.study import STORE_OPTION
+from roadmap.cli.group import cli, print_table, printable
+from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.data import LOADINGS
 from roadmap.files import write_text
 from roadmap.network.design import STEM_STRIDES

@@ -64,11 +64,6 @@ def cli() -> None:
     """
 
 
-PLUGIN_OPTION = click.option(
-    "--plugin", multiple=True, metavar="FILE.py", help="Python file with layers or steps of your own."
-)
-
-
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Columns aligned with spaces: words to the left, numbers to the right."""
     names = list(rows[0])

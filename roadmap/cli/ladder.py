@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError, check_int, check_number
-from roadmap.cli.group import PLUGIN_OPTION, cli, print_table
+from roadmap.cli.group import cli, print_table
+from roadmap.cli.study import PLUGIN_OPTION
 from roadmap.network.design import STEM_STRIDES
-from roadmap.recipes.recipe import load_recipe
+from roadmap.recipes.recipe import FOLLOWED, load_recipe
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
 from roadmap.steps import Step, compose
 
@@ -195,7 +196,7 @@ def _is_sound(step: Step, widths: tuple[int, ...], verbose: bool) -> bool:
     notes: list[str] = []
     if step.training or not step.changes:
         settings = dict(step.training)
-        own = {name: settings.pop(name) for name in ("epochs", "batch_size", "lr") if name in settings}
+        own = {name: settings.pop(name) for name in FOLLOWED if name in settings}
         load_recipe("small").with_training(**own, settings=settings)
         notes.append("its settings of the training are valid; what they bring, a study shows")
     if step.changes:

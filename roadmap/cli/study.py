@@ -59,6 +59,14 @@ def _option(field: dataclasses.Field, part: str, default: str = "") -> Any:
     return click.option(flags, field.name, **options)
 
 
+def _setting_option(name: str) -> Any:
+    """The option of one field of `StudySpec`, for a command that takes no other."""
+    from roadmap.study.spec import StudySpec
+
+    return _option(StudySpec.__dataclass_fields__[name], "")
+
+
+PLUGIN_OPTION = _setting_option("plugin")
 STUDY_ARGUMENT = click.argument("study", required=False, type=click.Path(path_type=Path), metavar="[STUDY.yaml]")
 OUT_OPTION = click.option(
     "--out",
@@ -112,10 +120,9 @@ def run(
     roadmap run --sweep kernel_size=3,7,11               how much of it?
 
     Leaves in the output folder: trajectory.csv (a row a run), its figure as .png and .svg, and of other designs than
-    the ladder effects.csv. Records and trained weights of
-    the runs are in the store. A run that is there is never trained again, by any study, unless --retrain says so: the
-    same command again goes on with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops
-    at once.
+    the ladder effects.csv. Records and trained weights of the runs are in the store. A run that is there is never
+    trained again, by any study, unless --retrain says so: the same command again goes on with what is missing. Ctrl-C
+    finishes the running epochs, saves and stops; twice stops at once.
     """
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
@@ -160,6 +167,7 @@ def _carry_out(
     """Train a study, say where its results are, and exit with 1 where runs failed."""
     from roadmap.api import carry_out
     from roadmap.study.display import make_display
+    from roadmap.study.folder import TABLE
 
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
@@ -169,9 +177,7 @@ def _carry_out(
         again = shlex.join(["roadmap", *_without_retrain(words), "--resume"])
         click.echo(f"\nstopped; finished runs are kept. To go on: {again}", err=True)
         sys.exit(130)
-    drawn = "trajectory" if results.design == "ladder" else "ablation"
-    more = "" if results.design == "ladder" else ", effects.csv"
-    click.echo(f"results: {folder}/trajectory.csv{more}, {drawn}.png, {drawn}.svg; runs: {place.folder}")
+    click.echo(f"results: {folder}/{', '.join([TABLE, *results.file_names])}; runs: {place.folder}")
     _print_times(results.runs)
     _print_data_time(results.runs)
     failed = results.runs[results.runs["status"] != "done"]

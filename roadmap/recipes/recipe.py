@@ -229,6 +229,8 @@ class Recipe:
         return dataclasses.replace(self, **(changes | dict(settings)))
 
 
+#: What `Recipe.with_training` takes by name, because other settings follow it.
+FOLLOWED = ("epochs", "batch_size", "lr")
 #: What a study may set of its recipe, beside epochs, batch size and learning rate: name -> field with its help.
 SETTINGS = {field.name: field for field in dataclasses.fields(Recipe) if field.metadata}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from roadmap.checks import RoadmapError, check_known
+from roadmap.checks import RoadmapError, check_known, repeated
 from roadmap.network.layers import registered_by
 from roadmap.recipes.recipe import SETTINGS
 from roadmap.rungs import Rung, find_step, ladder, ladder_steps, step_names
@@ -47,14 +47,13 @@ def ablate(spec: StudySpec) -> Ablation:
     if design == "sweep":
         levels = {flag: [_level(flag, value) for value in values] for flag, values in spec.sweep.items()}
         for steps in levels.values():
-            shown = [step.name for step in steps]
-            if twice := next((name for name in shown if shown.count(name) > 1), None):
+            if twice := repeated(step.name for step in steps):
                 raise RoadmapError(f"sweep has the level {twice} twice")
         return sweep(base.path, levels, spec.grid)
     asked = [rungs[name] for name in spec.only] or rungs.between(spec.from_, spec.upto, spec.roads)
     factors = _factors(spec, _climbed(spec, base, asked))
     names = [step.name for step in factors]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if twice := repeated(names):
         raise RoadmapError(f"steps names '{twice}' twice")
     kept = [step for step in base.path if step.name not in names]
     called = next((rung.name for rung in rungs if list(rung.path) == kept), "none of them")

@@ -11,7 +11,7 @@ from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.network.design import Design
 from roadmap.network.layers import digest_of
 from roadmap.network.timm_model import TimmModel
-from roadmap.recipes.recipe import Recipe, load_recipe
+from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.rungs import REGIMES, start_design
 from roadmap.steps import STUDY_RECIPE, Step, compose, merge
 from roadmap.study.ablation import Ablation, Network
@@ -192,7 +192,7 @@ def _fitting(recipe: Recipe, spec: StudySpec, images: int, training: Mapping[str
     """The recipe with the study's own settings, or the network's own, and with batches that suit the number of training
     images."""
     settings = {**spec.recipe_settings, **training}
-    own = {name: settings.pop(name, getattr(spec, name)) for name in ("epochs", "batch_size", "lr")}
+    own = {name: settings.pop(name, getattr(spec, name)) for name in FOLLOWED}
     parts = settings.get("accumulate", recipe.accumulate)
     check_int("accumulate", parts, 1, 100_000)
     whole = 2 * parts

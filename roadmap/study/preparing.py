@@ -121,7 +121,7 @@ def prepare(
         start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
-    runs = plan(spec, data) if plan else plan_study(spec, data, Builder(spec, place))
+    runs = plan(spec, data) if plan else plan_study(spec, data, LocalWorkshop(spec, place))
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
@@ -129,7 +129,7 @@ def prepare(
 
 
 @dataclass(frozen=True)
-class Builder:
+class LocalWorkshop:
     """The `Workshop` of this machine: it builds networks in clean processes."""
 
     spec: StudySpec

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
+from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     pass
 
 
-#: What networks can be matched in, and what is rescaled for it.
-MATCHES = ("gmacs", "params", "time")
-SCALINGS = ("width", "depth")
 #: Argument of `open_data` -> the setting of a study that it is.
 OPENED = {
     "name": "data", "directory": "data_dir", "image_size": "image_size", "download": "download", "loading": "loading",
@@ -81,8 +79,8 @@ class StudySpec:
                                          "deit_small_patch16_224", (), metavar="MODEL", many=True)  # fmt: skip
     plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
     match: str | None = _of_ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
-                                "parameters, or measured time of a training step", choices=MATCHES)  # fmt: skip
-    match_by: str = _of_ablation("what --match rescales", "width", choices=SCALINGS)
+                                "parameters, or measured time of a training step", choices=MATCHED_COSTS)  # fmt: skip
+    match_by: str = _of_ablation("what --match rescales", "width", choices=MATCHED_BY)
     data: str = setting(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME of a Hugging Face one", "embedded",
                         metavar="NAME")  # fmt: skip
     data_dir: str | None = setting("folder where the data set lies; of a Hugging Face one, its cache", metavar="PATH")
@@ -221,8 +219,8 @@ class StudySpec:
         if self.fraction not in FRACTIONS:
             raise RoadmapError(f"fraction is {self.fraction!r}, but must be one of {', '.join(FRACTIONS)}")
         if self.match is not None:
-            check_choice("match", self.match, MATCHES)
-        check_choice("match_by", self.match_by, SCALINGS)
+            check_choice("match", self.match, MATCHED_COSTS)
+        check_choice("match_by", self.match_by, MATCHED_BY)
         default = {field.name: field.default for field in dataclasses.fields(self)}
         for name, designs in (
             ("from_", ("ladder",)), ("only", ("ladder",)), ("roads", ("ladder",)), ("orders", ("order",)),
