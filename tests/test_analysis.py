@@ -16,8 +16,9 @@ from scipy import stats
 
 import roadmap
 from roadmap.analysis.figure import PAPER, draw_trajectory, save_trajectory
+from roadmap.analysis.statistics import mean_interval
 from roadmap.analysis.study import Study, load_study
-from roadmap.analysis.tables import baseline, completed, mean_interval, steps_in, summarize
+from roadmap.analysis.tables import baseline, completed, steps_in, summarize
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
 from roadmap.study.folder import StudyFolder

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from roadmap.analysis.tables import completed, design_of, half_width, mean_interval, scores_of, steps_in, summarize
+from roadmap.analysis.statistics import half_width, holm, mean_interval, p_value, satterthwaite, verdict
+from roadmap.analysis.tables import completed, design_of, scores_of, steps_in, summarize
 from roadmap.checks import RoadmapError, check_choice
 from roadmap.rungs import ladder
 
@@ -31,7 +32,8 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "sweep": ("levels",),
 }
 #: Columns of the effects of every design.
-COMMON = ("effect", "estimate", "std_error", "low", "high", "seeds", "networks", "failed", "missing", "gmacs", "params")
+COMMON = ("effect", "estimate", "std_error", "low", "high", "freedom", "seeds", "networks", "failed", "missing",
+          "gmacs", "params", "p", "p_holm", "verdict")  # fmt: skip
 
 
 def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -61,9 +63,10 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
         The step; ``a × b`` for an interaction, ``size=5, norm=layer`` for a combination of levels.
     estimate
         The mean over seeds (and orders) in which all networks of the estimate ended well.
-    std_error, low, high
-        Standard error, and the 95 % interval by Student's t distribution: paired by seed, one value a seed, R - 1
-        degrees of freedom. NaN for one seed, and where a run failed, since the seeds left are no sample any more.
+    std_error, low, high, freedom
+        Standard error, the 95 % interval by Student's t distribution, and its degrees of freedom: paired by seed, one
+        value a seed, R - 1 degrees of freedom. NaN for one seed, and where a run failed, since the seeds left are no
+        sample any more.
         Of order designs see `_spread_of_mean`: with one seed they tell of the choice of orders alone, and a run that
         failed or is missing takes the orders through its network (or its seed) with it, the estimate being that of
         the orders left.
@@ -73,6 +76,11 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
         Runs of those networks that failed, or that have no result yet. None of them is in the estimate.
     gmacs, params
         The same difference in cost: 1e9 multiply-accumulates an image, and parameters.
+    p, p_holm, verdict
+        Two-sided p that the true effect is zero, by Student's t with this standard error and degrees of freedom (paired
+        by seed it is the paired t-test); the same by Holm's correction over all effects of the table that have one;
+        ``gain`` or ``loss``, by its sign, where p_holm is below 0.05, else ``within noise``. Missing where there
+        is no standard error, and for one seed, which even with many orders says nothing of another.
     orders, least, greatest, spread, noise
         Of order designs: orders that enter; the smallest and the largest contribution of the step in any of them
         (means over seeds), and their standard deviation; and that which seeds alone would give them. Where
@@ -109,7 +117,7 @@ def measure(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> li
     if lacking:
         raise RoadmapError(f"study.json says nothing of the {lacking[0]} of this {design} study")
     if design == "ladder":
-        return _on_ladder(runs, ablation)
+        return _judged(_on_ladder(runs, ablation))
     by_design: dict[str, Callable[[Results, Mapping[str, Any]], list[Measured]]] = {
         "leave-one-out": _left_out,
         "one-at-a-time": _added_alone,
@@ -117,7 +125,19 @@ def measure(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> li
         "factorial": _factorial,
         "sweep": _sweep,
     }
-    return by_design[design](Results(runs, ablation), ablation)
+    return _judged(by_design[design](Results(runs, ablation), ablation))
+
+
+def _judged(measured: Sequence[Measured]) -> list[Measured]:
+    """The same with p, p_holm and verdict, which all follow from estimate, std_error and freedom."""
+    p = [
+        p_value(one.row["estimate"], one.row["std_error"], one.row["freedom"]) if one.row["seeds"] > 1 else math.nan
+        for one in measured
+    ]
+    return [
+        Measured(one.row | {"p": own, "p_holm": p_holm, "verdict": verdict(one.row["estimate"], p_holm)}, one.values)
+        for one, own, p_holm in zip(measured, p, holm(p), strict=True)
+    ]
 
 
 class Results:
@@ -173,6 +193,7 @@ class Results:
             "std_error": std / math.sqrt(max(len(values), 1)),
             "low": low,
             "high": high,
+            "freedom": len(values) - 1 if len(values) > 1 and not failed else math.nan,
             "seeds": len(values),
             "networks": len(different),
             "failed": failed,
@@ -200,14 +221,14 @@ def _on_ladder(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[Measured
     for step in summary[summary["against"].notna()].to_dict("records"):
         other = summary.loc[step["against"]]
         values = (scores.get(step["step"], pd.Series(dtype=float)) - scores[other["step"]]).dropna().to_numpy()
-        half = (step["gain_high"] - step["gain_low"]) / 2
         failed, done = int(step["failed"] + other["failed"]), int(step["seeds"] + other["seeds"])
         row = {
             "effect": step["step"],
             "estimate": step["gain"],
-            "std_error": math.nan if math.isnan(half) else half / half_width(1, len(values) - 1),
+            "std_error": step["gain_std"] / math.sqrt(max(len(values), 1)),
             "low": step["gain_low"],
             "high": step["gain_high"],
+            "freedom": math.nan if math.isnan(step["gain_std"]) else len(values) - 1,
             "seeds": step["seeds"],
             "networks": 2,
             "failed": failed,
@@ -285,13 +306,14 @@ def _in_all_orders(results: Results) -> list[Measured]:
         of_seeds = weights @ added if passed else np.array([])
         row = results.row(factor, networks, cost, of_seeds)
         mean, std, low, high = mean_interval(of_seeds)
-        row |= {"std_error": std / math.sqrt(max(len(of_seeds), 1)), "low": low, "high": high, "orders": orders}
+        freedom = len(of_seeds) - 1 if len(of_seeds) > 1 else math.nan
+        row |= {"std_error": std / math.sqrt(max(len(of_seeds), 1)), "low": low, "high": high, "freedom": freedom}
+        row["orders"] = orders
         spread = dict.fromkeys(("least", "greatest", "spread", "noise"), math.nan)
         of_sets = added.mean(axis=1) if passed else np.array([])
         if passed:
             rest = added - of_sets[:, None] - of_seeds + mean
-            freedom = len(seeds) - 1
-            noise = math.sqrt(float(weights @ (rest**2).sum(axis=1)) / freedom / len(seeds)) if freedom else math.nan
+            noise = math.sqrt(float(weights @ (rest**2).sum(axis=1)) / freedom / len(seeds))
             spread = {"least": float(of_sets.min()), "greatest": float(of_sets.max()),
                       "spread": math.sqrt(float(weights @ (of_sets - mean) ** 2)), "noise": noise}  # fmt: skip
         measured.append(Measured(row | spread, of_sets))
@@ -339,7 +361,7 @@ def _spread_of_mean(values: np.ndarray, unsampled: float) -> dict[str, Any]:
     intervals from V with Satterthwaite's degrees of freedom cover 95 to 98 %; with the rest taken off once, which is
     unbiased, degrees of freedom are so few that they cover up to 99 % and are up to two thirds longer.
     """
-    names = ("std_error", "low", "high", "least", "greatest", "spread", "noise")
+    names = ("std_error", "low", "high", "freedom", "least", "greatest", "spread", "noise")
     if not values.size:
         return {"orders": 0} | dict.fromkeys(names, math.nan)
     many, seeds = values.shape
@@ -348,13 +370,14 @@ def _spread_of_mean(values: np.ndarray, unsampled: float) -> dict[str, Any]:
     if seeds > 1 or not unsampled:
         parts.append((_variance(of_seeds) / seeds, seeds - 1))
     variance = math.fsum(part for part, _ in parts)
-    half = variance  # 0 or NaN
+    half, freedom = variance, math.nan  # 0 or NaN
     if variance > 0:
-        half = half_width(math.sqrt(variance), 1 / math.fsum((part / variance) ** 2 / count for part, count in parts))
+        freedom = satterthwaite(parts)
+        half = half_width(math.sqrt(variance), freedom)
     rest = values - of_orders[:, None] - of_seeds + mean
-    freedom = (many - 1) * (seeds - 1)
-    noise = math.sqrt(float((rest**2).sum()) / freedom / seeds) if freedom else math.nan
-    found = (math.sqrt(variance), mean - half, mean + half, float(of_orders.min()), float(of_orders.max()),
+    free = (many - 1) * (seeds - 1)
+    noise = math.sqrt(float((rest**2).sum()) / free / seeds) if free else math.nan
+    found = (math.sqrt(variance), mean - half, mean + half, freedom, float(of_orders.min()), float(of_orders.max()),
              math.sqrt(_variance(of_orders)), noise)  # fmt: skip
     return {"orders": many} | dict(zip(names, found, strict=True))
 
@@ -424,7 +447,7 @@ def _sweep(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
         row = difference.row
         if network == base:
             own = results.row(name, [network], np.zeros(2), np.zeros(len(values)))
-            row |= own | {"estimate": math.nan, "std_error": math.nan, "low": math.nan, "high": math.nan}
+            row |= own | dict.fromkeys(("estimate", "std_error", "low", "high", "freedom"), math.nan)
         row |= {"top1_mean": mean, "top1_std": std, "top1_low": low, "top1_high": high,
                 "against": None if network == base else combinations[base]}  # fmt: skip
         measured.append(Measured(row, values))

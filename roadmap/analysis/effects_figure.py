@@ -23,6 +23,7 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
+from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.sweep_figure import draw_sweep
 from roadmap.analysis.tables import completed, design_of, summarize
 
@@ -129,7 +130,7 @@ def _effect_row(one: Measured, design: str, notes: Mapping[str, str]) -> Row:
         values=one.values.tolist(),
         span=(row["least"], row["greatest"]) if "least" in row and not math.isnan(row["least"]) else None,
         columns=tuple(columns),
-        found=row["low"] > 0 or row["high"] < 0,
+        found=row["verdict"] in FINDINGS,
         remark="failed" if row["failed"] else "not trained yet",
         section="effects",
     )
@@ -185,4 +186,9 @@ def _uncertainty(measured: Sequence[Measured], design: str, ablation: Mapping[st
     if not intervals:
         seed = "One seed: there" if seeds == 1 else "There"
         return f"{words}. {seed} are no intervals, and a small effect may be noise."
-    return f"{words}. Whiskers: 95 % interval {source}, paired by seed; hollow and pale where it holds zero."
+    judged = (
+        "hollow and pale where the effect is within noise, solid where p is below 0.05 by Holm's correction over all"
+        if any(row["verdict"] for row in rows)
+        else "one seed says nothing of another, so that there is no verdict"
+    )
+    return f"{words}. Whiskers: 95 % interval {source}, paired by seed; {judged}."

@@ -168,9 +168,9 @@ def _legend(rows: Sequence[Row], dots: str, zero: bool) -> list[Any]:
         handles.append(Line2D([], [], **look, label="mean ± std"))
     elif any(not math.isnan(row.low) for row in drawn):
         if any(row.found for row in drawn):
-            handles.append(Line2D([], [], **look, label="interval without zero"))
+            handles.append(Line2D([], [], **look, label="finding"))
         if not all(row.found for row in drawn):
-            handles.append(Line2D([], [], **look, alpha=0.55, markerfacecolor="white", label="interval holds zero"))
+            handles.append(Line2D([], [], **look, alpha=0.55, markerfacecolor="white", label="no finding"))
     if any(row.span for row in rows):
         handles.append(Patch(color=OURS, alpha=0.18, linewidth=0, label="range over orders"))
     if any(row.reference and not math.isnan(row.estimate) for row in rows):

@@ -15,8 +15,9 @@ from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
 from roadmap.analysis.look import number, save_figure, signed
-from roadmap.analysis.tables import LATER_COLUMNS, completed, design_of, summarize
-from roadmap.checks import RoadmapError
+from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seeds_needed
+from roadmap.analysis.tables import LATER_COLUMNS, agreement, completed, design_of, summarize
+from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
 from roadmap.study.store import COLUMNS
@@ -59,6 +60,25 @@ class Study:
         """What every step is worth, see `roadmap.analysis.ablation.effects`."""
         return effects(self.runs, self.ablation)
 
+    @property
+    def agreement(self) -> Agreement:
+        """How far the gains of a ladder rank as the paper's, see `roadmap.analysis.tables.agreement`."""
+        return agreement(self.summary)
+
+    def seeds_needed(self, difference: float, power: float = POWER) -> int | None:
+        """With how many seeds a true difference of so many points would be found in a study like this one.
+
+        From the spread of its own paired differences, pooled, and with as many tests; None where no million would do.
+        Raises `RoadmapError` for a difference that is no number above zero, and where no spread of pairs is known, as
+        with one seed or with orders drawn at random, whose error more seeds do not take away.
+        """
+        check_number("difference", difference, 0.001, 100)
+        paired = self.effects[self.effects["freedom"] == self.effects["seeds"] - 1]
+        if not len(paired):
+            raise RoadmapError(f"{self.path.name} has no differences paired by two seeds or more, which show the noise")
+        deviation = pooled_deviation([*(paired["std_error"] * paired["seeds"] ** 0.5)], [*paired["seeds"]])
+        return seeds_needed(difference, deviation, int(self.effects["p"].notna().sum()), power)
+
     def draw(self, paper: bool = False, title: str | None = None) -> Figure:
         """The study as a matplotlib Figure: a ladder's trajectory, see `roadmap.analysis.figure.draw_trajectory`, which
         alone knows the ``paper``; of other designs the effects, see `roadmap.analysis.effects_figure.draw_ablation`."""
@@ -68,7 +88,9 @@ class Study:
 
     @property
     def _shown(self) -> pd.DataFrame:
-        return self.summary if self.design == "ladder" else readable(self.effects)
+        if self.design != "ladder":
+            return readable(self.effects)
+        return self.summary.assign(seeds_needed=self.summary["seeds_needed"].astype(object).fillna(""))
 
     def __repr__(self) -> str:
         return f"{self._headline()}\n{self._shown.to_string(index=False, float_format=_short, na_rep='')}"
@@ -79,12 +101,14 @@ class Study:
     def _headline(self) -> str:
         kind = "" if self.design == "ladder" else f" ({self.design})"
         networks = _count(len(self.summary), "network" if kind else "step")
-        return f"Study {self.path.name}{kind}: {_count(len(self.runs), 'run')}, {networks}"
+        rank = self.agreement if not kind else None
+        paper = f"; Kendall's tau with the paper's gains {rank}" if rank and rank.rungs > 1 else ""
+        return f"Study {self.path.name}{kind}: {_count(len(self.runs), 'run')}, {networks}{paper}"
 
 
 def readable(effects: pd.DataFrame) -> pd.DataFrame:
-    """`effects` for the eye, as text: points with their interval, what was lost, the change in cost, and what a design
-    has beside these."""
+    """`effects` for the eye, as text: points with their interval and verdict, what was lost, the change in cost, and
+    what a design has beside these."""
 
     def row(effect: Mapping[Any, Any]) -> dict[str, str]:
         interval = f"{signed(effect['low'])} to {signed(effect['high'])}"
@@ -93,6 +117,8 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
             "points": signed(effect["estimate"]),
             "95 % interval": "" if pd.isna(effect["low"]) else interval,
             "error": number(effect["std_error"], ".2f"),
+            "p (Holm)": "" if pd.isna(effect["p_holm"]) else f"{effect['p_holm']:.2g}",
+            "verdict": effect["verdict"] if isinstance(effect["verdict"], str) else "",
             "seeds": number(effect["seeds"], "d"),
             "failed": number(effect["failed"] or None, "d"),
             "missing": number(effect["missing"] or None, "d"),

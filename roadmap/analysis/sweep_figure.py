@@ -39,6 +39,7 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
+from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.tables import summarize
 
 #: Two levels on an axis lie apart by at least this share of its length: else it is logarithmic, or not to scale.
@@ -68,7 +69,11 @@ def draw_sweep(
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
     pairs = {", ".join(names) for names in itertools.product(*levels.values())} if len(levels) == 2 else set()
     if base and set(by_name) != pairs:
-        dark = ", dark where its 95 % interval, paired by seed, excludes zero" if seeds > 1 else ""
+        dark = (
+            ", pale where it is within noise, dark where p, paired by seed, is below 0.05 by Holm's correction"
+            if seeds > 1
+            else ""
+        )
         sentences.append(f"Below, the difference to {base}{dark}.")
     sentences += matched_text(runs)
     places = _places([name.partition("=")[2] for name in next(iter(levels.values()))]) if len(levels) == 1 else None
@@ -174,7 +179,7 @@ def _draw_level(axes: Axes, place: float, one: Measured, seeds: int) -> None:
         beside = axes.transData + ScaledTranslation(8 / 72, 0, axes.figure.dpi_scale_trans)
         axes.plot([place] * len(one.values), one.values, ".", color=INK, markersize=4, alpha=0.7, transform=beside)
     top = max(row["top1_mean"] + deviation, *one.values)
-    found = row["low"] > 0 or row["high"] < 0
+    found = row["verdict"] in FINDINGS
     notes = [_difference(row) if row["against"] else "base", _lost(one, seeds)]
     box = {"color": "white", "alpha": 0.8, "pad": 0.5}
     axes.annotate(f"{row['top1_mean']:.2f}", (place, top), xytext=(0, 5 + 10 * sum(map(bool, notes))), va="bottom",
@@ -316,7 +321,7 @@ def _top1_row(
             ("–" if unknown else _top1(row), difference),
             ("", "") if reference else cost_text(row["gmacs"], row["params"], "+"),
         ),
-        found=row["low"] > 0 or row["high"] < 0 if not reference else False,
+        found=not reference and row["verdict"] in FINDINGS,
         remark=_top1(row),
         section="reference" if reference else row["against"] or name,
         reference=reference,

@@ -7,15 +7,27 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import stdtrit
 
+from roadmap.analysis.statistics import (
+    Agreement,
+    Sample,
+    half_width,
+    holm,
+    mean_interval,
+    p_value,
+    pooled_deviation,
+    rank_agreement,
+    seeds_needed,
+    verdict,
+    welch,
+)
 from roadmap.checks import RoadmapError, check_known
+from roadmap.reference import PrintedRow, printed_table
 from roadmap.rungs import ladder
 
-#: Probability with which the intervals of `summarize` cover the true value, if the seeds vary normally.
-CONFIDENCE = 0.95
+#: Runs behind every mean and deviation of Table 10 (section 2.1 of the paper); Table 11 has no deviations.
+PRINTED_RUNS = 3
 #: Columns that came with ablation designs; tables from before lack them.
 LATER_COLUMNS = ("ablation", "steps", "reference", "match", "match_factor")
 
@@ -32,8 +44,8 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     step, adopted, reference
         Name of the rung or network; adopted is False for a road not taken; reference is True for a model that ran in
         the same race and is no part of the ablation.
-    seeds, failed
-        n, and the number of runs that failed.
+    seeds, failed, missing
+        n, the number of runs that failed, and of the study's seeds those that there is no run of yet.
     gmacs, params, match_factor
         Multiply-accumulates of convolution and linear layers in 1e9 for one image of the study's size; parameters; the
         factor on widths or blocks that brought the network to the cost that all share, NaN where none was asked for.
@@ -52,6 +64,14 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     gain_low, gain_high
         95 % interval of the gain, paired by seed: gain -+ t * std(d) / sqrt(n), where d_i is the difference of the two
         runs of one seed. NaN unless both steps ended well with the same seeds, at least two of them.
+    gain_std, p, p_holm, verdict
+        std(d), the sample standard deviation of the paired differences; p of the paired t-test, NaN as the interval;
+        the same by Holm's correction over all gains of the table that have one, those of roads not taken included; and
+        what follows: ``gain`` or ``loss`` where p_holm is below 0.05, else ``within noise``; missing where no p is.
+    seeds_needed
+        With how many seeds a difference as large as this gain would be no noise, whatever the other steps turn out to
+        be, with a probability of 0.8: see `roadmap.analysis.statistics.seeds_needed`, with as many tests as the table
+        has and their pooled gain_std. Missing where no million would do, or no spread is known.
     printed_top1, printed_gflops
         What the paper prints for a network of just these steps, else NaN: per cent on ImageNet-1K,
         multiply-accumulates in 1e9 at 224 px.
@@ -66,33 +86,46 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     on_ladder = runs[~runs["reference"]] if design_of(runs, ablation) == "ladder" else runs[:0]
     ways = {str(run["step"]): steps_in(run["steps"]) for run in on_ladder.to_dict("records")}
     printed = _printed_rows(runs, ablation)
-    return pd.DataFrame(
+    own = runs.loc[~runs["reference"], "seed"] if not runs["reference"].all() else runs["seed"]
+    seeds = own.nunique()
+    rows = [
         _summary_row(
-            runs[runs["step"] == step], scores, baseline(step, ways, scores), printed.get(step, (math.nan, math.nan))
+            runs[runs["step"] == step],
+            seeds,
+            scores,
+            baseline(step, ways, scores),
+            printed.get(step, (math.nan, math.nan)),
         )
         for step in networks_of(runs, ablation)
-    )
+    ]
+    tests = sum(not math.isnan(row["p"]) for row in rows)
+    deviation = pooled_deviation([row["gain_std"] for row in rows], [row["seeds"] for row in rows])
+    for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"], row["verdict"] = p_holm, verdict(row["gain"], p_holm)
+        row["seeds_needed"] = seeds_needed(row["gain"], deviation, max(tests, 1))
+    return pd.DataFrame(rows).astype({"seeds_needed": "Int64"})
 
 
 def _summary_row(
-    runs: pd.DataFrame, scores: Mapping[str, pd.Series], before: str | None, printed: tuple[float, float]
+    runs: pd.DataFrame, seeds: int, scores: Mapping[str, pd.Series], before: str | None, printed: tuple[float, float]
 ) -> dict[str, Any]:
     first = runs.iloc[0]
     done = runs[runs["status"] == "done"]
     own = scores.get(first["step"], pd.Series(dtype=float))
     mean, std, low, high = mean_interval(own)
-    gain = gain_low = gain_high = math.nan
+    gain = gain_std = gain_low = gain_high = math.nan
     if before is not None:
         other = scores[before]
         gain = mean - other.mean()
         if set(own.index) == set(other.index):
-            _, _, gain_low, gain_high = mean_interval(own - other)
+            _, gain_std, gain_low, gain_high = mean_interval(own - other)
     return {
         "step": first["step"],
         "adopted": bool(first["adopted"]),
         "reference": bool(first["reference"]),
         "seeds": len(done),
         "failed": len(runs) - len(done),
+        "missing": max(seeds - len(runs), 0),
         "gmacs": float(first["gmacs"]),
         "params": int(first["params"]),
         "match_factor": float(first["match_factor"]),
@@ -104,6 +137,11 @@ def _summary_row(
         "gain": gain,
         "gain_low": gain_low,
         "gain_high": gain_high,
+        "gain_std": gain_std,
+        "p": p_value(gain, gain_std / math.sqrt(max(len(done), 1)), len(done) - 1),
+        "p_holm": math.nan,
+        "verdict": None,
+        "seeds_needed": None,
         "printed_top1": printed[0],
         "printed_gflops": printed[1],
         "seconds_mean": done["seconds"].astype(float).mean(),
@@ -117,23 +155,50 @@ def scores_of(runs: pd.DataFrame) -> dict[str, pd.Series]:
     return {str(step): group.set_index("seed")["top1"].astype(float) for step, group in done.groupby("step")}
 
 
-def mean_interval(values: Collection[float] | pd.Series) -> tuple[float, float, float, float]:
-    """(mean, sample standard deviation, low, high), the last two being the 95 % t-interval of the mean.
+def agreement(summary: pd.DataFrame) -> Agreement:
+    """How far the gains of a `summarize`d ladder rank as those that the paper prints for the same changes.
 
-    NaN for whatever the number of values does not allow: everything for none, all but the mean for one.
+    Gains and not means, since on a road means rise along with all that came before. Both are against the same network,
+    over all rungs between, roads not taken included. A rung whose runs all failed counts as unknown.
     """
-    sample = np.asarray(values, dtype=float)
-    count = len(sample)
-    if count < 2:
-        return (float(sample[0]) if count else math.nan), math.nan, math.nan, math.nan
-    mean, std = float(sample.mean()), float(sample.std(ddof=1))
-    half = half_width(std / math.sqrt(count), count - 1)
-    return mean, std, mean - half, mean + half
+    printed = summary.set_index("step")["printed_top1"]
+    compared = summary[summary["against"].notna()]
+    theirs = compared["printed_top1"].to_numpy(float) - printed.reindex(compared["against"]).to_numpy(float)
+    known = ~pd.isna(theirs)
+    return rank_agreement(compared["gain"].to_numpy(float)[known], theirs[known])
 
 
-def half_width(std_error: float, freedom: float) -> float:
-    """Half the length of the 95 % interval of an estimate with this standard error and these degrees of freedom."""
-    return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * std_error
+def printed_gains(regime: str) -> pd.DataFrame:
+    """What the paper's own printed means and deviations say of its gains: one row a rung but the start, in its order.
+
+    step, adopted, against, gain, gain_low, gain_high, p, p_holm, verdict
+        As in `summarize`, but by Welch's t-test of two independent samples of `PRINTED_RUNS` runs each, for the paper
+        says nothing of single seeds. Printed deviations are taken for sample deviations. Holm's correction is over all
+        rungs that have one, and so has what they compare with; in Table 11 none has.
+    std_error, freedom
+        The standard error of the gain in percentage points, and its degrees of freedom.
+
+    Raises `RoadmapError` for a regime that there is not.
+    """
+    steps = ladder(regime)
+    ways, printed = _ladder_steps(regime), printed_table(regime)
+    rows: list[dict[str, Any]] = []
+    for rung in list(steps)[1:]:
+        against = str(baseline(rung.name, ways, ways))
+        gain, std_error, freedom = welch(_printed_sample(printed[rung.name]), _printed_sample(printed[against]))
+        half = half_width(std_error, freedom)
+        rows.append({
+            "step": rung.name, "adopted": rung.adopted, "against": against, "gain": gain, "gain_low": gain - half,
+            "gain_high": gain + half, "std_error": std_error, "freedom": freedom,
+            "p": p_value(gain, std_error, freedom),
+        })  # fmt: skip
+    for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row |= {"p_holm": p_holm, "verdict": verdict(row["gain"], p_holm)}
+    return pd.DataFrame(rows)
+
+
+def _printed_sample(row: PrintedRow) -> Sample:
+    return Sample(row.top1, math.nan if row.top1_std is None else row.top1_std, PRINTED_RUNS)
 
 
 def completed(runs: pd.DataFrame) -> pd.DataFrame:

@@ -367,7 +367,8 @@ def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
     factorial       main effects and interactions of two, with what each cannot be told apart from
     sweep           each level against the first, or against the base's own
 
-    Intervals are over seeds, paired; of an order study over the drawn orders, too.
+    Intervals are over seeds, paired; of an order study over the drawn orders, too. The verdict is gain or loss where
+    p, by Holm's correction over all rows, is below 0.05, else "within noise", which is not to say that it is zero.
     """
     from roadmap.analysis.study import load_study, readable
 
