@@ -57,7 +57,7 @@ def explaining_options(command: Any) -> Any:
 @cli.command("explain")
 @click.argument("step")
 @explaining_options
-@click.option("--onto", metavar="RUNG", help="Rung that a step which is none is put onto [default: the last].")
+@click.option("--onto", metavar="RUNG", help="Rung that a plug-in's step is put onto [default: the last].")
 def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
     """What a step changes, why, what it costs, and what came of it.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -35,8 +35,8 @@ MODERN = "modern"
 
 @dataclass(frozen=True)
 class Stage:
-    """A feature map, behind the stem or behind ``stages.0``, ...: its shape, the number of blocks of its stage (0 for the
-    stem), and the side of its theoretical receptive field in pixels of the image (None: the whole image).
+    """A feature map, behind the stem or behind ``stages.0``, ...: its shape, the number of blocks of its stage (0 for
+    the stem), and the side of its theoretical receptive field in pixels of the image (None: the whole image).
     """
 
     name: str
@@ -457,7 +457,7 @@ def _other_regime(study: StudyLike, regime: str) -> str:
 
 
 def _said(study: StudyLike, effects: Sequence[Effect], networks: Sequence[Trained], remark: str) -> Measured:
-    first: Mapping[str, Any] = study.runs.iloc[0].to_dict()
+    first = study.runs.iloc[0]
     setting = f"{first['data']}, {first['image_size']} px, width {first['width']}, {first['epochs']} epochs"
     return Measured(study.path.name, study.design, setting, tuple(effects), tuple(networks), remark)
 

@@ -12,9 +12,10 @@ from timm.layers import DropPath, LayerNorm2d, SelectAdaptivePool2d
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from roadmap.checks import RoadmapError
 from roadmap.explaining.reach import seen_by
 from roadmap.network.design import Design
-from roadmap.network.layers import site_of
+from roadmap.network.layers import in_words, site_of
 from roadmap.network.model import LayerScale, RoadmapNet
 
 #: Facts that a change of width changes everywhere.
@@ -116,8 +117,12 @@ def stage_shapes(network: RoadmapNet, image_size: int) -> list[tuple[int, int, i
 
 
 def _run(network: RoadmapNet, image_size: int) -> None:
-    with torch.no_grad():
-        network.eval()(torch.empty(1, network.in_chans, image_size, image_size, device="meta"))
+    image = torch.empty(1, network.in_chans, image_size, image_size, device="meta")
+    try:
+        with torch.no_grad():
+            network.eval()(image)
+    except Exception as error:  # a layer of a plug-in that looks at values
+        raise RoadmapError(f"the network cannot be followed on torch's meta device: {in_words(error)}") from error
 
 
 def build_on_meta(design: Design) -> RoadmapNet:
@@ -237,9 +242,10 @@ def views(
     blocks = [_block_names(pieces) for pieces in (before, after)]
     common = [name for name in blocks[1] if name in blocks[0]] or blocks[1]
     ordinary = _ordinary(common)
-    names = ["stem", "stages.0.blocks.0", "stages.1.downsample", "stages.1.blocks.0", ordinary, "norm_pre", "head"]
+    names = ["stem", *sorted({"stages.0.blocks.0", "stages.1.blocks.0", ordinary}), "norm_pre", "head"]
+    names.insert(names.index("stages.1.blocks.0"), "stages.1.downsample")
     shown, known = [], {_signature(_view(ordinary, before, after, shapes))} if blocks[0] else set()
-    for name in dict.fromkeys(names):
+    for name in names:
         view = _view(name, before, after, shapes)
         signature = _signature(view)
         if name == ordinary or (signature and signature not in known and view.before + view.after):
@@ -267,12 +273,12 @@ def _ordinary(names: Sequence[str]) -> str:
 def _view(
     name: str, before: Sequence[Piece], after: Sequence[Piece], shapes: Sequence[Sequence[tuple[int, ...]]]
 ) -> View:
-    parts, inputs = [], []
-    for pieces, known in zip((before, after), shapes, strict=True):
-        part = tuple(piece for piece in pieces if piece.name == name or piece.name.startswith(f"{name}."))
-        parts.append(part)
-        inputs.append(_input(name, pieces, known) if part else ())
-    return View(name, *parts, *inputs)
+    parts = [tuple(one for one in pieces if f"{one.name}.".startswith(f"{name}.")) for pieces in (before, after)]
+    inputs = [
+        _input(name, pieces, known) if part else ()
+        for part, pieces, known in zip(parts, (before, after), shapes, strict=True)
+    ]
+    return View(name, parts[0], parts[1], inputs[0], inputs[1])
 
 
 def _input(name: str, pieces: Sequence[Piece], shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

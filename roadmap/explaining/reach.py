@@ -7,6 +7,7 @@ Distill 2019 (doi 10.23915/distill.00021); where paths meet, the field is the un
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
@@ -17,7 +18,8 @@ from timm.layers import DropPath, LayerNorm2d
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from roadmap.network.layers import Layer, Site, find_layer, layers_at, site_of
+from roadmap.checks import RoadmapError
+from roadmap.network.layers import Layer, Site, find_layer, in_words, layers_at, site_of
 from roadmap.network.model import Block, LayerScale, RoadmapNet
 
 #: Modules that see one position at a time, in evaluation.
@@ -140,9 +142,16 @@ def _tried(site: Site, axis: int, layer: Layer) -> Reach:
     images = torch.ones(stride, site.incoming, *size)
     for index in range(stride):  # one image for every place that an input can have within a stride
         images.select(2 + axis, middle + index)[index] = math.nan
-    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
-        touched = module(images).isnan().any(dim=1).any(dim=2 - axis)  # (stride, outputs along the axis)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.backends")  # flags of other machines
+        with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
+            try:
+                touched = module(images).isnan().any(dim=1).any(dim=2 - axis)  # (stride, outputs along the axis)
+            except Exception as error:
+                raise RoadmapError(f"{site} fails at {size[0]}x{size[1]} positions: {in_words(error)}") from error
     if touched[:, 0].any() and touched[:, -1].any():
         return Reach(-math.inf, math.inf, stride)
+    if not touched.any():  # what turns NaN into a number, such as a comparison, is taken to see its own position
+        return Reach(stride=stride)
     offsets = [middle + index - stride * output for index, output in touched.nonzero().tolist()]
     return Reach(min(offsets), max(offsets), stride)

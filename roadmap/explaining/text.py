@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from roadmap.explaining.outline import Difference, Piece, View
 
 COLUMNS = 80
+#: Where the formula for receptive fields is from, see `roadmap.explaining.reach`.
+SOURCE = "Araujo et al., Distill 2019, doi 10.23915/distill.00021"
 #: Between two columns of a diagram: lines that differ, and lines that do not.
 CHANGED, SAME = " ≠ ", "   "
 
@@ -45,13 +47,17 @@ def styled(explanation: Explanation, every_layer: bool = False) -> str:
         _heading("What a position sees: resolution, and theoretical receptive field"),
         *_stages(before, after),
     ]
-    lines += _wrapped("Receptive fields: Araujo et al., Distill 2019, doi 10.23915/distill.00021.")
+    lines += _wrapped(f"Receptive fields: {SOURCE}; all: the whole image.")
     if explanation.printed:
         lines += ["", _heading("In the paper: ImageNet-1K, at full size"), *_printed(explanation)]
     for study in explanation.studies:
         lines += ["", _heading(f"In the study {study.study} ({study.design}; {study.setting})"), *_measured(study)]
     if explanation.questions:
-        lines += ["", _heading("Questions")]
+        other = explanation.regime != "resnet50"
+        lines += [
+            "",
+            _heading("Questions" + (" (figures: ResNet-50 regime, where no other is named)" if other else "")),
+        ]
     for number, asked in enumerate(explanation.questions, 1):
         lines += _wrapped(f"{number}. {asked.question}", hanging="     ")
         lines += _wrapped(f"{asked.answer} ({asked.section})", indent="     ")
@@ -104,9 +110,10 @@ def _diagram(view: View, before: Network | None, after: Network) -> Iterator[str
         return
     half = (COLUMNS - len(CHANGED)) // 2
     old = _drawn(view.name, view.before, view.input_before)
-    names = [f"{view.name} in {network.name}" if part else f"no {view.name} in {network.name}"
+    yield click.style(view.name, bold=True)
+    names = [network.name if part else f"{network.name} has none"
              for network, part in ((before, view.before), (after, view.after))]  # fmt: skip
-    yield from (click.style(line, bold=True) for line in _beside(names[0], names[1], half, SAME))
+    yield from _beside(names[0], names[1], half, SAME)
     for left, right in _aligned(old, new):
         changed = left != right
         for line in _beside(left, right, half, CHANGED if changed else SAME):
@@ -144,7 +151,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _aligned(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Lines of two drawings, those of one slot beside each other."""
     slots = [[slot for slot, _ in lines] for lines in (old, new)]
-    for tag, low, high, first, last in difflib.SequenceMatcher(None, *slots, autojunk=False).get_opcodes():
+    for tag, low, high, first, last in difflib.SequenceMatcher(None, slots[0], slots[1], autojunk=False).get_opcodes():
         if tag == "equal":
             yield from ((old[i][1], new[j][1]) for i, j in zip(range(low, high), range(first, last), strict=True))
         else:
@@ -153,8 +160,12 @@ def _aligned(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> 
 
 
 def _beside(left: str, right: str, half: int, between: str) -> Iterator[str]:
-    columns = [textwrap.wrap(text, half, subsequent_indent="│   ") if len(text) > half else [text]
-               for text in (left, right)]  # fmt: skip
+    columns = [
+        textwrap.wrap(text, half, subsequent_indent="│   " if text[0] in "│├" else "    ")
+        if len(text) > half
+        else [text]
+        for text in (left, right)
+    ]
     for number in range(max(map(len, columns))):
         one, two = (column[number] if number < len(column) else "" for column in columns)
         yield f"{one:{half}}{between if not number else SAME}{two}".rstrip()
@@ -232,7 +243,7 @@ def _facts(layers: Sequence[Difference], changed: tuple[str, ...], kinds: str) -
     if changed in (("new",), ("gone",), ("kind",)):
         pieces = [layer.after or layer.before for layer in layers] if changed != ("kind",) else []
         words = list(dict.fromkeys(piece.words for piece in pieces if piece))
-        yield kinds if changed == ("kind",) else f"{changed[0]}, {words[0] if len(words) == 1 else kinds}"
+        yield kinds if changed == ("kind",) else f"{changed[0]}, {' ... '.join(dict.fromkeys([words[0], words[-1]]))}"
         return
     for fact in changed:
         sides = []
@@ -259,7 +270,7 @@ def _costs(before: Network | None, after: Network) -> list[str]:
         ("params", "parameters, M", 1e6),
         ("activations", "activations, M", 1e6),
     ):
-        rows.append((form, ".3f", getattr(before, name) / scale if before else None, getattr(after, name) / scale))
+        rows.append((form, ".4g", getattr(before, name) / scale if before else None, getattr(after, name) / scale))
     if after.speed:
         words = {"inference_images_per_second": "inference, img/s", "inference_memory_mib": "inference, MiB",
                  "training_images_per_second": "training, img/s", "training_memory_mib": "training, MiB"}  # fmt: skip
@@ -277,14 +288,14 @@ def _stages(before: Network | None, after: Network) -> list[str]:
     networks = [network for network in (before, after) if network]
     names = list(dict.fromkeys(stage.name for network in networks for stage in network.stages))
     titles = ("blocks", "channels", "size", "sees px")
-    rows = [("", *(f"{title}{mark}" for mark in ("", "")[: len(networks)] for title in titles))]
+    rows = [("", *(title for _ in networks for title in titles))]
     for name in names:
         cells: list[str] = [name]
         for network in networks:
             stage = next((stage for stage in network.stages if stage.name == name), None)
             cells += [""] * len(titles) if stage is None else [
                 str(stage.blocks or ""), str(stage.channels), f"{stage.height}x{stage.width}",
-                "whole image" if stage.receptive_field is None else str(stage.receptive_field),
+                "all" if stage.receptive_field is None else str(stage.receptive_field),
             ]  # fmt: skip
         rows.append(tuple(cells))
     lines = _table(rows)
