@@ -216,10 +216,7 @@ def _names(place: str, layers: Sequence[Difference], blocks: set[tuple[int, int]
     which = {}
     for stage, there in found.items():
         whole = {(stage, block) for block in there} == {pair for pair in blocks if pair[0] == stage}
-        which[stage] = ("*" if whole and len(there) > 1 else _ranges(there)) if there else ""
-    if set(which.values()) - {"*", "0"} == set() and len(set(which.values())) > 1:
-        whole = all((stage, 1) not in blocks for stage, said in which.items() if said == "0")
-        which = dict.fromkeys(which, "*") if whole else which
+        which[stage] = ("*" if whole else _ranges(there)) if there else ""
     parts = []
     for said in dict.fromkeys(which.values()):
         stages = _ranges([stage for stage in which if which[stage] == said])
