@@ -7,8 +7,8 @@ paper printed for it. This module needs neither torch nor timm, so that listing 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -95,10 +95,16 @@ def _words(flag: str, value: Any) -> str:
 
 @dataclass(frozen=True)
 class Ladder:
-    """All rungs of one regime, in order; the roads not taken stand where Figure 2 draws them."""
+    """All rungs of one regime, in order; the roads not taken stand where Figure 2 draws them.
+
+    ``width``, ``depth`` and ``flags`` are those of `scaled`.
+    """
 
     regime: str
     rungs: tuple[Rung, ...]
+    width: int = FULL_WIDTH
+    depth: float = 1.0
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -146,18 +152,18 @@ class Ladder:
         """
         check_int("width", width, 4, 4096)
         check_number("depth", depth, 0.01, 16)
-        start = start_design(self.regime)
-
-        def scale(path: tuple[Step, ...]) -> Design:
-            return compose(start, path, width, depth).replace(**changes)
-
-        return Ladder(
-            self.regime,
-            tuple(
-                dataclasses.replace(rung, design=scale(rung.path), before=rung.before and scale(rung.path[:-1]))
-                for rung in self.rungs
-            ),
+        sized = dataclasses.replace(self, width=width, depth=depth, flags=changes)
+        rungs = (
+            dataclasses.replace(
+                rung, design=sized.design_of(rung.path), before=rung.before and sized.design_of(rung.path[:-1])
+            )
+            for rung in self.rungs
         )
+        return dataclasses.replace(sized, rungs=tuple(rungs))
+
+    def design_of(self, steps: Iterable[Step]) -> Design:
+        """The network that steps make of the regime's start, at this ladder's size. Raises as `compose`."""
+        return compose(start_design(self.regime), steps, self.width, self.depth).replace(**self.flags)
 
 
 @dataclass(frozen=True)

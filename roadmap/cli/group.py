@@ -54,6 +54,7 @@ def cli() -> None:
 
     \b
     roadmap steps                        the ladder as a table: what each step changes and costs
+    roadmap explain depthwise_conv       one of them: before and after, why, costs, questions
     roadmap run --upto large_kernel      train every step up to that one, and draw the trajectory
     roadmap plan --upto large_kernel     what that would take here, measured, and when it would end
     roadmap run experiments/ladder.yaml  train the study in a file

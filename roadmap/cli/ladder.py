@@ -45,6 +45,25 @@ def ladder_options(command: Any) -> Any:
     return with_ladder
 
 
+def measuring_options(command: Any) -> Any:
+    """Options for how speed is measured, which the command receives by these names."""
+
+    @functools.wraps(command)
+    def measuring(batch_size: int, seconds: float, **options: Any) -> None:
+        check_int("batch size", batch_size, 2, 100_000)
+        check_number("seconds", seconds, 0.01, 3600)
+        command(batch_size=batch_size, seconds=seconds, **options)
+
+    for option in (
+        click.option("--seconds", type=float, default=2.0, show_default=True, help="How long each measurement lasts."),
+        click.option("--threads", type=int, help="CPU threads [default: torch's choice]."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
+        click.option("--batch-size", type=int, default=8, show_default=True, help="Images a step."),
+    ):
+        measuring = option(measuring)
+    return measuring
+
+
 @cli.command()
 @ladder_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs by operator.")
@@ -111,10 +130,7 @@ def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
 @click.option("--from", "first", metavar="STEP", help="First rung [default: the start].")
 @click.option("--upto", metavar="STEP", help="Last rung [default: the end].")
 @click.option("--roads", is_flag=True, help="The roads not taken, too.")
-@click.option("--batch-size", type=int, default=8, show_default=True, help="Images a step.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option("--threads", type=int, help="CPU threads [default: torch's choice].")
-@click.option("--seconds", type=float, default=2.0, show_default=True, help="How long each measurement lasts.")
+@measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     rungs: Ladder, image_size: int, first: str | None, upto: str | None, roads: bool, batch_size: int, device: str,
@@ -125,8 +141,6 @@ def bench(
     Images per second and peak memory in MiB, of inference and of training steps on random images. The figure after the
     x is the ratio to the ladder's start, which is always measured too.
     """
-    check_int("batch size", batch_size, 2, 100_000)
-    check_number("seconds", seconds, 0.01, 3600)
     chosen = rungs.between(first, upto, roads)
     for rung in chosen:
         rung.design.feature_sizes(image_size)

@@ -1,4 +1,5 @@
-"""What the paper printed, as data: Tables 10 and 11 of "A ConvNet for the 2020s" (arXiv 2201.03545)."""
+"""What the paper printed, as data: Tables 10 and 11 of "A ConvNet for the 2020s" (arXiv 2201.03545); and what a teacher
+would ask about each of its steps."""
 
 from __future__ import annotations
 
@@ -6,6 +7,8 @@ import csv
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+import yaml
 
 TABLES = {"resnet50": "table10-resnet50.csv", "resnet200": "table11-resnet200.csv"}
 
@@ -44,3 +47,19 @@ def printed_table(regime: str) -> dict[str, PrintedRow]:
                 gmacs=CONTRADICTED.get((regime, step), gflops),
             )
     return rows
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a teacher would ask about a step, the answer, and where to read more: a section of the paper or another."""
+
+    question: str
+    answer: str
+    section: str
+
+
+@cache
+def questions() -> dict[str, tuple[Question, ...]]:
+    """Rung -> two questions about it; the start's are under its name in each regime."""
+    asked = yaml.safe_load(files(__package__).joinpath("questions.yaml").read_text(encoding="utf-8"))
+    return {step: tuple(Question(**question) for question in of_step) for step, of_step in asked.items()}

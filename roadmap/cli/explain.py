@@ -1,0 +1,85 @@
+"""Commands that explain: a step, and the difference between two networks."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from roadmap.cli.group import PLUGIN_OPTION, cli
+from roadmap.cli.ladder import ladder_options, measuring_options
+from roadmap.rungs import Ladder
+
+
+def explaining_options(command: Any) -> Any:
+    """Options of both commands, which receive as ``asked`` what `explain` and `diff` have in common, and return an
+    `Explanation`, which is printed."""
+
+    @functools.wraps(command)
+    def explaining(
+        plugin: tuple[str, ...], study: tuple[Path, ...], measure: bool, batch_size: int, device: str,
+        threads: int | None, seconds: float, verbose: bool, as_json: bool, rungs: Ladder, image_size: int, **words: Any,
+    ) -> None:  # fmt: skip
+        from roadmap.explaining.content import Measuring
+        from roadmap.explaining.text import styled
+        from roadmap.network.layers import load_plugins
+
+        load_plugins(plugin)
+        studies = []
+        for folder in study:
+            from roadmap.analysis.study import load_study
+
+            studies.append(load_study(folder))
+        asked = {
+            "rungs": rungs, "image_size": image_size, "studies": studies,
+            "measure": Measuring(batch_size, device, seconds, threads) if measure else None,
+        }  # fmt: skip
+        explanation = command(**words, asked=asked)
+        click.echo(json.dumps(explanation.as_dict(), indent=1) if as_json else styled(explanation, verbose))
+
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON."),
+        click.option("--verbose", is_flag=True, help="Name every layer that differs."),
+        measuring_options,
+        click.option("--measure", is_flag=True, help="Measure speed and memory of both networks here."),
+        click.option("--study", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
+                     help="Finished study, whose results are told; may be repeated."),
+        PLUGIN_OPTION,
+        ladder_options,
+    ):  # fmt: skip
+        explaining = option(explaining)
+    return explaining
+
+
+@cli.command("explain")
+@click.argument("step")
+@explaining_options
+@click.option("--onto", metavar="RUNG", help="Rung that a plug-in's step is put onto [default: the last].")
+def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
+    """What a step changes, why, what it costs, and what came of it.
+
+    A diagram of the blocks before and after, from the built networks; the layers that differ; costs; what a position
+    sees of the image; the paper's figures; those of your studies (--study); two questions with answers. STEP is a rung
+    or a plug-in's step.
+    """
+    from roadmap.explaining.content import explain
+
+    return explain(step, onto=onto, **asked)
+
+
+@cli.command("diff")
+@click.argument("first")
+@click.argument("second")
+@explaining_options
+def diff_command(first: str, second: str, asked: dict[str, Any]) -> Any:
+    """How two networks differ, as `roadmap explain` says it of a step.
+
+    FIRST and SECOND are rungs, networks of `roadmap family`, scaled as the ladder is, or plug-ins' steps, on the last
+    rung. gelu+se is a rung with a further step.
+    """
+    from roadmap.explaining.content import diff
+
+    return diff(first, second, **asked)
