@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from roadmap.cli.group import PLUGIN_OPTION, cli
+from roadmap.cli.group import cli
 from roadmap.cli.ladder import ladder_options, measuring_options
+from roadmap.cli.study import PLUGIN_OPTION
 from roadmap.rungs import Ladder
 
 

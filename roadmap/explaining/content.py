@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.family import FAMILY
 from roadmap.network.design import Design
-from roadmap.recipes.recipe import Recipe, load_recipe
+from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.reference import PrintedRow, Question, questions
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, Rung, find_step, ladder, step_names
 from roadmap.steps import STUDY_RECIPE, Step, compose, half_up
@@ -241,7 +241,7 @@ def _with(base: _Chosen, step: Step, design: Design) -> _Chosen:
     if step.recipe:
         recipe = load_recipe(MODERN if step.recipe == STUDY_RECIPE else step.recipe)
     settings = dict(step.training)
-    own = {name: settings.pop(name) for name in ("epochs", "batch_size", "lr") if name in settings}
+    own = {name: settings.pop(name) for name in FOLLOWED if name in settings}
     if own or settings:
         recipe = recipe.with_training(**own, settings=settings)
     return _Chosen(f"{base.name}+{step.name}", design, step=step, recipe=recipe)
