@@ -267,7 +267,7 @@ def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     pd.testing.assert_frame_equal(study.effects, effects(runs, ablation))
     assert f"Study study ({ablation['design']}): {len(runs) + 4} runs" in repr(study)
     assert study.effects["effect"].iloc[0] in repr(study) and "<table" in study._repr_html_()
-    assert study.draw(title="mine")._suptitle.get_text() == "mine"
+    assert study.ablation(title="mine")._suptitle.get_text() == "mine"
     paths = save_results(study)
     assert [path.name for path in paths] == ["ablation.png", "ablation.svg", "effects.csv"]
     again = {path: path.read_bytes() for path in save_results(load_study(folder), paper=True)}
@@ -307,5 +307,5 @@ def test_a_study_of_which_everything_failed_is_still_drawn(tmp_path):
     for number, design in enumerate(["leave-one-out", "one-at-a-time", "order", "factorial"]):
         study = Study(tmp_path, *make_ablation(design, lambda *_: None))
         assert study.effects["estimate"].isna().all() and (study.effects["failed"] > 0).all(), number
-        check_legible(study.draw())
-    check_legible(Study(tmp_path, *make_sweep({"size": ["size=1", "size=2"]}, lambda *_: None)).draw())
+        check_legible(study.ablation())
+    check_legible(Study(tmp_path, *make_sweep({"size": ["size=1", "size=2"]}, lambda *_: None)).ablation())
