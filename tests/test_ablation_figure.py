@@ -265,7 +265,7 @@ def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     folder = write_table(tmp_path / "study", with_references(runs), ablation)
     study = roadmap.load_study(folder)
     pd.testing.assert_frame_equal(study.effects, effects(runs, ablation))
-    assert f"Study study ({ablation['design']}): {len(runs) + 4} runs" in repr(study)
+    assert f"Study study ({ablation['design']}): {len(study.steps)} networks, {len(runs) + 4} runs: " in repr(study)
     assert study.effects["effect"].iloc[0] in repr(study) and "<table" in study._repr_html_()
     assert study.ablation(title="mine")._suptitle.get_text() == "mine"
     paths = save_results(study)

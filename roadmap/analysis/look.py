@@ -192,13 +192,13 @@ def limits(values: pd.Series) -> tuple[float, float]:
 def values_of(runs: pd.DataFrame, column: str) -> str:
     """Every value of a column, in order of appearance: ``6`` or ``90 / 300``."""
     return " / ".join(
-        dict.fromkeys(f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in runs[column])
+        dict.fromkeys(f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in runs[column].dropna())
     )
 
 
 def trained_text(runs: pd.DataFrame, what: str) -> str:
     """The caption's first sentence: what was trained, on what, how and where. ``what`` is counted by seeds."""
-    own = runs[~runs["reference"]]
+    own = runs[~runs["reference"]] if not runs["reference"].all() else runs
     counts = own.groupby("step")["seed"].nunique()
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     return (
