@@ -62,8 +62,8 @@ def draw_interactions(effects: pd.DataFrame, title: str | None = None, width: st
 
     ``effects`` is the table of `roadmap.analysis.ablation.effects`, in percentage points. Blue cells are gains, orange
     ones losses; findings are bold and framed. An effect that is unknown is hatched, and so is one that the fraction of
-    the networks cannot tell from others of the map: its number is that of their sum. Where a cell has room, the 95 % interval
-    stands below; where it has none, numbers have fewer digits, or are left out.
+    the networks cannot tell from others of the map: its number is that of their sum. Where a cell has room, the 95 %
+    interval stands below; where it has none, numbers have fewer digits, or are left out.
 
     Raises `RoadmapError` for a width that there is not, and where the effects are those of another design.
     """
@@ -78,7 +78,7 @@ def draw_interactions(effects: pd.DataFrame, title: str | None = None, width: st
     form, size = _form(cells, cell)
     body = cell * len(factors)
     below = 0.12 + 0.06 * max(len(line) for name in names for line in name.split("\n"))
-    caption = caption_text(_sentences(effects, cells, limit, form), inches)
+    caption = caption_text(_sentences(cells, limit, form), inches)
     lower = foot_of(caption, [], inches) - 0.15
     foot = lower + BAR + 0.25 + below
     words = headline(
@@ -209,7 +209,7 @@ def _write(axes: Axes, row: int, column: int, found: _Cell, form: str, size: flo
     below = not math.isnan(found.low) and cell > 0.062 * len(interval) + 0.1
     if below:
         axes.text(column, row + 0.08, interval, va="top", fontsize=SMALL - 0.8, **place)
-    where = {"y": row - 0.02, "va": "bottom"} if below else {"y": row, "va": "center"}
+    where: dict[str, Any] = {"y": row - 0.02, "va": "bottom"} if below else {"y": row, "va": "center"}
     axes.text(column, s=_number(found.estimate, form), fontsize=size, **where,
               weight="bold" if found.found else "normal", **place)  # fmt: skip
 
@@ -236,7 +236,7 @@ def _luminance(colour: tuple[float, float, float]) -> float:
     return sum(part * channel**2.2 for part, channel in zip((0.2126, 0.7152, 0.0722), colour, strict=True))
 
 
-def _sentences(effects: pd.DataFrame, cells: Mapping[tuple[str, str], _Cell], limit: float, form: str) -> list[str]:
+def _sentences(cells: Mapping[tuple[str, str], _Cell], limit: float, form: str) -> list[str]:
     sentences = [
         "Diagonal: main effects, the mean of the networks with the step minus that of those without. Beside it: "
         "interactions, half the difference between the effect of the one step with and without the other."
@@ -253,8 +253,6 @@ def _sentences(effects: pd.DataFrame, cells: Mapping[tuple[str, str], _Cell], li
         sentences.append(
             "Hatched: this fraction of the networks cannot tell the effect from others; what is drawn is their sum."
         )
-    if any(alias.count(" × ") > 1 for row in effects.to_dict("records") for alias in _aliases(row)):
-        sentences.append("This fraction of the networks takes interactions of three or more steps for zero.")
     if any(math.isnan(one.estimate) for one in cells.values()):
         sentences.append("Grey: unknown, since runs failed or are missing.")
     if any(abs(one.estimate) > limit for one in cells.values()):
