@@ -37,11 +37,10 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
-from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_groups, draw_names, lay_out, row_height
+from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_groups, draw_names, lay_out, row_height, titles_of
 from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.tables import agreement, completed, regime_of, summarize
 from roadmap.checks import check_choice
-from roadmap.reference import sections
 from roadmap.rungs import FULL_WIDTH, Ladder, ladder
 
 HATCH = "//////"
@@ -95,9 +94,9 @@ def draw_trajectory(
     runs, ablation = completed(runs), ablation or {}
     summary = summarize(runs, ablation)
     steps = _trained_ladder(runs)
-    facts = _facts(summary, steps, ablation)
+    facts = facts_of(summary, steps, ablation)
     places, sizes, short = PLACES[width], SIZES[width], width == "column"
-    groups, names = _groups(facts, short), _names(summary)
+    groups, names = titles_of([section for section, _ in facts], width), _names(summary)
     room = places.names if any(groups) else places.accuracy[0] - PAD - EDGE
     with styled():
         sheet = lay_out(
@@ -144,7 +143,7 @@ def _has_paper_size(runs: pd.DataFrame) -> bool:
     return size == [[224, FULL_WIDTH, 1, 4]] and own["match"].isna().all().item()
 
 
-def _facts(summary: pd.DataFrame, steps: Ladder, ablation: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts_of(summary: pd.DataFrame, steps: Ladder, ablation: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Section and change of every row: as the study says, else as the ladder does."""
     said = {step["name"]: (step["section"], step["change"]) for step in ablation.get("steps", ())}
     known = {rung.name: (rung.section, rung.change) for rung in steps} | said
@@ -163,12 +162,6 @@ def _notes(summary: pd.DataFrame, facts: list[tuple[str, str]]) -> list[str]:
     return [("" if adopted else "not adopted: ") + change for (_, change), adopted in zip(facts, taken, strict=True)]
 
 
-def _groups(facts: list[tuple[str, str]], short: bool) -> list[str]:
-    """Title of the paper's section that every row belongs to; other steps are in no group."""
-    known = {name: section.short if short else section.title for name, section in sections().items()}
-    return [known.get(section, "") for section, _ in facts]
-
-
 _ADOPTED: dict[str, Any] = {"color": OURS, "marker": "o"}
 _ROAD: dict[str, Any] = {"color": OURS, "marker": "D", "markerfacecolor": "white"}
 _REFERENCE: dict[str, Any] = {"color": REFERENCE, "marker": "^"}
@@ -185,7 +178,7 @@ def _marker(step: Mapping[Hashable, Any]) -> dict[str, Any]:
     return _ADOPTED if step["adopted"] else _ROAD
 
 
-def _limits(runs: pd.DataFrame, summary: pd.DataFrame) -> tuple[float, float]:
+def limits_of(runs: pd.DataFrame, summary: pd.DataFrame) -> tuple[float, float]:
     """Limits of the accuracy's axis: all seeds, and of the intervals what is not far."""
     values = runs["top1"].astype(float)
     ends = span(values, [*summary["top1_low"], *summary["top1_high"]]) if values.notna().any() else ()
@@ -225,7 +218,7 @@ def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame, sizes:
                 0.5, row, "failed", transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic",
                 fontsize=sizes.name,
             )  # fmt: skip
-    low, high = _limits(runs, summary)
+    low, high = limits_of(runs, summary)
     axes.set_xlim(low, high)
     if sizes.name < 9:
         axes.xaxis.set_major_locator(MaxNLocator(3))
@@ -379,7 +372,7 @@ def _sentences(runs: pd.DataFrame, summary: pd.DataFrame, groups: list[str], pap
         )
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
-    low, high = _limits(runs, summary)
+    low, high = limits_of(runs, summary)
     if (summary["top1_low"] < low).any() or (summary["top1_high"] > high).any():
         sentences.append("An interval that reaches the edge goes on beyond it.")
     lost = [f"{label(step['step'])} {_lost(step)}" for step in summary.to_dict("records") if _lost(step)]

@@ -29,6 +29,7 @@ from roadmap.analysis.look import (
     legend_lines,
     text_width,
 )  # fmt: skip
+from roadmap.reference import sections
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,12 @@ def draw_names(
     axes: Axes, names: Sequence[str], notes: Sequence[str], bold: Sequence[bool], room: float, sizes: Sizes
 ) -> None:
     """A row for every name, from top to bottom, the names on the left, within ``room`` inches, and below each its note,
-    in small print. In a column names without a note may have two lines."""
+    in small print. Where there are no notes names may have two lines."""
+    lines = 1 if any(notes) else 2
     # Names of one kind have one size.
     kinds = {kind: [name for name, other in zip(names, bold, strict=True) if other == kind] for kind in (True, False)}
     size = {
-        kind: sizes.name if all(_fits(name, room, sizes, kind) for name in some) else sizes.small
+        kind: sizes.name if all(_fits(name, room, sizes.name, kind, lines) for name in some) else sizes.small
         for kind, some in kinds.items()
     }
     folded = [fold(name, room, size[heavy], heavy, lines=2) for name, heavy in zip(names, bold, strict=True)]
@@ -129,11 +131,16 @@ def draw_names(
         )
 
 
-def _fits(name: str, room: float, sizes: Sizes, bold: bool) -> bool:
-    """Whether a name needs no small print: in a row that is always high enough for two lines these will do."""
-    folded = fold(name, room, sizes.name, bold)
-    whole = folded.replace("\n", " ") == " ".join(name.split())
-    return whole and folded.count("\n") < (2 if sizes.row == sizes.tall else 1)
+def _fits(name: str, room: float, size: float, bold: bool, lines: int) -> bool:
+    """Whether a name stands in so many lines without being cut or broken within a word."""
+    folded = fold(name, room, size, bold).split("\n")
+    return len(folded) <= lines and " ".join(folded) == " ".join(name.split())
+
+
+def titles_of(names: Sequence[str], width: str) -> list[str]:
+    """The titles, or at the width of a column words for them, of these sections of the paper; empty for any other."""
+    known = {name: section.short if width == "column" else section.title for name, section in sections().items()}
+    return [known.get(name, "") for name in names]
 
 
 def shade(axes: Sequence[Axes], sections: Sequence[str]) -> None:
