@@ -76,9 +76,12 @@ class Places:
     cost: float
 
 
+#: By width, of two ladders and of others, which have no groups.
 PLACES = {
-    "page": Places(0.8, 1.2, (2.35, 2.4), (4.87, 5.72), (6.2, 1.0), 7.3, 8.27),
-    "column": Places(0.4, 0.72, (1.38, 0.86), (2.3,), None, 2.66, 3.0),
+    ("page", True): Places(0.8, 1.2, (2.35, 2.4), (4.87, 5.72), (6.2, 1.0), 7.3, 8.27),
+    ("page", False): Places(0, 2.1, (2.35, 2.4), (4.87,), (6.4, 0.85), 7.35, 8.27),
+    ("column", True): Places(0.4, 0.72, (1.38, 0.86), (2.3,), None, 2.66, 3.0),
+    ("column", False): Places(0, 0.87, (1.12, 0.82), (2.0,), None, 2.42, 2.86),
 }
 
 
@@ -124,8 +127,8 @@ def draw_comparison(first: Finished, second: Finished, title: str | None = None,
     there is not.
     """
     inches, names = inches_of(width), names_of(first, second)
-    places, sizes, short = PLACES[width], SIZES[width], width == "column"
     ladders = is_ladder(first) and is_ladder(second)
+    places, sizes, short = PLACES[width, ladders], SIZES[width], width == "column"
     table = differences(first, second)
     rows = (_rungs if ladders else _steps)(first, second, _by_effect(table), short)
     groups = titles_of([row.section for row in rows], width)
@@ -279,7 +282,7 @@ def _draw_sides(panel: Axes, rows: Sequence[Row], both: tuple[Axes, Axes], sizes
                 continue
             if math.isnan(side.value):
                 panel.text(0.5, row + shift, "failed" if "failed" in side.lost else "not trained yet", style="italic",
-                           transform=panel.get_yaxis_transform(), ha="center", va="center", fontsize=sizes.small - 1,
+                           transform=panel.get_yaxis_transform(), ha="center", va="center", fontsize=sizes.small,
                            color=look["color"])  # fmt: skip
                 continue
             known = not math.isnan(side.low)
@@ -402,7 +405,7 @@ def _draw_texts(
 
 def _legend(names: tuple[str, str], inches: float) -> list[Line2D]:
     return [
-        Line2D([], [], **look, markersize=6, label=fold(name, inches / 2 - 0.7, 8.5, lines=1))
+        Line2D([], [], **look, markersize=6, label=fold(name, inches - 1, 8.5, lines=1))
         for look, name in zip(LOOKS, names, strict=True)
     ]
 

@@ -129,12 +129,12 @@ def save_trajectory(
 
 
 def _trained_ladder(runs: pd.DataFrame) -> Ladder:
-    """The ladder at the size of these runs."""
-    own = runs[~runs["reference"]]
-    first = (own if len(own) else runs).iloc[0]
-    return ladder(regime_of(runs)).scaled(
-        int(first["width"]), float(first["depth"]), stem_stride=int(first["stem_stride"])
-    )
+    """The ladder at the size of these runs, or where all are of references at the paper's."""
+    steps, own = ladder(regime_of(runs)), runs[~runs["reference"]]
+    if not len(own):
+        return steps
+    first = own.iloc[0]
+    return steps.scaled(int(first["width"]), float(first["depth"]), stem_stride=int(first["stem_stride"]))
 
 
 def _has_paper_size(runs: pd.DataFrame) -> bool:

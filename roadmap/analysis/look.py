@@ -241,13 +241,17 @@ def values_of(runs: pd.DataFrame, column: str) -> str:
 def trained_text(runs: pd.DataFrame, what: str) -> str:
     """The caption's first sentence: what was trained, on what, how and where. ``what`` is counted by seeds."""
     own = runs[~runs["reference"]]
+    size = (
+        f"base width {values_of(own, 'width')}, depth ×{values_of(own, 'depth')}, "
+        f"stem stride {values_of(own, 'stem_stride')}; "
+    )
+    if not len(own):
+        own, size = runs, ""
     counts = own.groupby("step")["seed"].nunique()
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     return (
-        f"{values_of(own, 'data')} at {values_of(own, 'image_size')} px; base width {values_of(own, 'width')}, "
-        f"depth ×{values_of(own, 'depth')}, stem stride {values_of(own, 'stem_stride')}; "
-        f"epochs {values_of(own, 'epochs')}; seeds per {what} {seeds}; recipe {values_of(own, 'recipe')}; "
-        f"{values_of(own, 'device_name')}."
+        f"{values_of(own, 'data')} at {values_of(own, 'image_size')} px; {size}epochs {values_of(own, 'epochs')}; "
+        f"seeds per {what} {seeds}; recipe {values_of(own, 'recipe')}; {values_of(own, 'device_name')}."
     )
 
 
