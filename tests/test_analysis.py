@@ -268,7 +268,7 @@ def test_dots_whiskers_and_path_are_the_summary():
     for bars in axes.containers:
         step = summary.loc[bars.get_label().removeprefix("mean of ")]
         (left, _), (right, _) = bars.lines[2][0].get_segments()[0]
-        assert (right - left) / 2 == pytest.approx(step["top1_std"])
+        assert (left, right) == pytest.approx((step["top1_low"], step["top1_high"]))
     path = lines_of(axes)["path"]
     assert list(path.get_xdata()) == pytest.approx(list(summary.loc[summary["adopted"], "top1_mean"]))
     seeds = lines_of(axes)["seeds of gelu"].get_xdata()

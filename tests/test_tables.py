@@ -133,9 +133,7 @@ def trained(tmp_path_factory):
     """The folder of a small study, trained for the purpose."""
 
     def make(root):
-        words = (
-            "--only patchify_stem,layer_norm --seeds 2 --epochs 2 --width 4 --batch-size 16 --threads 1 --image-size 16"
-        )
+        words = "--only patchify_stem,layer_norm --seeds 2 --epochs 2 --width 4 --batch-size 16 --image-size 16"
         data = ("--data", "folder", "--data-dir", make_image_folder(root / "images"))
         shown = call("run", *words.split(), *data, "--out", root / "study", "--store", root / "store")
         assert shown.code == 0, shown.err
@@ -251,6 +249,15 @@ def test_every_figure_is_a_method(tmp_path, name, width):
     assert figure._repr_png_().startswith(b"\x89PNG")
 
 
+def test_a_study_is_compared_with_another_or_its_folder(tmp_path):
+    write_study(tmp_path / "other", make_rows({"resnet50": {0: 62.0}, "modern_recipe": {0: 66.0}}))
+    study = Study(tmp_path / "mine", make_runs({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}))
+    by_path, by_study = (study.compare(other) for other in (tmp_path / "other", load_study(tmp_path / "other")))
+    assert by_path._repr_png_() == by_study._repr_png_()
+    with pytest.raises(RoadmapError, match="there is no folder"):
+        study.compare(tmp_path / "nowhere")
+
+
 def test_the_gains_of_a_ladder_as_a_forest(tmp_path):
     study = Study(tmp_path, make_runs(full_scores()))
     (axes,) = (axes for axes in study.ablation().axes if axes.get_label() == "forest")
@@ -275,12 +282,13 @@ def test_a_trajectory_is_that_of_a_ladder(tmp_path):
         ("", ["curves.csv", "trajectory.pdf", "trajectory.png", "trajectory.svg"]),
         ("--figure ablation", ["ablation.pdf", "ablation.png", "ablation.svg"]),
         ("--figure pareto", ["pareto.pdf", "pareto.png", "pareto.svg"]),
+        ("--with ../study", ["comparison.pdf", "comparison.png", "comparison.svg"]),
         ("--figure curves --width column", ["curves-column.pdf", "curves-column.png", "curves-column.svg"]),
     ],
 )
 def test_plot_draws_any_figure(tmp_path, words, files):
     write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}), HISTORY)
-    shown = call("plot", tmp_path / "study", *words.split())
+    shown = call("plot", tmp_path / "study", *words.split(), cwd=tmp_path / "study")
     assert shown.code == 0, shown.err
     assert sorted(path.name for path in (tmp_path / "study").iterdir()) == sorted([*files, "study.json"])
     assert sorted(shown.out.split()) == [str(tmp_path / "study" / name) for name in files]
