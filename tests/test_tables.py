@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from ablations import FACTORS, make_ablation, make_star, own_ladder, reference
-from commands import call, once
-from folders import make_image_folder
+from commands import call
 from test_analysis import full_scores, make_rows, make_runs, write_study
+from test_study import finished, images  # noqa: F401  (a study that was trained)
 
 from roadmap.analysis.curves import Curves
 from roadmap.analysis.look import WIDTHS, NotebookFigure
@@ -128,28 +128,15 @@ def test_values_of_another_type(column, value, message):
 # --- from the store and from kept files
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The folder of a small study, trained for the purpose."""
-
-    def make(root):
-        words = "--only patchify_stem,layer_norm --seeds 2 --epochs 2 --width 4 --batch-size 16 --image-size 16"
-        data = ("--data", "folder", "--data-dir", make_image_folder(root / "images"))
-        shown = call("run", *words.split(), *data, "--out", root / "study", "--store", root / "store")
-        assert shown.code == 0, shown.err
-        assert "curves.csv" in shown.out
-
-    return once(tmp_path_factory, "tables", make) / "study"
-
-
 def check_equal(one, other):
     for name in TABLES:
         pd.testing.assert_frame_equal(pd.DataFrame(getattr(one, name)), pd.DataFrame(getattr(other, name)), obj=name)
 
 
-def test_kept_files_give_the_tables_of_the_store(trained, tmp_path):
-    study = load_study(trained)
-    shutil.copytree(trained, tmp_path / "kept", ignore=shutil.ignore_patterns("*.png", "*.svg", "*.pdf"))
+def test_kept_files_give_the_tables_of_the_store(finished, tmp_path):  # noqa: F811
+    study = load_study(finished[1])
+    shutil.copytree(study.path, tmp_path / "kept", ignore=shutil.ignore_patterns("store", "*.png", "*.svg", "*.pdf"))
+    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"study.json", "trajectory.csv", "curves.csv"}
     check_dtypes(study)
     check_equal(study, load_study(tmp_path / "kept"))
     assert len(study.curves) == 8 and study.curves["epoch"].tolist() == [1, 2] * 4
