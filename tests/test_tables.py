@@ -145,6 +145,15 @@ def test_kept_files_give_the_tables_of_the_store(finished, tmp_path):  # noqa: F
     assert study.runs["started"].between(pd.Timestamp("2020-01-01", tz="UTC"), pd.Timestamp.now("UTC")).all()
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar10-leave-one-out", "cifar10-order"])
+def test_curves_of_kept_studies_end_where_their_runs_do(name):
+    study = load_study(PROJECT / "results" / name)
+    last = study.curves.groupby(["step", "seed"]).last()
+    runs = study.runs.set_index(["step", "seed"]).loc[last.index]
+    assert len(runs) == len(study.runs)
+    assert last["test_top1"].tolist() == runs["top1"].tolist() and last["epoch"].tolist() == runs["epochs"].tolist()
+
+
 def test_kept_files_keep_awkward_values(tmp_path):
     rows = make_rows({"resnet50": {0: 200 / 3, 1: None}, "modern_recipe": {0: 65.1, 1: 0.1 + 0.2}})
     awkward = {"reason": 'it said "no, never",\nthen NA', "source": "0012e456", "command": "NA", "data": "null",
