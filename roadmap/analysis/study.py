@@ -152,8 +152,8 @@ class Study:
         ]
         if ladder and self.agreement.rungs > 1:
             lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
-        against = "a gain is over the adopted step before" if ladder else "points are top-1 in percentage points"
-        lines.append(f"Intervals are paired by seed; {against}; a verdict is by Holm's correction over all.")
+        meaning = "A gain is over the adopted step before, paired by seed" if ladder else "Points are of top-1"
+        lines.append(f"{meaning}; intervals are those of 95 %, and a verdict is by Holm's correction over all.")
         return lines, readable_steps(self.steps) if ladder else readable(self.effects)
 
 
