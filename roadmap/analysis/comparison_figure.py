@@ -13,15 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.comparison import (
-    Finished,
-    differences,
-    effects_of,
-    is_ladder,
-    key_of,
-    names_of,
-    starts_of,
-)
+from roadmap.analysis.comparison import Compared, Finished, are_ladders, compared, differences
 from roadmap.analysis.effects_figure import DESIGNS
 from roadmap.analysis.figure import facts_of, limits_of
 from roadmap.analysis.look import (
@@ -43,7 +35,7 @@ from roadmap.analysis.look import (
 )  # fmt: skip
 from roadmap.analysis.rows import PAD, SIZES, Sheet, Sizes, draw_groups, draw_names, lay_out, titles_of
 from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.tables import completed, design_of, regime_of, summarize
+from roadmap.analysis.tables import regime_of
 from roadmap.rungs import ladder
 
 #: How the two are drawn, told apart in grey as well, and by how much of a row they stand above and below its middle.
@@ -126,18 +118,20 @@ def draw_comparison(first: Finished, second: Finished, title: str | None = None,
     Raises `RoadmapError` where the studies share no step, where a study cannot be summarised, and for a width that
     there is not.
     """
-    inches, names = inches_of(width), names_of(first, second)
-    ladders = is_ladder(first) and is_ladder(second)
+    inches = inches_of(width)
+    studies = one, other = compared(first, second)
+    names = one.name, other.name
+    ladders = are_ladders(one, other)
     places, sizes, short = PLACES[width, ladders], SIZES[width], width == "column"
-    table = differences(first, second)
-    rows = (_rungs if ladders else _steps)(first, second, _by_effect(table), short)
+    table = differences(one, other)
+    rows = (_rungs if ladders else _steps)(one, other, _by_effect(table), short)
     groups = titles_of([row.section for row in rows], width)
     room = places.names if any(groups) else places.panel[0] - PAD - EDGE
-    limits = _limits_of_ladders(first, second) if ladders else None
+    limits = _limits_of_ladders(studies) if ladders else None
     two = limits is not None and limits[0] != limits[1]
     with styled():
         sheet = lay_out(
-            width, title or f"{names[0]} and {names[1]}", _sentences(first, second, rows, table, ladders),
+            width, title or f"{names[0]} and {names[1]}", _sentences(studies, rows, table, ladders),
             _legend(names, inches), sizes.row * len(rows),
             above=1.35 if two else 0.8, below=0.2 if two else 0.08,
         )  # fmt: skip
@@ -179,7 +173,7 @@ def _in_both_orders(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return names
 
 
-def _rungs(first: Finished, second: Finished, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
+def _rungs(first: Compared, second: Compared, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
     """The rows of two ladders; references come last."""
     sides: list[dict[str, Side]] = []
     own: list[list[str]] = []
@@ -187,13 +181,11 @@ def _rungs(first: Finished, second: Finished, table: Mapping[str, Mapping[str, A
     sections: dict[str, str] = {}
     titles: dict[str, list[str]] = {}
     for study in (first, second):
-        runs = completed(study.runs)
-        summary, starts = summarize(runs, study.described), starts_of(study)
-        facts = facts_of(summary, ladder(regime_of(runs)), study.described)
+        facts = facts_of(study.summary, ladder(regime_of(study.runs)), study.described)
         found: dict[str, Side] = {}
         kinds: dict[bool, list[str]] = {True: [], False: []}
-        for step, (section, _) in zip(summary.to_dict("records"), facts, strict=True):
-            key = key_of(step["step"], starts)
+        for step, (section, _) in zip(study.summary.to_dict("records"), facts, strict=True):
+            key = study.key(step["step"])
             found[key] = _rung_side(step, short)
             kinds[step["reference"]].append(key)
             sections.setdefault(key, section)
@@ -234,9 +226,9 @@ def _lost(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{counts[what]} {what}" for what in ("failed", "missing") if counts[what])
 
 
-def _steps(first: Finished, second: Finished, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
+def _steps(first: Compared, second: Compared, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
     """The rows of other designs: the effects, the first one's largest first, then those that only the second has."""
-    ours, theirs = effects_of(first), effects_of(second)
+    ours, theirs = first.effects, second.effects
 
     def size(effect: str) -> float:
         estimate = ours[effect]["estimate"] if effect in ours else math.nan
@@ -294,9 +286,9 @@ def _draw_sides(panel: Axes, rows: Sequence[Row], both: tuple[Axes, Axes], sizes
             )  # fmt: skip
 
 
-def _limits_of_ladders(first: Finished, second: Finished) -> tuple[tuple[float, float], tuple[float, float]]:
+def _limits_of_ladders(studies: tuple[Compared, Compared]) -> tuple[tuple[float, float], tuple[float, float]]:
     """Limits of both studies' axes: the same, or where that would be too long of the same length."""
-    own = [limits_of(runs := completed(study.runs), summarize(runs, study.described)) for study in (first, second)]
+    own = [limits_of(study.runs, study.summary) for study in studies]
     longest = max(high - low for low, high in own)
     union = min(low for low, _ in own), max(high for _, high in own)
     if union[1] - union[0] <= MAX_SHARED * longest:
@@ -410,20 +402,20 @@ def _legend(names: tuple[str, str], inches: float) -> list[Line2D]:
     ]
 
 
-def _sentences(first: Finished, second: Finished, rows: Sequence[Row], table: pd.DataFrame, ladders: bool) -> list[str]:
+def _sentences(
+    studies: tuple[Compared, Compared], rows: Sequence[Row], table: pd.DataFrame, ladders: bool
+) -> list[str]:
     """The caption: what each study is, what its values are, and how they are compared."""
     sentences = []
-    names = names_of(first, second)
-    for number_, (study, name) in enumerate(zip((first, second), names, strict=True)):
-        runs = completed(study.runs)
-        design = design_of(runs, study.described)
-        what = f"ladder from {label(regime_of(runs))}" if design == "ladder" else design
-        sentences += [f"{name}: {what}; {trained_text(runs, 'network')}", *matched_text(runs)]
+    for number_, study in enumerate(studies):
+        design = study.design
+        what = f"ladder from {label(regime_of(study.runs))}" if design == "ladder" else design
+        sentences += [f"{study.name}: {what}; {trained_text(study.runs, 'network')}", *matched_text(study.runs)]
         if not ladders:
             sentences.append(f"{MEANINGS[design]}.")
         lost = [f"{row.name} {side.lost}" for row in rows if (side := row.sides[number_]) and side.lost]
         if lost:
-            sentences.append(f"*, runs of {name} that are not there: {'; '.join(lost)}.")
+            sentences.append(f"*, runs of {study.name} that are not there: {'; '.join(lost)}.")
     if any(side and not math.isnan(side.low) for row in rows for side in row.sides):
         what = "the mean over seeds" if ladders else "the effect, hollow where it is within noise"
         sentences.append(f"Whiskers: 95 % interval of {what}.")
@@ -431,7 +423,7 @@ def _sentences(first: Finished, second: Finished, rows: Sequence[Row], table: pd
         sentences.append("Hollow: roads not taken.")
     if len(table):
         what = "gains" if ladders else "effects"
-        sentences.append(f"Differences: {names[1]} − {names[0]}, of {what}, in points" + _judged(table))
+        sentences.append(f"Differences: {studies[1].name} − {studies[0].name}, of {what}, in points" + _judged(table))
     if ladders:
         sentences.append("There is no difference where a gain is over other rungs than in the other study.")
     sentences.append("GMACs: multiply-accumulates of convolutions and linear layers in 1e9"
