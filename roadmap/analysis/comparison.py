@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from roadmap.analysis.ablation import effects
-from roadmap.analysis.statistics import half_width, holm, p_value, satterthwaite, verdict
+from roadmap.analysis.statistics import DECIMALS, half_width, holm, p_value, satterthwaite, verdict
 from roadmap.analysis.tables import completed, design_of, summarize
 from roadmap.checks import RoadmapError
 
@@ -135,7 +135,7 @@ def _difference(effect: str, first: Mapping[str, Any], second: Mapping[str, Any]
     error = math.sqrt(math.fsum(variance for variance, _ in parts))
     freedom = satterthwaite(parts) if parts else math.nan
     half = half_width(error, freedom) if parts else 0.0
-    difference = second["estimate"] - first["estimate"]
+    difference = round(second["estimate"] - first["estimate"], DECIMALS) + 0.0  # which makes a zero of −0
     tested = min(first["seeds"], second["seeds"]) > 1
     return {
         "effect": effect,
