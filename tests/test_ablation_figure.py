@@ -102,7 +102,16 @@ STUDIES = studies()
 )
 def test_every_text_of_a_figure_can_be_read(name, references):
     runs, ablation = STUDIES[name]
-    check_legible(draw_ablation(with_references(runs) if references else runs, ablation))
+    for width in ("page", "column"):
+        check_legible(draw_ablation(with_references(runs) if references else runs, ablation, width=width))
+
+
+def test_a_column_has_the_same_rows():
+    for name in ("leave-one-out, 12 steps, lost runs", "order, exact", "factorial, fraction", "three factors"):
+        page, column = (axes_of(draw_ablation(*STUDIES[name], width=width))["forest"] for width in ("page", "column"))
+        assert drawn(page, "estimate of ") == drawn(column, "estimate of ")
+    with pytest.raises(RoadmapError, match="width is 'wide'"):
+        draw_ablation(*STUDIES["sweep"], width="wide")
 
 
 def test_rows_are_the_effects_largest_first():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import pandas as pd
 
 from roadmap.analysis.ablation import effects
-from roadmap.analysis.statistics import half_width, holm, p_value, satterthwaite, verdict
-from roadmap.analysis.tables import completed, design_of
+from roadmap.analysis.statistics import DECIMALS, half_width, holm, p_value, satterthwaite, verdict
+from roadmap.analysis.tables import completed, design_of, summarize
 from roadmap.checks import RoadmapError
 
 
@@ -30,11 +32,82 @@ class Finished(Protocol):
 START = "start"
 
 
-def differences(first: Finished, second: Finished) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Compared:
+    """One of two studies: what it is called, its `completed` runs, and what study.json says of its design."""
+
+    name: str
+    runs: pd.DataFrame
+    described: Mapping[str, Any]
+
+    @cached_property
+    def design(self) -> str:
+        return design_of(self.runs, self.described)
+
+    @cached_property
+    def summary(self) -> pd.DataFrame:
+        """A row a network, see `summarize`."""
+        return summarize(self.runs, self.described)
+
+    @cached_property
+    def effects(self) -> dict[str, dict[str, Any]]:
+        """Effect -> its row, see `roadmap.analysis.ablation.effects`."""
+        rows: Sequence[Mapping[Any, Any]] = effects(self.runs, self.described).to_dict("records")
+        return {row["effect"]: {**row} for row in rows}
+
+    @cached_property
+    def starts(self) -> set[str]:
+        """Names of the networks that have no steps."""
+        return {*self.runs.loc[(self.runs["steps"] == "") & ~self.runs["reference"], "step"]}
+
+    @cached_property
+    def rungs(self) -> set[str]:
+        """Names of the networks, but for starts and references."""
+        return {*self.runs.loc[~self.runs["reference"], "step"]} - self.starts
+
+    def key(self, step: str) -> str:
+        """A network's name, by which it is found in the other study."""
+        return START if step in self.starts else step
+
+    def against(self, effect: str) -> str | None:
+        """The network that an effect is measured by, where its table says."""
+        against = self.effects[effect].get("against")
+        return self.key(against) if isinstance(against, str) else None
+
+
+def compared(first: Finished, second: Finished) -> tuple[Compared, Compared]:
+    """Both studies, with names that tell them apart. Raises `RoadmapError` where they share no step: two ladders no
+    rung but the start, others no effect."""
+    names = _names(first.path.resolve().parts, second.path.resolve().parts)
+    one, other = (
+        Compared(name, completed(study.runs), study.described)
+        for name, study in zip(names, (first, second), strict=True)
+    )
+    shared = one.rungs & other.rungs if are_ladders(one, other) else one.effects.keys() & other.effects.keys()
+    if not shared:
+        raise RoadmapError(f"the studies '{one.name}' and '{other.name}' have no step in common")
+    return one, other
+
+
+def are_ladders(first: Compared, second: Compared) -> bool:
+    """Whether both studies are ladders, which are compared rung by rung."""
+    return first.design == second.design == "ladder"
+
+
+def _names(first: Sequence[str], second: Sequence[str]) -> tuple[str, str]:
+    """The names of two folders, with as much of their paths as tells them apart."""
+    for length in range(1, max(len(first), len(second)) + 1):
+        if first[-length:] != second[-length:]:
+            return "/".join(first[-length:]), "/".join(second[-length:])
+    return first[-1], second[-1]
+
+
+def differences(first: Compared, second: Compared) -> pd.DataFrame:
     """One row an effect that both studies have, in the first one's order; accuracies in percentage points.
 
     effect
-        The step; of two ladders those whose gain is over the same rung in both, their starts counting as the same.
+        The step. Of two studies of one design it is left out where it is measured by other networks, such as the gain
+        over another rung; the starts of two ladders count as the same network.
     first, second
         Each study's estimate, see `roadmap.analysis.ablation.effects`.
     difference, std_error, freedom, low, high
@@ -44,18 +117,11 @@ def differences(first: Finished, second: Finished) -> pd.DataFrame:
     p, p_holm, verdict
         p that the true difference is zero; by Holm's correction over the table; ``gain`` or ``loss`` where that is
         below 0.05, else ``within noise``; missing where a study has one seed.
-
-    Raises `RoadmapError` where the studies share no step, and where `effects` does.
     """
-    check_shared(first, second)
-    ours, theirs = (effects_of(study) for study in (first, second))
-    same = _design(first) == _design(second)
-    alike = [
-        effect
-        for effect in ours
-        if effect in theirs and (not same or _against(ours[effect], first) == _against(theirs[effect], second))
-    ]
-    rows = [_difference(effect, ours[effect], theirs[effect]) for effect in alike]
+    same = first.design == second.design
+    shared = [effect for effect in first.effects if effect in second.effects]
+    alike = [effect for effect in shared if not same or first.against(effect) == second.against(effect)]
+    rows = [_difference(effect, first.effects[effect], second.effects[effect]) for effect in alike]
     for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row |= {"p_holm": p_holm, "verdict": verdict(row["difference"], p_holm)}
     return pd.DataFrame(rows, columns=_COLUMNS)
@@ -64,38 +130,12 @@ def differences(first: Finished, second: Finished) -> pd.DataFrame:
 _COLUMNS = ["effect", "first", "second", "difference", "std_error", "freedom", "low", "high", "p", "p_holm", "verdict"]
 
 
-def check_shared(first: Finished, second: Finished) -> None:
-    """Raise `RoadmapError` where the studies share no step: two ladders no rung, starts aside, others no effect."""
-    ladders = is_ladder(first) and is_ladder(second)
-    ours, theirs = (_rungs(study) if ladders else {*effects_of(study)} for study in (first, second))
-    if not ours & theirs:
-        one, other = names_of(first, second)
-        raise RoadmapError(f"the studies '{one}' and '{other}' have no step in common")
-
-
-def effects_of(study: Finished) -> dict[str, dict[str, Any]]:
-    """Effect -> its row of `roadmap.analysis.ablation.effects`."""
-    rows: Sequence[Mapping[Any, Any]] = effects(study.runs, study.described).to_dict("records")
-    return {row["effect"]: {**row} for row in rows}
-
-
-def _rungs(study: Finished) -> set[str]:
-    runs = completed(study.runs)
-    return {*runs.loc[~runs["reference"], "step"]} - starts_of(study)
-
-
-def _against(effect: Mapping[str, Any], study: Finished) -> str | None:
-    """The network that an effect is measured by, where its table says."""
-    against = effect.get("against")
-    return key_of(against, starts_of(study)) if isinstance(against, str) else None
-
-
 def _difference(effect: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
     parts = [(one["std_error"] ** 2, one["freedom"]) for one in (first, second) if one["std_error"] != 0]
     error = math.sqrt(math.fsum(variance for variance, _ in parts))
     freedom = satterthwaite(parts) if parts else math.nan
     half = half_width(error, freedom) if parts else 0.0
-    difference = second["estimate"] - first["estimate"]
+    difference = round(second["estimate"] - first["estimate"], DECIMALS) + 0.0  # which makes a zero of −0
     tested = min(first["seeds"], second["seeds"]) > 1
     return {
         "effect": effect,
@@ -108,32 +148,3 @@ def _difference(effect: str, first: Mapping[str, Any], second: Mapping[str, Any]
         "high": difference + half,
         "p": p_value(difference, error, freedom) if tested else math.nan,
     }
-
-
-def is_ladder(study: Finished) -> bool:
-    """Whether the study's design is a ladder."""
-    return _design(study) == "ladder"
-
-
-def _design(study: Finished) -> str:
-    return design_of(completed(study.runs), study.described)
-
-
-def starts_of(study: Finished) -> set[str]:
-    """Names of the networks of a ladder that have no steps."""
-    runs = completed(study.runs)
-    return {*runs.loc[(runs["steps"] == "") & ~runs["reference"], "step"]}
-
-
-def key_of(step: str, starts: set[str]) -> str:
-    """A rung's name, by which it is found in the other study."""
-    return START if step in starts else step
-
-
-def names_of(first: Finished, second: Finished) -> tuple[str, str]:
-    """What the two are called: their folders, with as much of the path as tells them apart."""
-    one, other = first.path.resolve().parts, second.path.resolve().parts
-    for length in range(1, max(len(one), len(other)) + 1):
-        if one[-length:] != other[-length:]:
-            return "/".join(one[-length:]), "/".join(other[-length:])
-    return one[-1], other[-1]

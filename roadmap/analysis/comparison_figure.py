@@ -13,18 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.comparison import (
-    Finished,
-    differences,
-    effects_of,
-    is_ladder,
-    key_of,
-    names_of,
-    starts_of,
-)
+from roadmap.analysis.comparison import Compared, Finished, are_ladders, compared, differences
 from roadmap.analysis.effects_figure import DESIGNS
 from roadmap.analysis.figure import facts_of, limits_of
 from roadmap.analysis.look import (
+    BEYOND,
     EDGE,
     FAINT,
     INK,
@@ -43,9 +36,11 @@ from roadmap.analysis.look import (
 )  # fmt: skip
 from roadmap.analysis.rows import PAD, SIZES, Sheet, Sizes, draw_groups, draw_names, lay_out, titles_of
 from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.tables import completed, design_of, regime_of, summarize
+from roadmap.analysis.tables import regime_of
 from roadmap.rungs import ladder
 
+#: Of both studies' axes.
+Limits = tuple[tuple[float, float], tuple[float, float]]
 #: How the two are drawn, told apart in grey as well, and by how much of a row they stand above and below its middle.
 LOOKS: tuple[dict[str, Any], ...] = (
     {"color": OURS, "marker": "o", "linestyle": "-"},
@@ -126,28 +121,30 @@ def draw_comparison(first: Finished, second: Finished, title: str | None = None,
     Raises `RoadmapError` where the studies share no step, where a study cannot be summarised, and for a width that
     there is not.
     """
-    inches, names = inches_of(width), names_of(first, second)
-    ladders = is_ladder(first) and is_ladder(second)
+    inches = inches_of(width)
+    studies = one, other = compared(first, second)
+    names = one.name, other.name
+    ladders = are_ladders(one, other)
     places, sizes, short = PLACES[width, ladders], SIZES[width], width == "column"
-    table = differences(first, second)
-    rows = (_rungs if ladders else _steps)(first, second, _by_effect(table), short)
+    table = differences(one, other)
+    rows = (_rungs if ladders else _steps)(one, other, _by_effect(table), short)
     groups = titles_of([row.section for row in rows], width)
     room = places.names if any(groups) else places.panel[0] - PAD - EDGE
-    limits = _limits_of_ladders(first, second) if ladders else None
-    two = limits is not None and limits[0] != limits[1]
+    limits = _limits_of_ladders(studies) if ladders else _limits_of_effects(rows)
+    two = limits[0] != limits[1]
     with styled():
         sheet = lay_out(
-            width, title or f"{names[0]} and {names[1]}", _sentences(first, second, rows, table, ladders),
+            width, title or f"{names[0]} and {names[1]}", _sentences(studies, rows, table, limits, ladders),
             _legend(names, inches), sizes.row * len(rows),
             above=1.35 if two else 0.8, below=0.2 if two else 0.08,
         )  # fmt: skip
         panel = sheet.panel("comparison", *places.panel)
         draw_names(panel, [row.name for row in rows], [""] * len(rows), [row.bold for row in rows], room, sizes)
         draw_groups(sheet, panel, groups, places.groups)
-        if limits:
-            both = _axes_of_ladders(panel, limits, names, places.panel[1], sizes)
-        else:
-            both = _axes_of_effects(panel, rows)
+        both = _axes_of_both(panel, limits, names, places.panel[1], sizes)
+        if not ladders:
+            panel.set_xlabel("effect on top1 in points")
+            panel.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for axes in both:
             axes.xaxis.set_major_locator(MaxNLocator(3 if short else 6))
         _draw_sides(panel, rows, both, sizes)
@@ -179,7 +176,7 @@ def _in_both_orders(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return names
 
 
-def _rungs(first: Finished, second: Finished, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
+def _rungs(first: Compared, second: Compared, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
     """The rows of two ladders; references come last."""
     sides: list[dict[str, Side]] = []
     own: list[list[str]] = []
@@ -187,13 +184,11 @@ def _rungs(first: Finished, second: Finished, table: Mapping[str, Mapping[str, A
     sections: dict[str, str] = {}
     titles: dict[str, list[str]] = {}
     for study in (first, second):
-        runs = completed(study.runs)
-        summary, starts = summarize(runs, study.described), starts_of(study)
-        facts = facts_of(summary, ladder(regime_of(runs)), study.described)
+        facts = facts_of(study.summary, ladder(regime_of(study.runs)), study.described)
         found: dict[str, Side] = {}
         kinds: dict[bool, list[str]] = {True: [], False: []}
-        for step, (section, _) in zip(summary.to_dict("records"), facts, strict=True):
-            key = key_of(step["step"], starts)
+        for step, (section, _) in zip(study.summary.to_dict("records"), facts, strict=True):
+            key = study.key(step["step"])
             found[key] = _rung_side(step, short)
             kinds[step["reference"]].append(key)
             sections.setdefault(key, section)
@@ -234,9 +229,9 @@ def _lost(counts: Mapping[str, Any]) -> str:
     return ", ".join(f"{counts[what]} {what}" for what in ("failed", "missing") if counts[what])
 
 
-def _steps(first: Finished, second: Finished, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
+def _steps(first: Compared, second: Compared, table: Mapping[str, Mapping[str, Any]], short: bool) -> list[Row]:
     """The rows of other designs: the effects, the first one's largest first, then those that only the second has."""
-    ours, theirs = effects_of(first), effects_of(second)
+    ours, theirs = first.effects, second.effects
 
     def size(effect: str) -> float:
         estimate = ours[effect]["estimate"] if effect in ours else math.nan
@@ -294,9 +289,9 @@ def _draw_sides(panel: Axes, rows: Sequence[Row], both: tuple[Axes, Axes], sizes
             )  # fmt: skip
 
 
-def _limits_of_ladders(first: Finished, second: Finished) -> tuple[tuple[float, float], tuple[float, float]]:
+def _limits_of_ladders(studies: tuple[Compared, Compared]) -> Limits:
     """Limits of both studies' axes: the same, or where that would be too long of the same length."""
-    own = [limits_of(runs := completed(study.runs), summarize(runs, study.described)) for study in (first, second)]
+    own = [limits_of(study.runs, study.summary) for study in studies]
     longest = max(high - low for low, high in own)
     union = min(low for low, _ in own), max(high for _, high in own)
     if union[1] - union[0] <= MAX_SHARED * longest:
@@ -305,15 +300,32 @@ def _limits_of_ladders(first: Finished, second: Finished) -> tuple[tuple[float, 
     return (begins[0], begins[0] + longest), (begins[1], begins[1] + longest)
 
 
-def _axes_of_ladders(
+def _limits_of_effects(rows: Sequence[Row]) -> Limits:
+    sides = [side for row in rows for side in row.sides if side]
+    limits = _about_zero([side.value for side in sides], [end for side in sides for end in (side.low, side.high)])
+    return limits, limits
+
+
+def _limits_of_differences(table: pd.DataFrame) -> tuple[float, float]:
+    return _about_zero([*table["difference"]], [*table["low"], *table["high"]])
+
+
+def _about_zero(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
+    low, high = span([0.0, *values], ends)
+    margin = max((high - low) / 20, 0.1)
+    return low - margin, high + margin
+
+
+def _axes_of_both(
     panel: Axes,
-    limits: tuple[tuple[float, float], tuple[float, float]],
+    limits: Limits,
     names: tuple[str, str],
     room: float,
     sizes: Sizes,
 ) -> tuple[Axes, Axes]:
-    """The panel for both ladders, or with a second axis above, on which a point is as long as on the first."""
-    _mark_grid(panel)
+    """The panel for both, or with a second axis above, on which a point is as long as on the first."""
+    panel.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    panel.set_axisbelow(True)
     panel.set_xlim(limits[0])
     words = "top1 on the test images (%)"
     cut = "\nthe axis does not begin at 0"
@@ -330,34 +342,13 @@ def _axes_of_ladders(
     return panel, above
 
 
-def _axes_of_effects(panel: Axes, rows: Sequence[Row]) -> tuple[Axes, Axes]:
-    _mark_grid(panel)
-    sides = [side for row in rows for side in row.sides if side]
-    panel.set_xlim(
-        _limits_about_zero([side.value for side in sides], [end for side in sides for end in (side.low, side.high)])
-    )
-    panel.axvline(0, color=INK, linewidth=0.9, zorder=1)
-    panel.set_xlabel("effect on top1 in points")
-    return panel, panel
-
-
-def _mark_grid(axes: Axes) -> None:
-    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _limits_about_zero(values: Sequence[float], ends: Sequence[float]) -> tuple[float, float]:
-    low, high = span([0.0, *values], ends)
-    margin = max((high - low) / 20, 0.1)
-    return low - margin, high + margin
-
-
 def _draw_differences(sheet: Sheet, rows: Sequence[Row], table: pd.DataFrame, place: tuple[float, float]) -> None:
     """Second minus first, with its interval, and a line at zero; pale where it is within noise."""
     axes = sheet.panel("differences", *place)
     axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[])
-    axes.set_xlim(_limits_about_zero([*table["difference"]], [*table["low"], *table["high"]]))
+    axes.set_xlim(_limits_of_differences(table))
     axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.tick_params(labelsize=sheet.sizes.small)
     axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
     for row, one in enumerate(rows):
         if one.difference is None:
@@ -410,28 +401,33 @@ def _legend(names: tuple[str, str], inches: float) -> list[Line2D]:
     ]
 
 
-def _sentences(first: Finished, second: Finished, rows: Sequence[Row], table: pd.DataFrame, ladders: bool) -> list[str]:
+def _sentences(
+    studies: tuple[Compared, Compared], rows: Sequence[Row], table: pd.DataFrame, limits: Limits, ladders: bool
+) -> list[str]:
     """The caption: what each study is, what its values are, and how they are compared."""
     sentences = []
-    names = names_of(first, second)
-    for number_, (study, name) in enumerate(zip((first, second), names, strict=True)):
-        runs = completed(study.runs)
-        design = design_of(runs, study.described)
-        what = f"ladder from {label(regime_of(runs))}" if design == "ladder" else design
-        sentences += [f"{name}: {what}; {trained_text(runs, 'network')}", *matched_text(runs)]
+    for number_, study in enumerate(studies):
+        design = study.design
+        what = f"ladder from {label(regime_of(study.runs))}" if design == "ladder" else design
+        sentences += [f"{study.name}: {what}; {trained_text(study.runs, 'network')}", *matched_text(study.runs)]
         if not ladders:
             sentences.append(f"{MEANINGS[design]}.")
         lost = [f"{row.name} {side.lost}" for row in rows if (side := row.sides[number_]) and side.lost]
         if lost:
-            sentences.append(f"*, runs of {name} that are not there: {'; '.join(lost)}.")
+            sentences.append(f"*, runs of {study.name} that are not there: {'; '.join(lost)}.")
     if any(side and not math.isnan(side.low) for row in rows for side in row.sides):
         what = "the mean over seeds" if ladders else "the effect, hollow where it is within noise"
         sentences.append(f"Whiskers: 95 % interval of {what}.")
+    low, high = _limits_of_differences(table)
+    beyond = [side for row in rows for side, ends in zip(row.sides, limits, strict=True)
+              if side and (side.low < ends[0] or side.high > ends[1])]  # fmt: skip
+    if beyond or (table["low"] < low).any() or (table["high"] > high).any():
+        sentences.append(BEYOND)
     if ladders and any(side and not side.solid for row in rows for side in row.sides):
         sentences.append("Hollow: roads not taken.")
     if len(table):
         what = "gains" if ladders else "effects"
-        sentences.append(f"Differences: {names[1]} − {names[0]}, of {what}, in points" + _judged(table))
+        sentences.append(f"Differences: {studies[1].name} − {studies[0].name}, of {what}, in points" + _judged(table))
     if ladders:
         sentences.append("There is no difference where a gain is over other rungs than in the other study.")
     sentences.append("GMACs: multiply-accumulates of convolutions and linear layers in 1e9"

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from roadmap.analysis.ablation import Measured, Results, measure
 from roadmap.analysis.forest import Row, draw_forest, is_cut
 from roadmap.analysis.look import (
+    BEYOND,
     cost_text,
     label,
     matched_text,
@@ -92,7 +93,7 @@ def draw_ablation(
         meaning + _uncertainty(measured, design, ablation),
         "GMACs: multiply-accumulates of convolutions and linear layers in 1e9; the column on the right says by how "
         "much a step changes them, and the parameters.",
-        *(["An interval that reaches the edge goes on beyond it."] if is_cut(rows, zero=True) else []),
+        *([BEYOND] if is_cut(rows, zero=True) else []),
         *matched_text(runs),
     ]
     title = title or f"{heading}: {_count(measured, design)} on {values_of(runs, 'data')}"

@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.look import (
+    BEYOND,
     EDGE,
     FAINT,
     INK,
@@ -374,7 +375,7 @@ def _sentences(runs: pd.DataFrame, summary: pd.DataFrame, groups: list[str], pap
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
     low, high = limits_of(runs, summary)
     if (summary["top1_low"] < low).any() or (summary["top1_high"] > high).any():
-        sentences.append("An interval that reaches the edge goes on beyond it.")
+        sentences.append(BEYOND)
     lost = [f"{label(step['step'])} {_lost(step)}" for step in summary.to_dict("records") if _lost(step)]
     if short and lost:
         sentences.append(f"*: {'; '.join(lost)}.")

@@ -239,6 +239,8 @@ def limits(values: pd.Series) -> tuple[float, float]:
 
 #: Intervals make an axis at most this many times as long as what they are about; they go on beyond.
 MAX_STRETCH = 3.0
+#: The caption's sentence where they do.
+BEYOND = "An interval that reaches the edge goes on beyond it."
 
 
 def span(values: Iterable[float], ends: Iterable[float]) -> tuple[float, float]:

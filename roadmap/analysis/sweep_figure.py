@@ -57,7 +57,8 @@ def draw_sweep(
     """Mean top1 of every level in per cent, from `completed` runs and the `measure`d rows of their effects.
 
     One factor whose levels are numbers: a line over them, whiskers being standard deviations and small dots seeds.
-    Two factors, every combination: a heat map. Else a row a combination. References are lines, or rows.
+    Two factors, every combination: a heat map. Else, and at the width of a ``column``, where neither has room for its
+    numbers, a row a combination. References are lines, or rows. Raises `RoadmapError` for a width that there is not.
     """
     levels: Mapping[str, Sequence[str]] = ablation["levels"]
     summary = summarize(runs, ablation)
@@ -73,7 +74,8 @@ def draw_sweep(
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
     pairs = {", ".join(names) for names in itertools.product(*levels.values())} if len(levels) == 2 else set()
-    if base and set(by_name) != pairs:
+    mapped = set(by_name) == pairs and width == "page"
+    if base and not mapped:
         dark = (
             ", pale where it is within noise, dark where p, paired by seed, is below 0.05 by Holm's correction"
             if seeds > 1
@@ -84,7 +86,7 @@ def draw_sweep(
     places = _places([name.partition("=")[2] for name in next(iter(levels.values()))]) if len(levels) == 1 else None
     if places and width == "page":
         return _draw_line(by_name, levels, *places, references, seeds, headline(title), caption_text(sentences))
-    if set(by_name) == pairs and width == "page":
+    if mapped:
         return _draw_map(by_name, levels, base, references, seeds, headline(title), sentences)
     return _draw_rows(measured, references, seeds, title, sentences, width)
 
