@@ -45,23 +45,13 @@ def texts_of(figure):
     found = list(figure.texts)
     for axes in figure.axes:
         found += axes.texts
-        for side in (axis for axis in (axes.xaxis, axes.yaxis) if axis.get_visible()):
-            found += [*side.get_ticklabels(), side.label]
-        limits = sorted(axes.get_xlim()), sorted(axes.get_ylim())
-        found = [text for text in found if not _tick_outside(text, axes, limits)]
+        for dimension, axis in enumerate((axes.xaxis, axes.yaxis)):
+            low, high = sorted(axis.get_view_interval())
+            ticks = [tick for tick in axis.get_ticklabels() if low <= tick.get_position()[dimension] <= high]
+            found += [*ticks, axis.label] if axis.get_visible() else []
     for legend in figure.legends:
         found += legend.get_texts()
     return [text for text in found if text.get_text().strip() and text.get_visible()]
-
-
-def _tick_outside(text, axes, limits):
-    place = text.get_position()
-    return any(
-        text in labels and not low <= place[dimension] <= high
-        for dimension, (labels, (low, high)) in enumerate(
-            zip((axes.get_xticklabels(), axes.get_yticklabels()), limits, strict=True)
-        )
-    )
 
 
 def check_legible(figure):
