@@ -17,6 +17,7 @@ from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
+from roadmap.analysis.interactions_figure import draw_interactions
 from roadmap.analysis.look import KINDS, save_figure, trained_text
 from roadmap.analysis.pareto_figure import draw_pareto
 from roadmap.analysis.schema import RUNS
@@ -55,16 +56,19 @@ class Study:
         return design_of(self.runs, self.described)
 
     @property
-    def figure(self) -> str:
-        """The figure that answers the study's question: ``trajectory`` of a ladder, else ``ablation``."""
-        return "trajectory" if self.design == "ladder" else "ablation"
+    def figures(self) -> list[str]:
+        """The figures that answer the study's question, by their methods, the first before all: ``trajectory`` of a
+        ladder, else ``ablation``, and of a factorial ``interactions`` as well."""
+        if self.design == "ladder":
+            return ["trajectory"]
+        return ["ablation", "interactions"] if self.design == "factorial" else ["ablation"]
 
     @property
     def file_names(self) -> list[str]:
-        """What `save_results` writes: the figure's files, of other designs than the ladder the effects, and the
+        """What `save_results` writes: the files of the figures, of other designs than the ladder the effects, and the
         learning curves where there are any."""
         tables = [EFFECTS] * (self.design != "ladder") + [CURVES_TABLE] * (not self.curves.empty)
-        return [*(f"{self.figure}.{kind}" for kind in KINDS), *tables]
+        return [*(f"{figure}.{kind}" for figure in self.figures for kind in KINDS), *tables]
 
     @property
     def missing(self) -> list[tuple[str, int]]:
@@ -118,6 +122,11 @@ class Study:
         """What every step is worth, by the study's design, see `roadmap.analysis.effects_figure.draw_ablation`."""
         return draw_ablation(self.runs, self.described, title=title, width=width)
 
+    def interactions(self, title: str | None = None, width: str = "page") -> Figure:
+        """The main effects and interactions of a factorial study as a map, see
+        `roadmap.analysis.interactions_figure.draw_interactions`. Raises `RoadmapError` for another design."""
+        return draw_interactions(self.effects, title=title, width=width)
+
     def pareto(
         self,
         against: Sequence[str] = ("gmacs", "params", "images_per_second"),
@@ -158,7 +167,7 @@ class Study:
 
 
 def save_results(study: Study, folder: str | Path | None = None, paper: bool = False) -> list[Path]:
-    """Write a study's figure and the tables that go with it into a folder, by default its own.
+    """Write a study's figures and the tables that go with them into a folder, by default its own.
 
     They are `Study.file_names`, and each appears whole or not at all. Returns their paths. Raises `RoadmapError` where
     the runs cannot be summarised.
@@ -169,7 +178,8 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
         write_text(folder / EFFECTS, study.effects.to_csv(index=False, lineterminator="\n"))
     if CURVES_TABLE in names:
         write_curves(study.curves, folder)
-    save_figure(study.trajectory(paper) if study.design == "ladder" else study.ablation(), folder, study.figure)
+    for name in study.figures:
+        save_figure(_drawn(study, name, paper), folder, name)
     return [folder / name for name in names]
 
 
@@ -180,11 +190,13 @@ def save_drawn(
     the study of that folder. Returns the paths; those of a column end in ``-column``. Raises as the methods do."""
     if other is not None:
         name, figure = "comparison", study.compare(other, width=width)
-    elif name == "trajectory":
-        figure = study.trajectory(paper, width=width)
     else:
-        figure = getattr(study, name)(width=width)
+        figure = _drawn(study, name, paper, width)
     return save_figure(figure, study.path, name if width == "page" else f"{name}-{width}")
+
+
+def _drawn(study: Study, name: str, paper: bool, width: str = "page") -> Figure:
+    return study.trajectory(paper, width=width) if name == "trajectory" else getattr(study, name)(width=width)
 
 
 def load_study(path: str | Path) -> Study:

@@ -346,7 +346,7 @@ def _factor(run: Any) -> str:
 @click.option(
     "--figure",
     "name",
-    type=click.Choice(["trajectory", "ablation", "pareto", "curves"]),
+    type=click.Choice(["trajectory", "ablation", "interactions", "pareto", "curves"]),
     help="Which figure [default: the trajectory of a ladder, the ablation of other designs].",
 )
 @click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw FOLDER beside OTHER.")
@@ -362,10 +362,11 @@ def plot(folder: Path, name: str | None, other: Path | None, width: str, paper: 
     """Draw a figure of a study, from the results in FOLDER, and leave it there as .png, .svg and .pdf.
 
     \b
-    trajectory   accuracy and cost of every rung of a ladder
-    ablation     what every step is worth, with its interval
-    pareto       accuracy against GMACs, parameters and measured speed
-    curves       accuracy by epoch
+    trajectory     accuracy and cost of every rung of a ladder
+    ablation       what every step is worth, with its interval
+    interactions   which steps of a factorial need each other
+    pareto         accuracy against GMACs, parameters and measured speed
+    curves         accuracy by epoch
 
     Without options it is what `roadmap run` leaves, tables included. The files are called as the figure, of --with
     OTHER as "comparison"; those of a column end in "-column".
@@ -375,10 +376,10 @@ def plot(folder: Path, name: str | None, other: Path | None, width: str, paper: 
     if name and other:
         raise RoadmapError("--figure and --with exclude each other")
     study = load_study(folder)
-    if paper and (other or (name or study.figure) != "trajectory"):
+    if paper and (other or (name or study.figures[0]) != "trajectory"):
         raise RoadmapError("--paper belongs to the trajectory of a ladder")
     if name or other or width != "page":
-        paths = save_drawn(study, name or study.figure, other, width, paper)
+        paths = save_drawn(study, name or study.figures[0], other, width, paper)
     else:
         paths = save_results(study, folder, paper=paper)
     for path in paths:
