@@ -241,17 +241,17 @@ def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     assert study.effects["effect"].iloc[0] in repr(study) and "<table" in study._repr_html_()
     assert study.draw(title="mine")._suptitle.get_text() == "mine"
     paths = save_results(study)
-    assert [path.name for path in paths] == ["ablation.png", "ablation.svg", "effects.csv"]
+    assert [path.name for path in paths] == ["ablation.png", "ablation.svg", "ablation.pdf", "effects.csv"]
     again = {path: path.read_bytes() for path in save_results(load_study(folder), paper=True)}
     assert again == {path: path.read_bytes() for path in paths}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "effects.csv"), study.effects, check_dtype=False)
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
 
 
 def test_a_ladder_is_saved_as_its_trajectory(tmp_path):
     runs, ablation = own_ladder()
     study = load_study(write_table(tmp_path / "study", runs, ablation))
-    assert [path.name for path in save_results(study)] == ["trajectory.png", "trajectory.svg"]
+    assert [path.name for path in save_results(study)] == ["trajectory.png", "trajectory.svg", "trajectory.pdf"]
     assert "squeeze_more" in repr(study) and study.effects["against"].tolist()[-1] == "squeeze"
 
 

@@ -379,12 +379,12 @@ def test_files_are_whole_deterministic_and_alone(tmp_path):
     runs = make_runs(full_scores())
     (tmp_path / "trajectory.svg").write_text("an older one")
     paths = save_trajectory(runs, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["trajectory.png", "trajectory.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trajectory.pdf", "trajectory.png", "trajectory.svg"]
     assert sorted(paths) == sorted(tmp_path.iterdir())
-    png, svg = (path.read_bytes() for path in paths)
+    png, svg, pdf = (path.read_bytes() for path in paths)
     assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1800
     save_trajectory(runs, tmp_path)
-    assert (tmp_path / "trajectory.svg").read_bytes() == svg
+    assert [(tmp_path / f"trajectory.{kind}").read_bytes() for kind in ("svg", "pdf")] == [svg, pdf]
     other = make_runs({**full_scores(), "gelu": {0: 50.0}})
     save_trajectory(other, tmp_path)
     assert (tmp_path / "trajectory.svg").read_bytes() != svg

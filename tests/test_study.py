@@ -83,7 +83,7 @@ def test_a_study_leaves_table_figure_records_and_weights(finished):
         record = json.loads((folder / "store" / "runs" / row["signature"] / "run.json").read_text())
         assert record["run"]["recipe"]["batch_size"] == 16
         assert len(pd.read_csv(folder / "store" / "runs" / row["signature"] / "history.csv")) == 2
-    assert {"trajectory.png", "trajectory.svg", "study.json", "trajectory.csv", "store"} == {
+    assert {"trajectory.png", "trajectory.svg", "trajectory.pdf", "study.json", "trajectory.csv", "store"} == {
         p.name for p in folder.iterdir()
     }
 

@@ -37,10 +37,21 @@ ROW, CAPTION_LINE, TITLE_LINE, LEGEND_LINE = 0.44, 0.135, 0.22, 0.2
 #: Left end of whatever stands at a figure's left edge, in inches.
 EDGE = 0.14
 SCREEN_DPI, FILE_DPI = 100, 200
+#: What a figure is written as.
+KINDS = ("png", "svg", "pdf")
+#: What a file would else say of the moment at which it was written.
+_UNDATED = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 #: Font size in points of what is written below a name or a number, and of the caption.
 SMALL = 7.6
 #: Font sizes of the title, by width of the figure.
 TITLE_SIZES = {WIDTHS["page"]: 13.0, WIDTHS["column"]: 10.5}
+
+#: How networks are marked: those on the adopted path, roads not taken, reference models.
+ADOPTED_MARKER: dict[str, Any] = {"color": OURS, "marker": "o", "markersize": 7}
+ROAD_MARKER: dict[str, Any] = {"color": OURS, "marker": "D", "markersize": 6, "markerfacecolor": "white"}
+REFERENCE_MARKER: dict[str, Any] = {"color": REFERENCE, "marker": "^", "markersize": 7}
+#: Colours of a few lines in one panel, told apart by the colour-blind, too.
+LINES = (OURS, PAPER, INK, "#CC79A7", "#56B4E9")
 
 #: On top of matplotlib's defaults, so that a reader's own matplotlibrc changes nothing.
 STYLE: dict[str, Any] = {
@@ -49,6 +60,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "hatch.linewidth": 0.7,
+    # TrueType: publishers refuse the Type 3 fonts that are matplotlib's default.
+    "pdf.fonttype": 42,
     "svg.hashsalt": "roadmap",
     "text.color": INK,
     # What users name is no formula.
@@ -70,12 +83,12 @@ def styled() -> Any:
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write ``name.png`` and ``name.svg`` into an existing folder; returns their paths.
+    """Write ``name.png``, ``name.svg`` and ``name.pdf`` into an existing folder; returns their paths.
 
-    Each file appears whole or not at all, and the same figure gives the same bytes of SVG.
+    Each file appears whole or not at all, and the same figure gives the same bytes of SVG and PDF.
     """
     paths = []
-    for kind in ("png", "svg"):
+    for kind in KINDS:
         path = Path(folder) / f"{name}.{kind}"
         with whole_file(path) as temporary:
             temporary.write_bytes(_render(figure, kind, FILE_DPI))
@@ -86,7 +99,7 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
 def _render(figure: Figure, kind: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
     with styled():
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED[kind])
     return buffer.getvalue()
 
 
@@ -151,8 +164,8 @@ def caption_text(sentences: Sequence[str], inches: float = WIDTH) -> str:
 
 def legend_columns(legend: Sequence[Artist], inches: float = WIDTH) -> int:
     """In how many columns the entries of a legend fit into the figure's width: all in one line, if they do."""
-    widths = [0.6 + 0.072 * len(str(entry.get_label())) for entry in legend]
-    room = inches - 2 * EDGE
+    widths = [0.57 + 0.066 * len(str(entry.get_label())) for entry in legend]
+    room = inches - 2 * EDGE + 0.23  # nothing is between the last column and the edge
     return len(widths) if sum(widths) <= room else max(int(room / max(widths)), 1)
 
 
@@ -177,9 +190,20 @@ def add_words(figure: Figure, title: str, caption: str, legend: Sequence[Artist]
     )
 
 
+def foot_of(caption: str, legend: Sequence[Artist], inches: float = WIDTH) -> float:
+    """Inches below a panel: for caption and legend, as `add_words` sets them, and for the labels of its axis."""
+    more = 0.3 + LEGEND_LINE * (legend_lines(legend, inches) - 1) if legend else 0
+    return 0.7 + more + CAPTION_LINE * (caption.count("\n") + 1)
+
+
 def label(step: str) -> str:
     """A step's name as a reader sees it."""
     return re.sub(r"^resnet(\d+)$", r"ResNet-\1", step).replace("_", " ")
+
+
+def name_of(step: str, reference: bool) -> str:
+    """The name of a network as a reader sees it: a `label`, but of a reference model the name that it goes by."""
+    return step if reference else label(step)
 
 
 def number(value: float | None, form: str) -> str:

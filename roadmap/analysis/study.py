@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import number, save_figure, signed
+from roadmap.analysis.look import KINDS, number, save_figure, signed
 from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seeds_needed
 from roadmap.analysis.tables import LATER_COLUMNS, agreement, completed, design_of, summarize
 from roadmap.checks import RoadmapError, check_number
@@ -45,10 +45,10 @@ class Study:
 
     @property
     def file_names(self) -> list[str]:
-        """What `save_results` writes: the figure's two files, and of other designs than the ladder the effects."""
+        """What `save_results` writes: the figure's files, and of other designs than the ladder the effects."""
         if self.design == "ladder":
-            return ["trajectory.png", "trajectory.svg"]
-        return ["ablation.png", "ablation.svg", EFFECTS]
+            return [f"trajectory.{kind}" for kind in KINDS]
+        return [*(f"ablation.{kind}" for kind in KINDS), EFFECTS]
 
     @cached_property
     def summary(self) -> pd.DataFrame:
