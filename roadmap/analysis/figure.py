@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.look import (
+    ADOPTED_MARKER,
     BEYOND,
     EDGE,
     FAINT,
@@ -26,6 +27,8 @@ from roadmap.analysis.look import (
     OURS,
     PAPER,
     REFERENCE,
+    REFERENCE_MARKER,
+    ROAD_MARKER,
     fold,
     label,
     limits,
@@ -163,9 +166,6 @@ def _notes(summary: pd.DataFrame, facts: list[tuple[str, str]]) -> list[str]:
     return [("" if adopted else "not adopted: ") + change for (_, change), adopted in zip(facts, taken, strict=True)]
 
 
-_ADOPTED: dict[str, Any] = {"color": OURS, "marker": "o"}
-_ROAD: dict[str, Any] = {"color": OURS, "marker": "D", "markerfacecolor": "white"}
-_REFERENCE: dict[str, Any] = {"color": REFERENCE, "marker": "^"}
 _PAPER: dict[str, Any] = {"marker": "s", "markerfacecolor": "white", "markeredgecolor": PAPER, "markeredgewidth": 1.3}
 
 
@@ -175,8 +175,8 @@ def _on_path(summary: pd.DataFrame) -> pd.Series:
 
 def _marker(step: Mapping[Hashable, Any]) -> dict[str, Any]:
     if step["reference"]:
-        return _REFERENCE
-    return _ADOPTED if step["adopted"] else _ROAD
+        return REFERENCE_MARKER
+    return ADOPTED_MARKER if step["adopted"] else ROAD_MARKER
 
 
 def limits_of(runs: pd.DataFrame, summary: pd.DataFrame) -> tuple[float, float]:
@@ -197,8 +197,7 @@ def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame, sizes:
             step["top1_mean"],
             row,
             xerr=None if pd.isna(half) else half,
-            **_marker(step),
-            markersize=sizes.marker,
+            **_marker(step) | {"markersize": sizes.marker},
             elinewidth=sizes.marker / 5,
             capsize=sizes.marker / 2,
             zorder=3,
@@ -340,11 +339,11 @@ def _draw_paper_accuracy(below: Axes, summary: pd.DataFrame, steps: Ladder, size
 
 
 def _legend_handles(summary: pd.DataFrame, paper: bool) -> list[Line2D]:
-    handles = [Line2D([], [], **_ADOPTED, markersize=7, label="adopted rung")]
+    handles = [Line2D([], [], **ADOPTED_MARKER, label="adopted rung")]
     if not (summary["adopted"] | summary["reference"]).all():
-        handles.append(Line2D([], [], **_ROAD, markersize=6, linestyle="none", label="road not taken"))
+        handles.append(Line2D([], [], **ROAD_MARKER, linestyle="none", label="road not taken"))
     if summary["reference"].any():
-        handles.append(Line2D([], [], **_REFERENCE, markersize=7, linestyle=DASHES[0], label="reference"))
+        handles.append(Line2D([], [], **REFERENCE_MARKER, linestyle=DASHES[0], label="reference"))
     if summary["seeds"].max() > 1:
         handles.append(Line2D([], [], color=INK, marker=".", linestyle="none", label="each seed"))
     if paper:

@@ -12,11 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from roadmap.analysis.look import (
-    CAPTION_LINE,
     EDGE,
     FAINT,
     INK,
-    LEGEND_LINE,
     ROW,
     SMALL,
     TITLE_LINE,
@@ -24,9 +22,9 @@ from roadmap.analysis.look import (
     add_words,
     caption_text,
     fold,
+    foot_of,
     headline,
     inches_of,
-    legend_lines,
     text_width,
 )  # fmt: skip
 from roadmap.reference import sections
@@ -86,8 +84,7 @@ def lay_out(
     """
     inches = inches_of(width)
     words, caption = headline(title, inches), caption_text(sentences, inches)
-    foot = (1.0 if legend else 0.7) + CAPTION_LINE * (caption.count("\n") + 1)
-    foot += LEGEND_LINE * max(legend_lines(legend, inches) - 1, 0)
+    foot = foot_of(caption, legend, inches)
     height = foot + below + body + above + TITLE_LINE * words.count("\n")
     figure = NotebookFigure(figsize=(inches, height))
     add_words(figure, words, caption, legend, foot)
