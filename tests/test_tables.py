@@ -269,7 +269,7 @@ def test_a_trajectory_is_that_of_a_ladder(tmp_path):
     study = Study(tmp_path / "mine", *make_ablation("leave-one-out", additive))
     with pytest.raises(RoadmapError, match="mine is a leave-one-out study and no ladder: its figure is the ablation"):
         study.trajectory()
-    assert study.figure == "ablation" and study.pareto().axes
+    assert study.figures == ["ablation"] and study.pareto().axes
 
 
 @pytest.mark.parametrize(
