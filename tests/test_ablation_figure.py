@@ -267,19 +267,19 @@ def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     pd.testing.assert_frame_equal(study.effects, effects(runs, ablation))
     assert f"Study study ({ablation['design']}): {len(runs) + 4} runs" in repr(study)
     assert study.effects["effect"].iloc[0] in repr(study) and "<table" in study._repr_html_()
-    assert study.draw(title="mine")._suptitle.get_text() == "mine"
+    assert study.ablation(title="mine")._suptitle.get_text() == "mine"
     paths = save_results(study)
-    assert [path.name for path in paths] == ["ablation.png", "ablation.svg", "effects.csv"]
+    assert [path.name for path in paths] == ["ablation.png", "ablation.svg", "ablation.pdf", "effects.csv"]
     again = {path: path.read_bytes() for path in save_results(load_study(folder), paper=True)}
     assert again == {path: path.read_bytes() for path in paths}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "effects.csv"), study.effects, check_dtype=False)
-    assert len(list(folder.iterdir())) == 5
+    assert len(list(folder.iterdir())) == 6
 
 
 def test_a_ladder_is_saved_as_its_trajectory(tmp_path):
     runs, ablation = own_ladder()
     study = load_study(write_table(tmp_path / "study", runs, ablation))
-    assert [path.name for path in save_results(study)] == ["trajectory.png", "trajectory.svg"]
+    assert [path.name for path in save_results(study)] == ["trajectory.png", "trajectory.svg", "trajectory.pdf"]
     assert "squeeze_more" in repr(study) and study.effects["against"].tolist()[-1] == "squeeze"
 
 
@@ -307,5 +307,5 @@ def test_a_study_of_which_everything_failed_is_still_drawn(tmp_path):
     for number, design in enumerate(["leave-one-out", "one-at-a-time", "order", "factorial"]):
         study = Study(tmp_path, *make_ablation(design, lambda *_: None))
         assert study.effects["estimate"].isna().all() and (study.effects["failed"] > 0).all(), number
-        check_legible(study.draw())
-    check_legible(Study(tmp_path, *make_sweep({"size": ["size=1", "size=2"]}, lambda *_: None)).draw())
+        check_legible(study.ablation())
+    check_legible(Study(tmp_path, *make_sweep({"size": ["size=1", "size=2"]}, lambda *_: None)).ablation())

@@ -181,7 +181,7 @@ def test_diverged_runs_are_counted_and_do_not_enter_means():
     assert list(summary["failed"]) == [0, 2, 1]
     assert list(summary["seeds"]) == [2, 0, 1]
     lost, half = row_of(summary, "fewer_activations"), row_of(summary, "fewer_norms")
-    assert lost[["top1_mean", "gain", "gain_low", "seconds_mean"]].isna().all()
+    assert lost[["top1_mean", "gain", "gain_low"]].isna().all()
     assert (half["top1_mean"], half["against"], half["gain"]) == (65.0, "gelu", 4.0)
     assert math.isnan(half["gain_low"])
 
@@ -201,7 +201,6 @@ def test_printed_and_measured_columns():
     summary = summarize(make_runs(full_scores("resnet200"), regime="resnet200"))
     row = row_of(summary, "kernel_5")
     assert (row["printed_top1"], row["printed_gflops"]) == (82.32, 14.70)
-    assert (row["seconds_mean"], row["images_per_second_mean"]) == (11.0, 1001.0)
     assert (row["adopted"], row["params"], row["gmacs"]) == (False, 123_456, pytest.approx(0.09))
 
 
@@ -379,12 +378,12 @@ def test_files_are_whole_deterministic_and_alone(tmp_path):
     runs = make_runs(full_scores())
     (tmp_path / "trajectory.svg").write_text("an older one")
     paths = save_trajectory(runs, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["trajectory.png", "trajectory.svg"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trajectory.pdf", "trajectory.png", "trajectory.svg"]
     assert sorted(paths) == sorted(tmp_path.iterdir())
-    png, svg = (path.read_bytes() for path in paths)
+    png, svg, pdf = (path.read_bytes() for path in paths)
     assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1800
     save_trajectory(runs, tmp_path)
-    assert (tmp_path / "trajectory.svg").read_bytes() == svg
+    assert [(tmp_path / f"trajectory.{kind}").read_bytes() for kind in ("svg", "pdf")] == [svg, pdf]
     other = make_runs({**full_scores(), "gelu": {0: 50.0}})
     save_trajectory(other, tmp_path)
     assert (tmp_path / "trajectory.svg").read_bytes() != svg
@@ -412,8 +411,8 @@ def test_a_study_shows_itself(tmp_path):
     assert "Study mine: 4 runs, 2 steps" in repr(study)
     assert "fewer_norms" in repr(study) and "66.25" in repr(study)
     assert "<table" in study._repr_html_() and "66.25" in study._repr_html_()
-    assert study.draw(title="mine")._repr_png_().startswith(b"\x89PNG")
-    assert study.draw(title="mine")._suptitle.get_text() == "mine"
+    assert study.trajectory(title="mine")._repr_png_().startswith(b"\x89PNG")
+    assert study.trajectory(title="mine")._suptitle.get_text() == "mine"
 
 
 def test_a_study_is_read_from_its_folder(tmp_path):
@@ -422,15 +421,15 @@ def test_a_study_is_read_from_its_folder(tmp_path):
     study = roadmap.load_study(tmp_path / "study")
     assert study.path == tmp_path / "study"
     assert list(study.runs["step"]) == ["resnet50", "resnet50", "modern_recipe", "modern_recipe"]
-    assert list(study.summary["top1_mean"]) == [60.5, 65.0]
-    assert list(study.summary["failed"]) == [0, 1]
+    assert list(study.steps["top1_mean"]) == [60.5, 65.0]
+    assert list(study.steps["failed"]) == [0, 1]
 
 
 def test_a_kept_table_is_a_study(tmp_path):
     kept = Path(__file__).parents[1] / "results" / "embedded"
     study = load_study(kept)
     assert len(study.runs) == 51 and study.runs["data_seconds"].isna().all(), "which older tables lack"
-    assert study.summary["step"].tolist()[0] == "resnet50" and study.draw()
+    assert study.steps["step"].tolist()[0] == "resnet50" and study.trajectory()
     (tmp_path / "trajectory.csv").write_text("step,seed\ngelu,0\n")
     with pytest.raises(RoadmapError, match="is no table of runs: it has no regime"):
         load_study(tmp_path)

@@ -266,7 +266,7 @@ def test_what_studies_measured():
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (effect["low"], effect["high"]))
     told_twice = f"gelu against large_kernel: {effect['estimate']:+.2f} points, 95 % interval {low} to {high}, 3 seeds"
     assert shown.count(told_twice) == 2 and "cifar10, 32 px, width 16, 6 epochs" in shown
-    means = study.summary.set_index("step")["top1_mean"]
+    means = study.steps.set_index("step")["top1_mean"]
     both = said(f"diff gelu layer_norm --study {folder}", SMALL)
     assert f"gelu: {means['gelu']:.2f} ±" in both and f"layer_norm: {means['layer_norm']:.2f} ±" in both
     assert "Nothing about grn." in said(f"explain grn --study {folder}", SMALL)
@@ -278,7 +278,7 @@ def test_interactions_and_failures_of_a_study():
             for effect, estimate in (("gelu", 0.5), ("gelu × large_kernel", float("nan")), ("grn", 1.0))]  # fmt: skip
     runs = pd.DataFrame([{"regime": "resnet50", "data": "toy", "image_size": 32, "width": 8, "epochs": 2}])
     study = SimpleNamespace(path=Path("toy"), design="factorial",
-                            runs=runs, effects=pd.DataFrame(rows), summary=pd.DataFrame({"step": []}))  # fmt: skip
+                            runs=runs, effects=pd.DataFrame(rows), steps=pd.DataFrame({"step": []}))  # fmt: skip
     explained = roadmap.explain("gelu", LADDER, 32, studies=[study])
     assert [effect.effect for effect in explained.studies[0].effects] == ["gelu", "gelu × large_kernel"]
     shown = str(explained)

@@ -80,9 +80,9 @@ def kept(name, runs):
 def test_the_page_on_cifar10_says_what_its_table_says():
     study, page = kept("cifar10", runs=51)
     rows = re.findall(r"^\| `(\w+)`.*? \| ([\d.]+) ± ([\d.]+) \| (.*?) \| (.*?) \|$", page, re.M)
-    assert [row[0] for row in rows] == study.summary["step"].tolist() == [rung.name for rung in roadmap.ladder()]
-    printed = dict(zip(study.summary["step"], study.summary["printed_top1"], strict=True))
-    for row, (_, mean, deviation, gain, paper) in zip(study.summary.itertuples(), rows, strict=True):
+    assert [row[0] for row in rows] == study.steps["step"].tolist() == [rung.name for rung in roadmap.ladder()]
+    printed = dict(zip(study.steps["step"], study.steps["printed_top1"], strict=True))
+    for row, (_, mean, deviation, gain, paper) in zip(study.steps.itertuples(), rows, strict=True):
         assert (mean, deviation) == (f"{row.top1_mean:.1f}", f"{row.top1_std:.1f}")
         if gain:
             finding = row.gain_low > 0 or row.gain_high < 0
@@ -95,13 +95,13 @@ def test_the_page_on_leaving_one_out_says_what_its_table_says():
     study, page = kept("cifar10-leave-one-out", runs=42)
     rows = re.findall(r"^\| `(\w+)` \| (\S+ \[.*?\]\S*) \| (\S+) \| (\S+) \| (\S+) \|$", page, re.M)
     assert len(rows) == len(study.effects) == 13
-    gains = roadmap.load_study(PROJECT / "results" / "cifar10").summary.set_index("step")["gain"]
+    gains = roadmap.load_study(PROJECT / "results" / "cifar10").steps.set_index("step")["gain"]
     for row, (step, worth, macs, parameters, gain) in zip(study.effects.itertuples(), rows, strict=True):
         assert step == row.effect and worth.startswith("**") == (row.low > 0 or row.high < 0)
         assert worth.strip("*") == f"{row.estimate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
         assert (macs, parameters) == (f"{1000 * row.gmacs:+.2f}", f"{row.params / 1000:+.0f}")
         assert gain == f"{gains[step]:+.1f}"
-    whole = study.summary.iloc[0]
+    whole = study.steps.iloc[0]
     assert f"{whole.top1_mean:.1f} ± {whole.top1_std:.1f}" in page
 
 
@@ -115,6 +115,6 @@ def test_the_page_on_orders_says_what_its_table_says():
         assert (between, spread, noise) == (
             f"{row.least:+.1f} to {row.greatest:+.1f}", f"{row.spread:.1f}", f"{row.noise:.1f}"
         )  # fmt: skip
-    first, last = (study.summary.set_index("step").loc[name] for name in ("modern_recipe", "all"))
+    first, last = (study.steps.set_index("step").loc[name] for name in ("modern_recipe", "all"))
     assert study.effects["estimate"].sum() == pytest.approx(last.top1_mean - first.top1_mean)
     assert f"{first.top1_mean:.1f}" in page and f"{last.top1_mean:.1f}" in page

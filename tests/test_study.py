@@ -83,7 +83,7 @@ def test_a_study_leaves_table_figure_records_and_weights(finished):
         record = json.loads((folder / "store" / "runs" / row["signature"] / "run.json").read_text())
         assert record["run"]["recipe"]["batch_size"] == 16
         assert len(pd.read_csv(folder / "store" / "runs" / row["signature"] / "history.csv")) == 2
-    assert {"trajectory.png", "trajectory.svg", "study.json", "trajectory.csv", "store"} == {
+    assert {"trajectory.png", "trajectory.svg", "trajectory.pdf", "study.json", "trajectory.csv", "store"} == {
         p.name for p in folder.iterdir()
     }
 
@@ -259,7 +259,7 @@ def test_from_python_on_the_embedded_set(tmp_path, monkeypatch, capsys):
     row = study.runs.iloc[0]
     assert (row["step"], row["seed"], row["recipe"], row["data"]) == ("stage_ratio", 3, "quick", "embedded")
     assert row["command"] == "roadmap.run(only=['stage_ratio'], seeds=[3], epochs=1, image_size=16, threads=1)"
-    assert study.draw() is not None and "stage_ratio" in repr(study)
+    assert study.trajectory() is not None and "stage_ratio" in repr(study)
 
 
 def test_streamed_images_train_too(images, tmp_path):

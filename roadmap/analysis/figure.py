@@ -99,7 +99,7 @@ def draw_trajectory(
 def save_trajectory(
     runs: pd.DataFrame, folder: str | Path, paper: bool = False, ablation: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write ``trajectory.png`` and ``trajectory.svg`` into an existing folder, as `save_figure` does."""
+    """Write ``trajectory.png``, ``.svg`` and ``.pdf`` into an existing folder, as `save_figure` does."""
     return save_figure(draw_trajectory(runs, paper=paper, ablation=ablation), folder, "trajectory")
 
 

@@ -19,20 +19,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.style import context
 
+from roadmap.checks import check_choice
 from roadmap.files import whole_file
 
 #: Colours of Okabe and Ito, told apart by the colour-blind and in grey print.
 OURS, PAPER, REFERENCE = "#0072B2", "#D55E00", "#007A5A"
 INK, FAINT = "#222222", "#666666"
 
-#: Inches. 9 are 900 pixels at the 100 dpi of a notebook and the width of a README; the PNG file has twice that.
-WIDTH = 9.0
-ROW, CAPTION_LINE, TITLE_LINE = 0.44, 0.155, 0.22
+#: Inches. A page: 9 are 900 pixels at the 100 dpi of a notebook and the width of a README; the PNG file has twice that.
+#: A column of a paper, which is as wide as a phone.
+WIDTHS = {"page": 9.0, "column": 3.4}
+WIDTH = WIDTHS["page"]
+ROW, CAPTION_LINE, TITLE_LINE, LEGEND_LINE = 0.44, 0.155, 0.22, 0.2
 #: Left end of whatever stands at a figure's left edge, in inches.
 EDGE = 0.14
 SCREEN_DPI, FILE_DPI = 100, 200
+#: What a figure is written as.
+KINDS = ("png", "svg", "pdf")
+#: What a file would else say of the moment at which it was written.
+_UNDATED = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 #: Font size in points of what is written below a name or a number, and of the caption.
 SMALL = 7.6
+#: Font sizes of the title, by width of the figure.
+TITLE_SIZES = {WIDTHS["page"]: 13.0, WIDTHS["column"]: 10.5}
 
 #: On top of matplotlib's defaults, so that a reader's own matplotlibrc changes nothing.
 STYLE: dict[str, Any] = {
@@ -41,6 +50,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "hatch.linewidth": 0.7,
+    # TrueType: publishers refuse the Type 3 fonts that are matplotlib's default.
+    "pdf.fonttype": 42,
     "svg.hashsalt": "roadmap",
     "text.color": INK,
     "xtick.color": INK,
@@ -60,12 +71,12 @@ def styled() -> Any:
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
-    """Write ``name.png`` and ``name.svg`` into an existing folder; returns their paths.
+    """Write ``name.png``, ``name.svg`` and ``name.pdf`` into an existing folder; returns their paths.
 
-    Each file appears whole or not at all, and the same figure gives the same bytes of SVG.
+    Each file appears whole or not at all, and the same figure gives the same bytes of SVG and PDF.
     """
     paths = []
-    for kind in ("png", "svg"):
+    for kind in KINDS:
         path = Path(folder) / f"{name}.{kind}"
         with whole_file(path) as temporary:
             temporary.write_bytes(_render(figure, kind, FILE_DPI))
@@ -76,30 +87,52 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> list[Path]:
 def _render(figure: Figure, kind: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
     with styled():
-        figure.savefig(buffer, format=kind, dpi=dpi, metadata={"Date": None} if kind == "svg" else None)
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=_UNDATED[kind])
     return buffer.getvalue()
 
 
-def headline(text: str) -> str:
+def inches_of(width: str) -> float:
+    """The inches of a ``page`` or a ``column``. Raises `RoadmapError` for any other width."""
+    check_choice("width", width, WIDTHS)
+    return WIDTHS[width]
+
+
+def headline(text: str, inches: float = WIDTH) -> str:
     """A title in as many lines as the figure's width needs."""
-    return textwrap.fill(text, 78)
+    return textwrap.fill(text, int(116 * (inches - 2 * EDGE) / TITLE_SIZES[inches]))
 
 
-def caption_text(sentences: Sequence[str]) -> str:
+def caption_text(sentences: Sequence[str], inches: float = WIDTH) -> str:
     """The sentences below a figure, in lines of its width."""
-    return textwrap.fill(" ".join(sentences), 146)
+    return textwrap.fill(" ".join(sentences), int(16.8 * (inches - 2 * EDGE)))
+
+
+def legend_columns(legend: Sequence[Artist], inches: float = WIDTH) -> int:
+    """In how many columns the entries of a legend fit into the figure's width: all in one line, if they do."""
+    widths = [0.6 + 0.072 * len(str(entry.get_label())) for entry in legend]
+    room = inches - 2 * EDGE
+    return len(widths) if sum(widths) <= room else max(int(room / max(widths)), 1)
+
+
+def legend_lines(legend: Sequence[Artist], inches: float = WIDTH) -> int:
+    """How many lines a legend needs; a figure's foot is higher by `LEGEND_LINE` for each but the first."""
+    return math.ceil(len(legend) / legend_columns(legend, inches)) if legend else 0
 
 
 def add_words(figure: Figure, title: str, caption: str, legend: Sequence[Artist], foot: float) -> None:
-    """Title above, and a line of legend and the caption below, within the lowest ``foot`` inches."""
-    height = figure.get_size_inches()[1]
+    """Title above, and the legend and the caption below, within the lowest ``foot`` inches."""
+    inches, height = figure.get_size_inches()
     if legend:
+        more = LEGEND_LINE * (legend_lines(legend, inches) - 1)
         figure.legend(
-            handles=list(legend), loc="lower left", bbox_to_anchor=(0.1 / WIDTH, (foot - 0.84) / height),
-            bbox_transform=figure.transFigure, ncols=len(legend), frameon=False, fontsize=8.5, borderpad=0.2,
+            handles=list(legend), loc="lower left", bbox_to_anchor=(0.1 / inches, (foot - 0.84 - more) / height),
+            bbox_transform=figure.transFigure, ncols=legend_columns(legend, inches), frameon=False, fontsize=8.5,
+            borderpad=0.2,
         )  # fmt: skip
-    figure.text(EDGE / WIDTH, 0.08 / height, caption, va="bottom", fontsize=SMALL, color=FAINT, linespacing=1.3)
-    figure.suptitle(title, x=EDGE / WIDTH, y=1 - 0.12 / height, ha="left", va="top", size=13, weight="bold")
+    figure.text(EDGE / inches, 0.08 / height, caption, va="bottom", fontsize=SMALL, color=FAINT, linespacing=1.3)
+    figure.suptitle(
+        title, x=EDGE / inches, y=1 - 0.12 / height, ha="left", va="top", size=TITLE_SIZES[inches], weight="bold"
+    )
 
 
 def label(step: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from roadmap.analysis.ablation import effects
+from roadmap.analysis.curves import Curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import number, save_figure, signed
+from roadmap.analysis.look import KINDS, number, save_figure, signed
 from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seeds_needed
-from roadmap.analysis.tables import LATER_COLUMNS, agreement, completed, design_of, summarize
+from roadmap.analysis.tables import LATER_COLUMNS, agreement, completed, costs_of, design_of, summarize
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
@@ -31,39 +32,45 @@ EFFECTS = "effects.csv"
 
 @dataclass(frozen=True)
 class Study:
-    """The finished runs of one study folder: ``runs`` has one row a run, ``summary`` one row a network, ``effects`` one
-    a step. ``ablation`` is what study.json says of the design."""
+    """The finished runs of one study folder: ``runs`` has one row a run, ``steps`` and ``costs`` one row a network,
+    ``effects`` one a step, ``curves`` one a run and epoch. ``described`` is what study.json says of the design."""
 
     path: Path
     runs: pd.DataFrame
-    ablation: Mapping[str, Any] = field(default_factory=lambda: {"design": "ladder"})
+    described: Mapping[str, Any] = field(default_factory=lambda: {"design": "ladder"})
+    curves: Curves = field(default_factory=Curves)
 
     @property
     def design(self) -> str:
         """The ablation design: ``ladder``, ``leave-one-out``, ..."""
-        return design_of(self.runs, self.ablation)
+        return design_of(self.runs, self.described)
 
     @property
     def file_names(self) -> list[str]:
-        """What `save_results` writes: the figure's two files, and of other designs than the ladder the effects."""
+        """What `save_results` writes: the figure's files, and of other designs than the ladder the effects."""
         if self.design == "ladder":
-            return ["trajectory.png", "trajectory.svg"]
-        return ["ablation.png", "ablation.svg", EFFECTS]
+            return [f"trajectory.{kind}" for kind in KINDS]
+        return [*(f"ablation.{kind}" for kind in KINDS), EFFECTS]
 
     @cached_property
-    def summary(self) -> pd.DataFrame:
+    def steps(self) -> pd.DataFrame:
         """One row a network, see `summarize`."""
-        return summarize(self.runs, self.ablation)
+        return summarize(self.runs, self.described)
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        """One row a network, see `costs_of`."""
+        return costs_of(self.runs, self.described)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
         """What every step is worth, see `roadmap.analysis.ablation.effects`."""
-        return effects(self.runs, self.ablation)
+        return effects(self.runs, self.described)
 
     @property
     def agreement(self) -> Agreement:
         """How far the gains of a ladder rank as the paper's, see `roadmap.analysis.tables.agreement`."""
-        return agreement(self.summary)
+        return agreement(self.steps)
 
     def seeds_needed(self, difference: float, power: float = POWER) -> int | None:
         """With how many seeds a true difference of so many points would be found in a study like this one.
@@ -79,18 +86,40 @@ class Study:
         deviation = pooled_deviation([*(paired["std_error"] * paired["seeds"] ** 0.5)], [*paired["seeds"]])
         return seeds_needed(difference, deviation, int(self.effects["p"].notna().sum()), power)
 
-    def draw(self, paper: bool = False, title: str | None = None) -> Figure:
-        """The study as a matplotlib Figure: a ladder's trajectory, see `roadmap.analysis.figure.draw_trajectory`, which
-        alone knows the ``paper``; of other designs the effects, see `roadmap.analysis.effects_figure.draw_ablation`."""
-        if self.design == "ladder":
-            return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.ablation)
-        return draw_ablation(self.runs, self.ablation, title=title)
+    def trajectory(self, paper: bool = False, title: str | None = None, width: str = "page") -> Figure:
+        """A ladder's trajectory, see `roadmap.analysis.figure.draw_trajectory`. Raises `RoadmapError` for others."""
+        if self.design != "ladder":
+            raise RoadmapError(f"{self.path.name} is a {self.design} study and no ladder: .ablation() is its figure")
+        return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described)
+
+    def ablation(self, title: str | None = None, width: str = "page") -> Figure:
+        """What every step is worth, see `roadmap.analysis.effects_figure.draw_ablation`."""
+        return draw_ablation(self.runs, self.described, title=title)
+
+    def pareto(
+        self,
+        against: Sequence[str] = ("gmacs", "params", "images_per_second"),
+        title: str | None = None,
+        width: str = "page",
+    ) -> Figure:
+        """Accuracy against cost with the Pareto front, see `roadmap.analysis.pareto_figure.draw_pareto`."""
+        from roadmap.analysis.pareto_figure import draw_pareto
+
+        return draw_pareto(self.steps, self.costs, against=against, title=title, width=width)
+
+    def compare(self, other: Study | str | Path, title: str | None = None, width: str = "page") -> Figure:
+        """This study beside another one, or the one in a folder, see
+        `roadmap.analysis.comparison_figure.draw_comparison`."""
+        from roadmap.analysis.comparison_figure import draw_comparison
+
+        other = other if isinstance(other, Study) else load_study(other)
+        return draw_comparison(self, other, title=title, width=width)
 
     @property
     def _shown(self) -> pd.DataFrame:
         if self.design != "ladder":
             return readable(self.effects)
-        return self.summary.assign(seeds_needed=self.summary["seeds_needed"].astype(object).fillna(""))
+        return self.steps.assign(seeds_needed=self.steps["seeds_needed"].astype(object).fillna(""))
 
     def __repr__(self) -> str:
         return f"{self._headline()}\n{self._shown.to_string(index=False, float_format=_short, na_rep='')}"
@@ -100,7 +129,7 @@ class Study:
 
     def _headline(self) -> str:
         kind = "" if self.design == "ladder" else f" ({self.design})"
-        networks = _count(len(self.summary), "network" if kind else "step")
+        networks = _count(len(self.steps), "network" if kind else "step")
         rank = self.agreement if not kind else None
         paper = f"; Kendall's tau with the paper's gains {rank}" if rank and rank.rungs > 1 else ""
         return f"Study {self.path.name}{kind}: {_count(len(self.runs), 'run')}, {networks}{paper}"
@@ -161,7 +190,8 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
     names = study.file_names
     if EFFECTS in names:
         write_text(folder / EFFECTS, study.effects.to_csv(index=False, lineterminator="\n"))
-    save_figure(study.draw(paper=paper), folder, Path(names[0]).stem)
+    figure = study.trajectory(paper) if study.design == "ladder" else study.ablation()
+    save_figure(figure, folder, Path(names[0]).stem)
     return [folder / name for name in names]
 
 

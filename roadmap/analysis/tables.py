@@ -75,8 +75,6 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     printed_top1, printed_gflops
         What the paper prints for a network of just these steps, else NaN: per cent on ImageNet-1K,
         multiply-accumulates in 1e9 at 224 px.
-    seconds_mean, images_per_second_mean
-        Mean training time of a run in seconds; mean training throughput.
 
     Raises `RoadmapError` for an empty table, one that mixes regimes, and an unknown step.
     """
@@ -144,8 +142,28 @@ def _summary_row(
         "seeds_needed": None,
         "printed_top1": printed[0],
         "printed_gflops": printed[1],
-        "seconds_mean": done["seconds"].astype(float).mean(),
-        "images_per_second_mean": done["images_per_second"].astype(float).mean(),
+    }
+
+
+def costs_of(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    """What every network costs, counted and as it was measured in its runs: one row a network, in `summarize`'s order.
+
+    Raises `RoadmapError` as `summarize`.
+    """
+    runs = completed(runs)
+    return pd.DataFrame([_cost_row(runs[runs["step"] == step]) for step in networks_of(runs, ablation or {})])
+
+
+def _cost_row(runs: pd.DataFrame) -> dict[str, Any]:
+    counted = ["step", "adopted", "reference", "gmacs", "params", "activations", "match_factor"]
+    done = runs[runs["status"] == "done"]
+    speed = done["images_per_second"].astype(float)
+    return {
+        **runs.iloc[0][counted],
+        "images_per_second": speed.mean(),
+        "images_per_second_std": speed.std(),
+        "seconds": done["seconds"].astype(float).mean(),
+        "device_name": " / ".join(done["device_name"].dropna().unique()) or None,
     }
 
 

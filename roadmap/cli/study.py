@@ -119,8 +119,8 @@ def run(
     roadmap run --design factorial --steps gelu,layer_norm    do steps need each other?
     roadmap run --sweep kernel_size=3,7,11               how much of it?
 
-    Leaves in the output folder: trajectory.csv (a row a run), its figure as .png and .svg, and of other designs than
-    the ladder effects.csv. Records and trained weights of the runs are in the store. A run that is there is never
+    Leaves in the output folder: trajectory.csv (a row a run), its figure as .png, .svg and .pdf, and of other designs
+    than the ladder effects.csv. Records and trained weights of the runs are in the store. A run that is there is never
     trained again, by any study, unless --retrain says so: the same command again goes on with what is missing. Ctrl-C
     finishes the running epochs, saves and stops; twice stops at once.
     """

@@ -157,7 +157,7 @@ class StudyLike(Protocol):
     @property
     def design(self) -> str: ...
     @property
-    def summary(self) -> pd.DataFrame: ...
+    def steps(self) -> pd.DataFrame: ...
     @property
     def effects(self) -> pd.DataFrame: ...
 
@@ -443,7 +443,7 @@ def _of_networks(study: StudyLike, names: Sequence[str], regime: str) -> Measure
 
 
 def _trained(study: StudyLike, names: Sequence[str]) -> list[Trained]:
-    rows = {row["step"]: row for row in study.summary.to_dict("records")}
+    rows = {row["step"]: row for row in study.steps.to_dict("records")}
     return [
         Trained(name, _number(rows[name]["top1_mean"]), _number(rows[name]["top1_std"]), int(rows[name]["seeds"]))
         for name in names

@@ -3,7 +3,7 @@
 ::
 
     FOLDER/study.json                       what was asked, where its store is, and its runs in order
-    FOLDER/trajectory.csv, .png, .svg       a row a run, and the figure
+    FOLDER/trajectory.csv, .png, .svg, .pdf a row a run, and the figure
     FOLDER/logs/                            what a logger wrote, where one was asked for
 """
 
