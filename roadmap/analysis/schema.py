@@ -3,7 +3,6 @@ them."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +59,8 @@ _MATCH_FACTOR = Column(
 _DATA_SECONDS = Column("float64", "of them: waiting for batches", "s")
 _P = Column("float64", "two-sided p that the true difference is zero, by Student's t with its own standard error and "
             "degrees of freedom: the paired t-test, where it is paired by seed")  # fmt: skip
-_P_HOLM = Column("float64", "the same by Holm's correction over all rows of the table that have one, those of roads not "
-                 "taken included")  # fmt: skip
+_P_HOLM = Column("float64", "the same by Holm's correction over all rows of the table that have one, roads not taken "
+                 "included")  # fmt: skip
 _VERDICT = Column("text", "`gain` or `loss`, by its sign, where `p_holm` is below 0.05, else `within noise`; missing "
                   "where no p is")  # fmt: skip
 _TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
@@ -156,12 +155,12 @@ STEPS: Schema = {
     "gain": Column("float64", "`top1_mean` minus that of `against`", "points"),
     "gain_low": Column(
         "float64",
-        "lower end of the gain's 95 % interval, paired by seed: gain - t s / sqrt(n), s being `gain_std`; missing unless "
-        "both networks ended well with the same seeds, at least two of them",
+        "lower end of the gain's 95 % interval, paired by seed: gain - t s / sqrt(n), s being `gain_std`; missing "
+        "unless both networks ended well with the same seeds, at least two of them",
         "points",
     ),
     "gain_high": Column("float64", "its upper end", "points"),
-    "gain_std": Column("float64", "sample standard deviation of the differences between two runs of one seed", "points"),
+    "gain_std": Column("float64", "sample standard deviation of the differences between runs of one seed", "points"),
     "p": _P,
     "p_holm": _P_HOLM,
     "verdict": _VERDICT,
@@ -186,8 +185,8 @@ COSTS: Schema = {
     "match_factor": _MATCH_FACTOR,
     "images_per_second": Column(
         "float64",
-        "mean speed of training over the runs that ended well, as it was with whatever ran beside them; `roadmap bench` "
-        "measures it undisturbed",
+        "mean speed of training over the runs that ended well, as it was with whatever ran beside them; `roadmap "
+        "bench` measures it undisturbed",
         "images/s",
     ),
     "images_per_second_std": Column("float64", "its sample standard deviation; missing for one run", "images/s"),
@@ -226,7 +225,8 @@ EFFECTS: Schema = {
     "estimate": Column("float64", "mean over the seeds (and orders) in which all networks of the estimate ended well; "
                        "what it is, by design: docs/ablations.md", "points"),
     "std_error": Column("float64", "its standard error, paired by seed; missing for one seed, and where a run failed, "
-                        "since the seeds left are no sample any more. Of order designs: over orders and seeds", "points"),
+                        "since the seeds left are no sample any more; of order designs over orders and seeds",
+                        "points"),
     "low": Column("float64", "lower end of its 95 % interval by Student's t distribution", "points"),
     "high": Column("float64", "its upper end", "points"),
     "freedom": Column("float64", "its degrees of freedom"),
@@ -279,9 +279,6 @@ def dtype_of(column: Column) -> Any:
 
 
 def _typed(values: pd.Series, column: Column) -> pd.Series:
-    dtype = dtype_of(column)
-    if values.dtype == dtype and dtype != object:
-        return values
     parse, words = _KINDS[column.dtype.lower()]
     parsed = []
     for value, lacks in zip(values, values.isna(), strict=True):
@@ -291,7 +288,7 @@ def _typed(values: pd.Series, column: Column) -> pd.Series:
             parsed.append(None if lacks else parse(value))
         except (LookupError, TypeError, ValueError):
             raise RoadmapError(f"the column {values.name} has {value!r}, which is no {words}") from None
-    return pd.Series(parsed, values.index, dtype, name=values.name)
+    return pd.Series(parsed, values.index, dtype_of(column), name=values.name)
 
 
 def _flag(value: Any) -> bool:

@@ -97,20 +97,21 @@ def plural(count: int, noun: str) -> str:
 
 def as_text(lines: Sequence[str], table: pd.DataFrame) -> str:
     """Lines, and a table of texts below them, words on the left and numbers on the right."""
-    widths = {name: max([len(name), *table[name].map(len)]) for name in table}
-    rows = [{name: name for name in table}, *table.to_dict("records")]
+    rows = [list(table.columns), *table.to_numpy().tolist()]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    sides = [str.ljust if name in _WORDS else str.rjust for name in table]
 
-    def cell(row: Mapping[Any, str], name: str) -> str:
-        return row[name].ljust(widths[name]) if name in _WORDS else row[name].rjust(widths[name])
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(side(cell, width) for cell, side, width in zip(cells, sides, widths, strict=True)).rstrip()
 
-    return "\n".join([*lines, *("  ".join(cell(row, name) for name in widths).rstrip() for row in rows)])
+    return "\n".join([*lines, *map(line, rows)])
 
 
 def as_html(lines: Sequence[str], table: pd.DataFrame) -> str:
     """The same for a notebook, light or dark: the first line is a heading, findings are bold, and what is within noise
     is pale."""
     heading, *rest = (escape(line) for line in lines)
-    head = "".join(f"<th style='{_side(name)}'>{escape(name)}</th>" for name in table)
+    head = "".join(f"<th style='{_side(name)}'>{escape(name)}</th>" for name in map(str, table))
     body = "".join(_html_row(row) for row in table.to_dict("records"))
     below = "".join(f"<div style='font-size:90%;opacity:.75'>{line}</div>" for line in rest)
     return (
@@ -128,7 +129,7 @@ def _html_row(row: Mapping[Any, str]) -> str:
         look = judged if name == "verdict" or "points" in name else ""
         return f"<td style='{_side(name)};{look}'>{escape(text)}</td>"
 
-    return f"<tr>{''.join(cell(name, text) for name, text in row.items())}</tr>"
+    return f"<tr>{''.join(cell(str(name), text) for name, text in row.items())}</tr>"
 
 
 def _side(name: str) -> str:

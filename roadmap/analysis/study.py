@@ -72,7 +72,7 @@ class Study:
     @property
     def missing(self) -> list[tuple[str, int]]:
         """(step, seed) of the runs that the study consists of and that are neither done nor failed."""
-        present = list(zip(self.runs["step"], self.runs["seed"], strict=True))
+        present = {*zip(self.runs["step"], self.runs["seed"], strict=True)}
         asked = self.asked or itertools.product(*(dict.fromkeys(self.runs[name]) for name in ("step", "seed")))
         return [run for run in asked if run not in present]
 
