@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 from xml.etree import ElementTree
 
 import matplotlib
@@ -18,7 +19,8 @@ from matplotlib.font_manager import FontProperties, findfont
 from roadmap.analysis.look import styled
 
 #: The figures' font, which is matplotlib's own, and its weights by what CSS calls them.
-FONT, WEIGHTS, SLANTS = "DejaVu Sans", ("normal", "bold"), ("normal", "oblique")
+FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")
+SLANTS: tuple[Literal["normal", "oblique"], ...] = ("normal", "oblique")
 #: Attributes that hold lengths, which are written with two decimals: hundredths of a point.
 _LENGTHS = ("d", "x", "y", "points", "transform", "width", "height", "x1", "x2", "y1", "y2", "cx", "cy", "r")
 #: What XML cannot hold, and what would turn the direction of all that follows.
@@ -56,9 +58,7 @@ def row_box(figure: Figure, axes: Axes, row: int) -> tuple[float, float, float, 
 
 def cell_box(figure: Figure, axes: Axes, column: int, row: int) -> tuple[float, float, float, float]:
     """A square of one around (``column``, ``row``)."""
-    (left, one), (right, other) = (
-        _share(figure, axes, (column + half, row + half)) for half in (-0.5, 0.5)
-    )
+    (left, one), (right, other) = (_share(figure, axes, (column + half, row + half)) for half in (-0.5, 0.5))
     return left, 1 - max(one, other), right - left, abs(one - other)
 
 
@@ -160,9 +160,10 @@ def font_faces(drawings: Iterable[str]) -> str:
     return "\n".join(_font_face(weight, slant, letters) for weight in WEIGHTS for slant in SLANTS)
 
 
-def _font_face(weight: str, slant: str, letters: str) -> str:
+def _font_face(weight: str, slant: Literal["normal", "oblique"], letters: str) -> str:
     path = findfont(FontProperties(family=FONT, weight=weight, style=slant))
     options = subset.Options(flavor="woff", hinting=False, notdef_outline=True, name_IDs=[0, 1, 2, 13, 14])
+    options.drop_tables += ["FFTM"]
     font = subset.load_font(path, options)
     part = subset.Subsetter(options)
     part.populate(text=letters)
