@@ -223,7 +223,7 @@ CURVES: Schema = {
 EFFECTS: Schema = {
     "effect": Column("text", "the step; `a × b` for an interaction, `size=5, norm=layer` for a combination of levels"),
     "estimate": Column("float64", "mean over the seeds (and orders) in which all networks of the estimate ended well; "
-                       "what it is, by design: docs/ablations.md", "points"),
+                       "what that is, by design: `help(roadmap.analysis.ablation.effects)`", "points"),
     "std_error": Column("float64", "its standard error, paired by seed; missing for one seed, and where a run failed, "
                         "since the seeds left are no sample any more; of order designs over orders and seeds",
                         "points"),

@@ -31,10 +31,6 @@ NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "param
           "depth", "stem_stride", "epochs", "recipe")  # fmt: skip
 #: The table of effects in a study's folder.
 EFFECTS = "effects.csv"
-#: The figures of one study, each a method of `Study` and the name of its files.
-FIGURES = ("trajectory", "ablation", "pareto", "curves")
-#: The name of the files of `Study.compare`.
-COMPARISON = "comparison"
 
 
 @dataclass(frozen=True)
@@ -149,8 +145,10 @@ class Study:
         """Lines about the study, and its most telling table."""
         ladder = self.design == "ladder"
         networks = plural(len(self.steps), "step" if ladder else "network")
+        counts, *lost = counted(self.runs, self.missing)
         lines = [
-            f"Study {self.path.name} ({self.design}): {networks}, {counted(self.runs, self.missing)}",
+            f"Study {self.path.name} ({self.design}): {networks}, {counts}",
+            *lost,
             trained_text(completed(self.runs), "step" if ladder else "network"),
         ]
         if ladder and self.agreement.rungs > 1:
@@ -174,6 +172,20 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
         write_curves(study.curves, folder)
     save_figure(study.trajectory(paper) if study.design == "ladder" else study.ablation(), folder, study.figure)
     return [folder / name for name in names]
+
+
+def save_drawn(
+    study: Study, name: str, other: str | Path | None = None, width: str = "page", paper: bool = False
+) -> list[Path]:
+    """Write one figure into a study's folder: the method of `Study` of that name, or with ``other`` the comparison with
+    the study of that folder. Returns the paths; those of a column end in ``-column``. Raises as the methods do."""
+    if other is not None:
+        name, figure = "comparison", study.compare(other, width=width)
+    elif name == "trajectory":
+        figure = study.trajectory(paper, width=width)
+    else:
+        figure = getattr(study, name)(width=width)
+    return save_figure(figure, study.path, name if width == "page" else f"{name}-{width}")
 
 
 def load_study(path: str | Path) -> Study:

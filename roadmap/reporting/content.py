@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +67,6 @@ class Content:
     heading: str
     question: str
     data: str
-    runs: str
     version: str
     facts: tuple[tuple[str, str], ...]
     judged: Mapping[str, tuple[Section, ...]]
@@ -101,7 +99,6 @@ def content_of(study: Study, say: Callable[[str], None] = lambda text: None) -> 
         heading=heading,
         question=question,
         data=values_of(study.runs, "data"),
-        runs=counted(study.runs, study.missing),
         version=__version__,
         facts=tuple(_facts(study, said)),
         judged=judged,
@@ -139,7 +136,6 @@ def _facts(study: Study, said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     runs = study.runs
     own = runs[~runs["reference"]] if not runs["reference"].all() else runs
     classes = said.get("classes")
-    counts = Counter(runs["status"] == "done")
     yield (
         "Data",
         f"{values_of(own, 'data')}, {values_of(own, 'image_size')} px"
@@ -158,7 +154,7 @@ def _facts(study: Study, said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         training += [words_for.format(values_of(known, column))] if len(known) else []
     yield "Training", ", ".join(training)
     yield "Seeds", ", ".join(str(seed) for seed in sorted(own["seed"].unique()))
-    yield "Runs", f"{counts[True]} done, {counts[False]} failed, {len(study.missing)} missing"
+    yield "Runs", counted(runs, study.missing)[0]
     started = sorted(str(day)[:10] for day in runs["started"].dropna())
     if started:
         yield "Trained", " to ".join(dict.fromkeys((started[0], started[-1])))
@@ -169,13 +165,9 @@ def _facts(study: Study, said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
 def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
     """What a reader must know so as not to read too much into the figures."""
     runs = study.runs
-    failed = int((runs["status"] != "done").sum())
-    if failed:
-        yield f"{plural(failed, 'run')} failed: no mean and no difference has them in it. The table of runs says why."
-    if study.missing:
-        names = ", ".join(f"{label(step)} seed {seed}" for step, seed in study.missing[:8])
-        more = f" and {len(study.missing) - 8} more" if len(study.missing) > 8 else ""
-        yield f"{plural(len(study.missing), 'run')} of the study missing so far: {names}{more}."
+    yield from counted(runs, study.missing)[1:]
+    if (runs["status"] != "done").any():
+        yield "No mean and no difference has a failed run in it; the table of runs says why each of them failed."
     if runs.groupby("step")["seed"].nunique().max() == 1:
         yield "One seed: how far another one would lie from it is unknown, and a small difference may be noise."
     elif any(section.verdict == NOISE for section in sections):

@@ -153,15 +153,21 @@ def _kind(design: str, step: Row | None, effect: Row | None) -> str:
     if design == "ladder":
         assert step is not None
         return (
-            "the start" if effect is None and step["against"] is None else "" if step["adopted"] else "road not taken"
+            "the start" if effect is None and pd.isna(step["against"]) else "" if step["adopted"] else "road not taken"
         )
-    if effect is not None and effect.get("kind") == "interaction":
+    if effect is not None and _text(effect, "kind") == "interaction":
         return "interaction"
     return "level" if design == "sweep" else ""
 
 
 def _verdict(effect: Row | None) -> str:
-    return effect["verdict"] if effect is not None and isinstance(effect["verdict"], str) else ""
+    return _text(effect, "verdict")
+
+
+def _text(row: Row | None, column: str) -> str:
+    """A cell that holds text, or none where it is empty, and where the table has no such column."""
+    value = row.get(column) if row is not None else None
+    return value if isinstance(value, str) else ""
 
 
 def _top1(step: Row) -> str:
@@ -187,8 +193,8 @@ def _numbers(study: Study, step: Row | None, effect: Row | None) -> Iterable[str
     elif effect is not None and "top1_mean" in effect:
         yield f"top-1 {_top1(effect)}"
     if effect is not None:
-        against = effect.get("against")
-        yield f"{what}{f' over {label(against)}' if isinstance(against, str) else ''} {_difference(effect)}"
+        against = _text(effect, "against")
+        yield f"{what}{f' over {label(against)}' if against else ''} {_difference(effect)}"
         if _verdict(effect):
             yield f"{_verdict(effect)}, p {effect['p_holm']:.2g} (Holm)"
     cost, sign = (step, "") if step is not None else (effect, "+")
@@ -207,9 +213,9 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
         return
     if step is None and "top1_mean" in effect:
         yield "Top-1", _top1(effect)
-    against = effect.get("against")
+    against = _text(effect, "against")
     what = DESIGNS[study.design][2]
-    yield (f"{what} over {label(against)}" if isinstance(against, str) else what), _difference(effect)
+    yield (f"{what} over {label(against)}" if against else what), _difference(effect)
     if not math.isnan(effect["p"]):
         yield "p", f"{effect['p']:.2g}; by Holm's correction {effect['p_holm']:.2g}"
     if _verdict(effect):
@@ -221,8 +227,8 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
         spread = f"{number(effect['spread'], '.2f')} points"
         alone = "" if math.isnan(effect["noise"]) else f"; seeds alone would give {effect['noise']:.2f}"
         yield "Standard deviation over orders", spread + alone
-    if effect.get("aliases"):
-        yield "Cannot be told apart from", str(effect["aliases"])
+    if _text(effect, "aliases"):
+        yield "Cannot be told apart from", _text(effect, "aliases")
     if step is None:
         gmacs, params = cost_text(effect["gmacs"], effect["params"], "+")
         if gmacs:
@@ -257,7 +263,7 @@ def _networks_shown(study: Study, name: str, step: Row | None) -> tuple[str, ...
     """The networks whose learning curves tell of a step: its own and that which it is compared with."""
     known = set(study.curves["step"]) if len(study.curves) else set()
     if study.design == "ladder":
-        asked = [step["against"] if step is not None else None, name]
+        asked = [_text(step, "against"), name]
     else:
         asked = [*study.steps["step"][:1], f"all but {name}", f"only {name}", name]
     shown = tuple(one for one in dict.fromkeys(asked) if one in known)
@@ -288,6 +294,6 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None) -> s
     if explanation is None or explanation.before is None:
         return ""
     before = explanation.before.name
-    if step is not None and study.design == "ladder" and step["against"] in (before, None):
+    if step is not None and study.design == "ladder" and _text(step, "against") in (before, ""):
         return ""
     return f"Shown in its place on the paper's ladder, after {label(before)}."

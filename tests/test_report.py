@@ -1,0 +1,184 @@
+"""The report: its HTML as text, and the page in a browser, at two widths, with keyboard, pointer and printer."""
+
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import commands
+import pandas as pd
+import pytest
+import yaml
+from ablations import FACTORS, make_ablation, make_networks, make_star, make_sweep, own_ladder, reference
+from test_analysis import make_runs
+
+import roadmap
+from roadmap.reporting.sections import section_ids
+from roadmap.study.folder import FORMAT
+from roadmap.study.spec import load_spec
+
+PROJECT = Path(__file__).parents[1]
+VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
+SCORES = {
+    "resnet50": {0: 69.5, 1: 70.25, 2: 70.0},
+    "modern_recipe": {0: 73.0, 1: 73.5, 2: 73.25},
+    "stage_ratio": {0: 72.5, 1: 73.75, 2: None},
+    "patchify_stem": {0: 74.0, 1: 73.0},
+}
+NASTY = [
+    "<script>alert(1)</script>", "\"quoted\" & 'half' <b>bold</b>", "\u202eturned\u202c \u05e9\u05dc\u05d5\u05dd",
+    "two\nlines", "a\x01control", "${code} {{ 7 * 7 }} {% raw %}",
+]  # fmt: skip
+
+
+class Page(HTMLParser):
+    """What is in a page, read strictly: every element that is opened is closed, in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.texts, self.headings, self.texts_of = [], [], [], [], {}
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append((tag, dict(attrs).get("id")))
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop()[0] == tag
+
+    def handle_data(self, data):
+        within = [tag for tag, _ in self.open]
+        if "script" not in within and "style" not in within:
+            self.texts.append(data)
+            for _, name in self.open:
+                self.texts_of[name] = self.texts_of.get(name, "") + data
+            if within and re.fullmatch("h[1-6]", within[-1]):
+                self.headings.append(int(within[-1][1]))
+
+    @property
+    def text(self):
+        return " ".join("".join(self.texts).split())
+
+    def section(self, step):
+        """The words of a step's section."""
+        return " ".join(self.texts_of[section_ids([step])[step]].split())
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def keep(folder, runs, described=None, **said):
+    """The folder of a kept study: its table, and what was asked."""
+    folder.mkdir(parents=True)
+    known = {"command": "roadmap run", "commit": "0123abcd" * 5, "dirty": False, "started": "2026-01-02T03:04:05+00:00"}
+    runs = runs.assign(**{name: value for name, value in known.items() if name not in runs})
+    if "signature" not in runs:
+        runs = runs.assign(signature=[f"{number:016x}" for number in range(len(runs))])
+    runs.to_csv(folder / "trajectory.csv", index=False)
+    if described or said:
+        asked = said.pop("asked", [{"signature": one} for one in runs["signature"]])
+        content = {"format": FORMAT, "store": "gone", "runs": asked, "ablation": described or {"design": "ladder"}}
+        (folder / "study.json").write_text(json.dumps(content | said))
+    return folder
+
+
+def keep_curves(folder, runs, epochs=3):
+    rows = [
+        {"step": run.step, "seed": run.seed, "epoch": epoch, "train_loss": 1 / epoch, "train_top1": 50.0 + epoch,
+         "test_loss": 1 / epoch, "test_top1": run.top1 - epochs + epoch, "test_top5": 99.0, "lr_end": 0.1,
+         "seconds": 1.0, "data_seconds": 0.1, "images": 100}
+        for run in runs[runs["status"] == "done"].itertuples() for epoch in range(1, epochs + 1)
+    ]  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "curves.csv", index=False)
+
+
+def small_ladder(folder):
+    """Four rungs, one run of which failed, one missing, and a reference, with learning curves."""
+    runs = make_runs(SCORES)
+    runs = pd.concat([runs, pd.DataFrame(reference("timm/resnet18", [71.0, 72.5], stem_stride=None))])
+    keep(folder, runs, classes=list("abcdefghij"), asked=[
+        {"step": run.step, "seed": run.seed, "signature": f"{number:016x}"}
+        for number, run in enumerate([*runs.itertuples(), pd.Series({"step": "patchify_stem", "seed": 2})])
+    ])  # fmt: skip
+    keep_curves(folder, runs)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ladder_page(tmp_path_factory):
+    """The report of `small_ladder`."""
+    folder = commands.once(tmp_path_factory, "report", lambda root: roadmap.report(small_ladder(root / "ladder")))
+    return folder / "ladder" / "report.html"
+
+
+def check(path):
+    """What must hold of every page; returns it, read."""
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert text.startswith("<!DOCTYPE html>") and path.stat().st_size < 5 * 2**20
+    assert page.all("html")[0]["lang"] == "en" and "default-src 'none'" in page.all("meta")[1]["content"]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) and not any(re.search(r"\s", one) for one in ids)
+    for tag, attributes in page.tags:
+        for name in ("href", "src", "srcset", "xlink:href", "action", "data", "poster"):
+            target = attributes.get(name, "#")
+            if target.startswith("#"):
+                assert target == "#" or target[1:] in ids, target
+            else:
+                assert target.startswith("data:") or (tag == "a" and target.startswith("https://arxiv.org/")), target
+        assert not any(name.startswith("on") for name in attributes)
+        for one in re.findall(r"url\(#(.+?)\)", " ".join(filter(None, attributes.values()))):
+            assert one in ids
+        for name in ("aria-labelledby", "aria-describedby"):
+            assert attributes.get(name, ids[0]) in ids
+    for one in re.findall(r"url\((.*?)\)|@import", re.search("<style>(.*?)</style>", text, re.S)[1]):
+        assert one.startswith('"data:font/woff;base64,')
+    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|import)\b", re.search("<script>(.*?)</script>", text, re.S)[1])
+    assert page.headings[0] == 1 and page.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
+    assert len(page.all("table")) == len(page.all("caption"))
+    assert all("scope" in cell for cell in page.all("th"))
+    assert all(drawing["aria-label"] and drawing["role"] in ("img", "group") for drawing in page.all("svg"))
+    assert not page.all("img") and not page.all("iframe") and not page.all("link")
+    return page
+
+
+# --- what it says
+
+
+def test_the_ladders_page_says_what_its_tables_say(ladder_page):
+    study, page = roadmap.load_study(ladder_page.parent), check(ladder_page)
+    assert "13 runs: 12 done, 1 failed, 1 missing" in page.text and "Missing: patchify_stem seed 2." in page.text
+    for step in study.steps.to_dict("records"):
+        said = page.section(step["step"])
+        if step["seeds"]:
+            assert f"{step['top1_mean']:.2f}" in said and f"{step['seeds']} seed" in said
+        if isinstance(step["against"], str):
+            assert f"{step['gain']:+.2f} points".replace("-", "−") in said
+        if not pd.isna(step["p"]):
+            assert f"{step['p_holm']:.2g}" in said and step["verdict"] in said
+    assert "Seed 2 failed: the loss is nan in epoch 3." in page.section("stage_ratio")
+    assert "Missing so far: seed 2." in page.section("patchify_stem")
+
+
+def test_a_rung_is_explained_at_the_studys_size(ladder_page):
+    said, page = Page(ladder_page.read_text()).section("patchify_stem"), check(ladder_page)
+    rungs = roadmap.ladder().scaled(16, 0.34, stem_stride=2, num_classes=10)
+    told = roadmap.explain("patchify_stem", rungs=rungs, image_size=32)
+    assert told.why in said and f"{told.after.params / 1e6:.4g}" in said and f"{told.after.gmacs:.4g}" in said
+    assert "stem resnet patchify" in said and f"Layers that differ: {len(told.layers)} of" in said
+    for asked in told.questions:
+        assert " ".join(asked.question.split()) in said and " ".join(asked.answer.split()) in said
+    printed = roadmap.ladder()["patchify_stem"].printed
+    assert f"{printed.top1:.2f}" in said and "1000" in said  # images a second, as measured
+    drawn = [attributes["aria-label"] for attributes in page.all("svg")]
+    assert any(words.startswith("Block diagram of patchify stem, before (stage ratio) and after") for words in drawn)
+    assert any("Learning curves of stage ratio, patchify stem" in words for words in drawn)
