@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import number, save_figure, signed
 from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seeds_needed
 from roadmap.analysis.tables import LATER_COLUMNS, agreement, completed, design_of, summarize
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
+from roadmap.look import number, save_figure, signed
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
 from roadmap.study.store import COLUMNS
 

@@ -25,9 +25,11 @@ from roadmap.files import whole_file
 OURS, PAPER, REFERENCE = "#0072B2", "#D55E00", "#007A5A"
 INK, FAINT = "#222222", "#666666"
 
-#: Inches. 9 are 900 pixels at the 100 dpi of a notebook and the width of a README; the PNG file has twice that.
-WIDTH = 9.0
-ROW, CAPTION_LINE, TITLE_LINE = 0.44, 0.155, 0.22
+#: Inches. A page: 9 are 900 pixels at the 100 dpi of a notebook and the width of a README; the PNG file has twice that.
+#: A column of a paper, which is as wide as a phone.
+WIDTHS = {"page": 9.0, "column": 3.4}
+WIDTH = WIDTHS["page"]
+ROW, CAPTION_LINE, TITLE_LINE, LEGEND_LINE = 0.44, 0.155, 0.22, 0.2
 #: Left end of whatever stands at a figure's left edge, in inches.
 EDGE = 0.14
 SCREEN_DPI, FILE_DPI = 100, 200
