@@ -141,7 +141,9 @@ def check(path):
             assert attributes.get(name, ids[0]) in ids
     for one in re.findall(r"url\((.*?)\)|@import", re.search("<style>(.*?)</style>", text, re.S)[1]):
         assert one.startswith('"data:font/woff;base64,')
-    assert not re.search(r"\b(fetch|XMLHttpRequest|WebSocket|import)\b", re.search("<script>(.*?)</script>", text, re.S)[1])
+    assert not re.search(
+        r"\b(fetch|XMLHttpRequest|WebSocket|import)\b", re.search("<script>(.*?)</script>", text, re.S)[1]
+    )
     assert page.headings[0] == 1 and page.headings.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
     assert len(page.all("table")) == len(page.all("caption"))

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.tables import agreement, completed, regime_of, summarize
+from roadmap.look import (
     CAPTION_LINE,
     FAINT,
     INK,
@@ -42,8 +44,6 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.tables import agreement, completed, regime_of, summarize
 from roadmap.rungs import FULL_WIDTH, Ladder, ladder
 
 HATCH = "//////"

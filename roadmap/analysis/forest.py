@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from roadmap.analysis.look import (
+from roadmap.look import (
     CAPTION_LINE,
     FAINT,
     INK,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from roadmap.explaining import words
+from roadmap.explaining.lines import Line, aligned, lines_after
 
 if TYPE_CHECKING:
     from roadmap.explaining.content import Explanation, Network
-    from roadmap.explaining.outline import Piece, View
+    from roadmap.explaining.outline import View
 
 COLUMNS = 80
 #: Between two columns of a diagram: lines that differ, and lines that do not.
@@ -95,61 +95,31 @@ def _changes(explanation: Explanation) -> Iterator[str]:
 
 def _diagram(view: View, before: Network | None, after: Network) -> Iterator[str]:
     """A part of the network, before and after beside each other; once where it stays."""
-    new = _drawn(view.name, view.after, view.input_after)
     if before is None or view.same:
         stays = "" if before is None else ", which stays"
         yield click.style(f"  {view.name}{stays}", bold=True)
-        yield from (f"  {line}" for _, line in new)
+        yield from (f"  {_drawn(line)}" for line in lines_after(view))
         return
     half = (COLUMNS - len(CHANGED)) // 2
-    old = _drawn(view.name, view.before, view.input_before)
     yield click.style(view.name, bold=True)
     names = [network.name if part else f"{network.name} has none"
              for network, part in ((before, view.before), (after, view.after))]  # fmt: skip
     yield from _beside(names[0], names[1], half, SAME)
-    for left, right in _aligned(old, new):
+    for left, right in aligned(view):
         changed = left != right
-        for line in _beside(left, right, half, CHANGED if changed else SAME):
+        for line in _beside(_drawn(left), _drawn(right), half, CHANGED if changed else SAME):
             yield click.style(line, fg="yellow") if changed else line
 
 
-def _drawn(name: str, pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[tuple[str, str]]:
-    """(slot, line) of a part, from its input at the top to its output at the bottom."""
-    if not pieces:
-        return []
-    block = ".blocks." in name
-    slots = [(piece.name.removeprefix(name).lstrip("."), piece) for piece in pieces]
-    behind = [(slot, piece) for slot, piece in slots if block and slot.split(".")[0] == "act3"]
-    skip = [(slot, piece) for slot, piece in slots if block and slot.split(".")[0] == "shortcut"]
-    branch = [pair for pair in slots if pair not in behind and pair not in skip]
-    lines = [("input", f"{'┌' if block else '│'} {_shape(shape)}")]
-    lines += [(slot, f"│ {slot} {piece.words}".replace("  ", " ")) for slot, piece in branch]
-    lines += [(slot, f"├ {slot} {piece.words}") for slot, piece in skip]
-    if block:
-        lines.append(("sum", f"└ + {'the shortcut' if skip else 'the input: identity'}"))
-    lines += [(slot, f"  {slot} {piece.words}") for slot, piece in behind]
-    return [*lines, ("output", f"{' ' if block else '│'} {_shape(_last(branch).output)}")]
+#: What stands in front of a line, by its role within a residual block, and elsewhere.
+IN_BLOCK = {"input": "┌", "layer": "│", "shortcut": "├", "sum": "└", "behind": " ", "output": " "}
+ELSEWHERE = dict.fromkeys(IN_BLOCK, "│")
 
 
-def _last(pairs: Sequence[tuple[str, Piece]]) -> Piece:
-    """The piece that ends last: of a plug-in's module and what is within it, the module."""
-    slot, piece = pairs[-1]
-    return next((outer for other, outer in pairs if slot.startswith(f"{other}.")), piece)
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _aligned(old: Sequence[tuple[str, str]], new: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Lines of two drawings, those of one slot beside each other."""
-    slots = [[slot for slot, _ in lines] for lines in (old, new)]
-    for tag, low, high, first, last in difflib.SequenceMatcher(None, slots[0], slots[1], autojunk=False).get_opcodes():
-        if tag == "equal":
-            yield from ((old[i][1], new[j][1]) for i, j in zip(range(low, high), range(first, last), strict=True))
-        else:
-            yield from ((old[i][1], "") for i in range(low, high))
-            yield from (("", new[j][1]) for j in range(first, last))
+def _drawn(line: Line | None) -> str:
+    if line is None:
+        return ""
+    return f"{(IN_BLOCK if line.block else ELSEWHERE)[line.role]} {line.text}"
 
 
 def _beside(left: str, right: str, half: int, between: str) -> Iterator[str]:

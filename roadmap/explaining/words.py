@@ -20,7 +20,7 @@ SOURCE = "Araujo et al., Distill 2019, doi 10.23915/distill.00021"
 def changes(explanation: Explanation) -> list[tuple[str, str, str]]:
     """Flags of the design and settings of the recipe that change: name, and the values before and after."""
     changed = {**explanation.flags, **{f"recipe: {name}": values for name, values in explanation.training.items()}}
-    return [(name, _value(old), _value(new)) for name, (old, new) in changed.items()]
+    return [(name, shown(old), shown(new)) for name, (old, new) in changed.items()]
 
 
 def remark_on_changes(explanation: Explanation) -> str:
@@ -32,7 +32,8 @@ def remark_on_changes(explanation: Explanation) -> str:
     return "" if explanation.flags else "The training alone; the network stays as it is."
 
 
-def _value(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A flag or setting for readers: `3-3-9-3`, `yes`, `none`."""
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     if isinstance(value, (tuple, list)):
@@ -127,7 +128,7 @@ def _fact(piece: Piece, fact: str) -> str:
     value = piece.facts.get(fact)
     if fact == "channels":
         return "→".join(map(str, value or ()))
-    return "x".join(map(str, value)) if isinstance(value, tuple) else _value(value)
+    return "x".join(map(str, value)) if isinstance(value, tuple) else shown(value)
 
 
 # --- figures

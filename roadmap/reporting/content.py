@@ -11,11 +11,11 @@ from typing import Any
 import pandas as pd
 
 from roadmap import __version__
-from roadmap.analysis.look import label, matched_text, number, values_of
 from roadmap.analysis.shown import counted, plural, readable
 from roadmap.analysis.statistics import GAIN, LOSS, NOISE
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
+from roadmap.look import label, matched_text, number, values_of
 from roadmap.reporting.sections import DESIGNS, Section, sections_of
 from roadmap.rungs import FULL_WIDTH
 from roadmap.study.folder import STUDY, StudyFolder
@@ -236,7 +236,7 @@ def _networks_table(study: Study, links: Mapping[str, str]) -> Table:
             "missing": str(step["missing"] or ""),
             "GMACs": number(step["gmacs"], ".4g"),
             "params, M": number(step["params"] / 1e6, ".4g"),
-            "activations, M": number(cost["activations"] / 1e6, ".4g"),
+            "activations, M": "" if pd.isna(cost["activations"]) else f"{cost['activations'] / 1e6:.4g}",
             "rescaled by": number(step["match_factor"], ".3f"),
             "training, img/s": number(cost["images_per_second"], ".0f"),
             "seconds a run": number(cost["seconds"], ".0f"),

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 
-from roadmap.analysis.look import styled
+from roadmap.look import styled
 
 #: The figures' font, which is matplotlib's own, and its weights by what CSS calls them.
 FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")

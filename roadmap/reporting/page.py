@@ -14,12 +14,12 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from roadmap.analysis.look import label
 from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
+from roadmap.look import label
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, cell_box, clean, font_faces, picture, row_box, tick_box
 from roadmap.reporting.sections import Section
@@ -100,7 +100,7 @@ def _pictures(study: Study, content: Content, say: Callable[[str], None]) -> Map
     if study.steps["top1_mean"].notna().sum() > 1:
         pictures["pareto"] = picture(
             lambda width: study.pareto(width=width), "pareto",
-            "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has all figures.",
+            "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
         )  # fmt: skip
     if len(study.curves):
         pictures["curves"] = picture(

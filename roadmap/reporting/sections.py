@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.analysis.look import cost_text, label, number, signed
 from roadmap.analysis.shown import plural
 from roadmap.analysis.statistics import POWER
 from roadmap.analysis.study import Study
@@ -19,6 +18,7 @@ from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
+from roadmap.look import cost_text, label, number, signed
 from roadmap.rungs import Ladder, ladder
 
 #: What the designs are called, what each asks, and what one of its effects is.
