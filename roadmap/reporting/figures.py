@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -83,9 +84,11 @@ def picture(
 ) -> Picture:
     """What ``draw(width)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is seen."""
     drawn = {}
-    for width in dict.fromkeys(widths):
-        figure = draw(width)
-        drawn[width] = inline_svg(figure, f"{name}-{width}", alt, targets(figure) if targets else ())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of letters that a browser has
+        for width in dict.fromkeys(widths):
+            figure = draw(width)
+            drawn[width] = inline_svg(figure, f"{name}-{width}", alt, targets(figure) if targets else ())
     return Picture(drawn[widths[0]], drawn[widths[1]])
 
 
