@@ -16,13 +16,10 @@ from roadmap.analysis.sweep_figure import draw_sweep
 from roadmap.analysis.tables import completed, design_of, regime_of, summarize
 from roadmap.checks import RoadmapError
 from roadmap.look import (
-    FITTING_NOTE,
-    caption_text,
+    BEYOND,
     cost_text,
-    headline,
     label,
     matched_text,
-    short,
     signed,
     trained_text,
     values_of,
@@ -63,20 +60,23 @@ DESIGNS = {
 _LAST = -math.inf
 
 
-def draw_ablation(runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | None = None) -> Figure:
+def draw_ablation(
+    runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | None = None, width: str = "page"
+) -> Figure:
     """The effects of a study, see `roadmap.analysis.ablation.effects`.
 
     Of all designs but sweeps: one row an effect, largest first, with its 95 % interval, small dots for seeds (of order
     designs for orders, and a pale bar for their range), and what it costs; below, the networks that all are measured
     by, and the reference models. Sweeps: see `roadmap.analysis.sweep_figure.draw_sweep`.
+    ``width``: ``page``, or ``column`` for a column of a paper or a phone, with fewer words.
 
-    Raises `RoadmapError` where `effects` does, and where a ladder has no two steps to compare.
+    Raises `RoadmapError` where `effects` does, where a ladder has no two steps to compare, and for an unknown width.
     """
     runs = completed(runs)
     design = design_of(runs, ablation)
     measured = measure(runs, ablation)
     if design == "sweep":
-        return draw_sweep(runs, ablation, measured, title)
+        return draw_sweep(runs, ablation, measured, title, width)
     if not measured:
         raise RoadmapError("there are no two steps to compare")
     heading, axis, meaning = DESIGNS[design]
@@ -93,13 +93,12 @@ def draw_ablation(runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | 
         meaning + _uncertainty(measured, design, ablation),
         "GMACs: multiply-accumulates of convolutions and linear layers in 1e9; the column on the right says by how "
         "much a step changes them, and the parameters.",
-        *(["An interval that reaches the edge goes on beyond it."] if is_cut(rows, zero=True) else []),
+        *([BEYOND] if is_cut(rows, zero=True) else []),
         *matched_text(runs),
     ]
     title = title or f"{heading}: {_count(measured, design)} on {values_of(runs, 'data')}"
     return draw_forest(
-        [*rows, *compared], headers, axis, headline(title), caption_text(sentences),
-        _dots(design, ablation),
+        [*rows, *compared], headers, axis, title, sentences, _dots(design, ablation), width=width,
     )  # fmt: skip
 
 
@@ -167,7 +166,7 @@ def _network_row(step: Mapping[Hashable, Any], what: str, design: str) -> Row:
     columns = [(top1, "top1 in %" + (f"; {step['failed']} failed" if step["failed"] else ""))]
     columns += [("", "")] * (design == "order")
     columns.append(cost_text(step["gmacs"], step["params"]))
-    name, note = (step["step"], what) if step["reference"] else (what, short(step["step"], FITTING_NOTE, 1))
+    name, note = (step["step"], what) if step["reference"] else (what, step["step"])
     return Row(name=name, note=note, bold=False, columns=tuple(columns), section="networks")
 
 

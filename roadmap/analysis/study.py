@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from roadmap.analysis.ablation import effects
+from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
@@ -111,11 +112,11 @@ class Study:
         paper's points. Raises `RoadmapError` for a study of another design."""
         if self.design != "ladder":
             raise RoadmapError(f"{self.path.name} is a {self.design} study and no ladder: its figure is the ablation")
-        return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described)
+        return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described, width=width)
 
     def ablation(self, title: str | None = None, width: str = "page") -> Figure:
         """What every step is worth, by the study's design, see `roadmap.analysis.effects_figure.draw_ablation`."""
-        return draw_ablation(self.runs, self.described, title=title)
+        return draw_ablation(self.runs, self.described, title=title, width=width)
 
     def pareto(
         self,
@@ -129,8 +130,6 @@ class Study:
     def compare(self, other: Study | str | Path, title: str | None = None, width: str = "page") -> Figure:
         """This study beside another one, given as such or by its folder, see
         `roadmap.analysis.comparison_figure.draw_comparison`."""
-        from roadmap.analysis.comparison_figure import draw_comparison
-
         other = other if isinstance(other, Study) else load_study(other)
         return draw_comparison(self, other, title=title, width=width)
 
@@ -153,8 +152,8 @@ class Study:
         ]
         if ladder and self.agreement.rungs > 1:
             lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
-        against = "a gain is over the adopted step before" if ladder else "points are top-1 in percentage points"
-        lines.append(f"Intervals are paired by seed; {against}; a verdict is by Holm's correction over all.")
+        meaning = "A gain is over the adopted step before, paired by seed" if ladder else "Points are of top-1"
+        lines.append(f"{meaning}; intervals are those of 95 %, and a verdict is by Holm's correction over all.")
         return lines, readable_steps(self.steps) if ladder else readable(self.effects)
 
 
