@@ -18,7 +18,7 @@ from matplotlib.path import Path
 
 from roadmap.checks import check_choice
 from roadmap.explaining.lines import Line, aligned, lines_after, shape_text
-from roadmap.explaining.text import _value
+from roadmap.explaining.words import shown
 from roadmap.look import EDGE, FAINT, INK, OURS, PAPER, WIDTHS, NotebookFigure, label, styled
 
 if TYPE_CHECKING:
@@ -380,7 +380,7 @@ class _Note:
 
 def _note(explanation: Explanation, grid: _Grid) -> _Note:
     """That nothing of the network changes, and what does."""
-    changes = [f"{name}: {_value(old)} → {_value(new)}" for name, (old, new) in explanation.training.items()]
+    changes = [f"{name}: {shown(old)} → {shown(new)}" for name, (old, new) in explanation.training.items()]
     head = "The network stays; its training changes:" if changes else "The network stays as it is."
     return _Note(grid, (head, *(part for change in changes for part in _folded(change, grid.width, WORDS))))
 
