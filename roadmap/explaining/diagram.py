@@ -168,7 +168,7 @@ def _rows(grid: _Grid, lines: Sequence[tuple[Line | None, bool]]) -> tuple[_Row,
         texts: list[tuple[tuple[bool, float, str], ...]] = []
         if line and line.piece:
             aside = line.role == "shortcut"
-            texts = _named(grid, line.slot, line.words)
+            texts = _named(grid, line.slot.removeprefix(line.within), line.words)
             if line.shape != known[aside]:
                 texts.append(((True, grid.words, f"→ {shape_text(line.shape)}"),))
             known[aside] = line.shape

@@ -17,8 +17,8 @@ class Line:
 
     ``role``: ``input``, ``layer``, ``shortcut`` (a layer on the residual path), ``sum``, ``behind`` (a layer behind the
     sum) or ``output``. ``slot``: the layer's name within its part, or the role. ``words``: what is there. ``block``:
-    whether the part is a residual block. ``piece``: the layer, if it is one, ``within`` a plug-in's module or not;
-    ``shape``: of what leaves the line.
+    whether the part is a residual block. ``piece``: the layer, if it is one, and ``within`` which plug-in's module,
+    by its slot; ``shape``: of what leaves the line.
     """
 
     role: str
@@ -27,7 +27,7 @@ class Line:
     block: bool
     piece: Piece | None = field(default=None, compare=False)
     shape: tuple[int, ...] = field(default=(), compare=False)
-    within: bool = field(default=False, compare=False)
+    within: str = field(default="", compare=False)
 
     @property
     def text(self) -> str:
@@ -63,11 +63,13 @@ def _lines(name: str, pieces: Sequence[Piece], shape: tuple[int, ...]) -> list[L
         return []
     block = ".blocks." in name
     roles: dict[str, list[Line]] = {"layer": [], "shortcut": [], "behind": []}
-    plugged = tuple(f"{piece.name}." for piece in pieces if "layer" in piece.facts)
+    plugged = ""
     for piece in pieces:
         slot = piece.name.removeprefix(name).lstrip(".")
+        plugged = slot if "layer" in piece.facts else plugged
+        within = plugged if plugged and slot.startswith(f"{plugged}.") else ""
         place = {"act3": "behind", "shortcut": "shortcut"}.get(slot.split(".")[0], "layer") if block else "layer"
-        roles[place].append(Line(place, slot, piece.words, block, piece, piece.output, piece.name.startswith(plugged)))
+        roles[place].append(Line(place, slot, piece.words, block, piece, piece.output, within))
     output = _last(roles["layer"]).shape
     lines = [Line("input", "input", shape_text(shape), block, shape=shape), *roles["layer"], *roles["shortcut"]]
     if block:
