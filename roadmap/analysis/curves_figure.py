@@ -66,7 +66,7 @@ MOST_DOTS = 30
 START = "#999999"
 #: Inches. Left of the panels; of one panel: its height, the height of a name on its right, the room there by the
 #: figure's width, and the characters that fit.
-LEFT, HEIGHT, NAME, NAMES, FITTING = 0.68, 3.2, 0.42, {"page": 1.4, "column": 1.05}, {"page": 19, "column": 13}
+LEFT, HEIGHT, NAME, NAMES, FITTING = 0.68, 3.2, 0.42, {"page": 1.55, "column": 1.15}, {"page": 19, "column": 13}
 #: Of small panels: how many side by side by the figure's width, their height with the name above, and between two.
 SIDE_BY_SIDE, SMALL_HEIGHT, SMALL_NAME, BETWEEN = {"page": 5, "column": 2}, 1.15, 0.42, 0.13
 
@@ -95,6 +95,8 @@ def draw_curves(
         raise RoadmapError("there are no learning curves: they are in the store of the runs, which is not here")
     present = list(dict.fromkeys(curves["step"]))
     steps = present if steps is None else list(steps)
+    if not steps:
+        raise RoadmapError("no step is named whose learning curve is to be drawn")
     check_known("step", steps, present)
     if twice := repeated(steps):
         raise RoadmapError(f"step '{twice}' is named twice")
@@ -136,6 +138,11 @@ class _Curve:
     failed: list[tuple[np.ndarray, np.ndarray]]
 
     @property
+    def drawn(self) -> list[np.ndarray]:
+        """The epochs of everything there is to draw."""
+        return [epochs for epochs in (self.epochs, *(run for run, _ in self.failed)) if len(epochs)]
+
+    @property
     def end(self) -> tuple[float, float] | None:
         """Epoch and value at which the mean ends, or where there is none the longest failed run; None for neither."""
         lines = [(self.epochs, self.mean)] if len(self.epochs) else self.failed
@@ -147,7 +154,7 @@ class _Curve:
         texts = ["no value"] if self.end is None else []
         if len(self.epochs):
             texts = [number(self.mean[-1], form)]
-            if interval and math.isfinite(self.low[-1]):
+            if interval and math.isfinite(self.low[-1]) and not self.failed:
                 texts[0] += f" [{number(self.low[-1], form)}, {number(self.high[-1], form)}]"
         if self.failed:
             texts.append(f"{len(self.failed)} failed")
@@ -219,7 +226,9 @@ def _draw_apart(
     wide = (inches - LEFT - EDGE - BETWEEN * (columns - 1)) / columns
     rows = math.ceil(len(found) / columns)
     form = QUANTITIES[quantity].form
-    last = max(curve.end[0] for curve in found if curve.end)
+    first = min(epochs[0] for curve in found for epochs in curve.drawn)
+    last = max(epochs[-1] for curve in found for epochs in curve.drawn)
+    margin = 0.06 * (last - first) or 0.5
     for place, curve in enumerate(found):
         row, column = divmod(place, columns)
         bottom = foot + (SMALL_HEIGHT + SMALL_NAME) * (rows - 1 - row)
@@ -232,13 +241,13 @@ def _draw_apart(
             axes.plot(found[0].epochs, found[0].mean, color=START, linewidth=1.1, zorder=1, label="first")
         _draw_curve(axes, curve, REFERENCE if curve.reference else OURS, limits)
         _dress(axes, ticks=3)
-        axes.set_xlim(0, last * 1.06)
+        axes.set_xlim(first - margin, last + margin)
         axes.tick_params(labelleft=column == 0, labelbottom=place + columns >= len(found), labelsize=8)
         if place + columns >= len(found):
             axes.set_xlabel("epoch", fontsize=8.5)
         above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
         name = short(curve.step if curve.reference else label(curve.step), int(wide / 0.0635), 1)
-        axes.annotate(name, (0, 1), xytext=(0, 11), fontsize=SMALL, weight="normal" if curve.road else "bold", **above)
+        axes.annotate(name, (0, 1), xytext=(0, 11), fontsize=7.2, weight="normal" if curve.road else "bold", **above)
         axes.annotate(
             curve.last(form, interval=True), (0, 1), xytext=(0, 2), fontsize=SMALL - 0.8, color=FAINT, **above
         )

@@ -113,9 +113,9 @@ def _free_place(
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N, M): whether two boxes overlap, of which a point may be one."""
-    return np.logical_and(
-        (boxes[:, None, :2] < others[:, 2:]).all(axis=2), (boxes[:, None, 2:] > others[:, :2]).all(axis=2)
-    )
+    one, other = boxes.T[:, :, None], others.T[:, None, :]
+    found: np.ndarray = (one[0] < other[2]) & (one[1] < other[3]) & (one[2] > other[0]) & (one[3] > other[1])
+    return found
 
 
 def _draw_label(
