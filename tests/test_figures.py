@@ -12,6 +12,7 @@ import pytest
 from ablations import FACTORS, make_ablation, reference
 from matplotlib.colors import to_rgb
 from PIL import Image
+from roadmap.analysis.look import label, save_figure
 from scipy import stats
 from test_ablation_figure import axes_of, check_legible, texts_of
 from test_effects import interacting, lacking, noisy
@@ -20,7 +21,6 @@ from roadmap.analysis import look
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.curves_figure import QUANTITIES, draw_curves
 from roadmap.analysis.interactions_figure import draw_interactions
-from roadmap.analysis.look import label, save_figure
 from roadmap.analysis.pareto_figure import COSTS, draw_pareto, pareto_front
 from roadmap.analysis.study import load_study
 from roadmap.analysis.tables import summarize
