@@ -3,13 +3,17 @@
 import dataclasses
 import json
 import re
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
+import browsers
 import commands
 import pandas as pd
 import pytest
 from ablations import make_ablation, make_networks, make_star, make_sweep, own_ladder, reference
+from axe_playwright_python.sync_playwright import Axe
+from pypdf import PdfReader
 from test_analysis import make_runs
 
 import roadmap
@@ -302,3 +306,164 @@ def test_what_cannot_be_is_said_in_one_sentence(tmp_path, words, sentence):
     shown = commands.call("report", *words, cwd=tmp_path)
     assert shown.code == 2 and sentence in shown.err and shown.err.count("\n") == 1 and not shown.out
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "study", "trajectory.csv"]
+
+
+# --- in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with browsers.browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def wide(chromium, ladder_page):
+    with browsers.visit(chromium, ladder_page, 1280) as page:
+        yield page
+
+
+@pytest.fixture
+def phone(chromium, ladder_page):
+    with browsers.visit(chromium, ladder_page, 360) as page:
+        yield page
+
+
+def row_of(page, step):
+    return page.locator(f"a.row[href='#step-{step}']:visible")
+
+
+def mean_of(step):
+    return sum(filter(None, SCORES[step].values())) / sum(top1 is not None for top1 in SCORES[step].values())
+
+
+def test_pointing_at_a_row_shows_its_numbers(wide):
+    tip = wide.locator(".tip")
+    assert not tip.is_visible()
+    for step, gain in (("modern_recipe", "+3.33"), ("patchify_stem", "+0.38")):
+        row_of(wide, step).hover()
+        words = tip.inner_text().splitlines()
+        assert words[0] == step.replace("_", " ") and f"{mean_of(step):.2f}" in words[1] and gain in words[2]
+        box, place = row_of(wide, step).bounding_box(), tip.bounding_box()
+        assert place["x"] >= 0 and place["x"] + place["width"] <= 1280 and abs(place["y"] - box["y"]) < 200
+    wide.keyboard.press("Escape")
+    assert not tip.is_visible()
+    assert not wide.locator("a.row title").count()  # which would be shown beside it
+
+
+def test_the_rows_lie_where_the_figure_has_them(wide, phone):
+    for page in (wide, phone):
+        for step in ("ResNet-50", "stage ratio", "timm/resnet18"):
+            name = page.locator("figure#figure-main text:visible").get_by_text(step.split(" ")[0], exact=False).first
+            link = page.locator(f"a.row[aria-label^='{step},']:visible")
+            row, text = link.bounding_box(), name.bounding_box()
+            assert row["y"] - 1 <= text["y"] + text["height"] / 2 <= row["y"] + row["height"] + 1
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_row_leads_to_its_section(chromium, ladder_page, width):
+    with browsers.visit(chromium, ladder_page, width) as page:
+        row_of(page, "patchify_stem").click()
+        assert page.evaluate("location.hash") == "#step-patchify_stem"
+        heading = page.get_by_role("heading", name="patchify stem")
+        assert 0 <= heading.bounding_box()["y"] < 400
+        page.locator("#step-patchify_stem").get_by_role("link", name="stage ratio").click()
+        assert page.evaluate("location.hash") == "#step-stage_ratio"
+
+
+def test_the_keyboard_goes_everywhere(wide):
+    wide.keyboard.press("Tab")
+    assert wide.evaluate("document.activeElement.className") == "skip"
+    assert wide.locator(".skip").bounding_box()["x"] >= 0
+    seen = []
+    for _ in range(60):
+        wide.keyboard.press("Tab")
+        href = wide.evaluate("document.activeElement.getAttribute('href')")
+        if wide.evaluate("document.activeElement.className.baseVal") == "row":
+            seen.append(href.removeprefix("#step-"))
+        if href == "#step-stage_ratio" and seen:
+            break
+    assert seen == ["resnet50", "modern_recipe", "stage_ratio"]
+    assert f"{mean_of('stage_ratio'):.2f}" in wide.locator(".tip").inner_text()
+    wide.keyboard.press("Enter")
+    assert wide.evaluate("location.hash") == "#step-stage_ratio"
+    question = wide.locator("#step-stage_ratio details.ask").first
+    assert not question.locator("p").is_visible()
+    question.locator("summary").focus()
+    wide.keyboard.press("Enter")
+    assert question.locator("p").is_visible()
+
+
+SMALLEST = """() => {
+  const sizes = [];
+  for (const text of document.querySelectorAll("figure svg text, p, td, th, dd, dt, li, summary, figcaption, a")) {
+    if (!text.checkVisibility() || !text.textContent.trim() || text.closest(".skip")) continue;
+    const svg = text.closest("svg");
+    const scale = svg ? svg.getBoundingClientRect().width / svg.viewBox.baseVal.width : 1;
+    sizes.push([parseFloat(getComputedStyle(text).fontSize) * scale, !!svg, text.textContent]);
+  }
+  const least = inside => Math.min(...sizes.filter(size => size[1] === inside).map(size => size[0]));
+  return [least(false), least(true)];
+}"""
+
+
+@pytest.mark.parametrize("width", [1280, 768, 360])
+def test_the_page_is_readable_at_every_width(chromium, ladder_page, width):
+    with browsers.visit(chromium, ladder_page, width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        words, drawn = page.evaluate(SMALLEST)
+        assert words >= 12 and drawn >= 7.5
+        figures = page.locator("figure svg:visible")
+        assert figures.count() == 3 + 4 + 5  # the ladder, cost and learning; diagrams of rungs; curves of all networks
+        for box in (figures.nth(number).bounding_box() for number in range(figures.count())):
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] > 100
+        measure = page.evaluate("Math.max(...[...document.querySelectorAll('p')].map(one => one.clientWidth))")
+        assert measure <= 700
+        for name in ("DejaVu Sans", 'bold 12px "DejaVu Sans"'):
+            assert page.evaluate("name => document.fonts.check(name)", name if "px" in name else f'12px "{name}"')
+
+
+def test_the_page_works_without_scripts(chromium, ladder_page):
+    with browsers.visit(chromium, ladder_page, 1280, script=False) as page:
+        title = row_of(page, "stage_ratio").locator("title").text_content()
+        assert title.startswith("stage ratio\n") and f"{mean_of('stage_ratio'):.2f}" in title
+        row_of(page, "stage_ratio").click()
+        assert page.url.endswith("#step-stage_ratio")
+
+
+def test_in_print_everything_is_there(wide, tmp_path):
+    wide.emulate_media(media="print")
+    assert not wide.locator("nav:visible").count()
+    main = wide.locator("#figure-main svg:visible")
+    assert main.count() == 1 and main.get_attribute("viewBox").startswith("0 0 648 ")
+    printed = tmp_path / "page.pdf"
+    wide.pdf(path=printed, format="A4")
+    text = unicodedata.normalize("NFKC", " ".join(page.extract_text() for page in PdfReader(printed).pages))
+    text = " ".join(text.split())
+    for step in SCORES:
+        assert step.replace("_", " ").replace("resnet50", "ResNet-50") in text
+    for asked in roadmap.explain("stage_ratio").questions:
+        assert " ".join(asked.answer.split())[:60] in text
+    assert "Layers that differ" in text and "stages.2.blocks" in text
+    assert wide.evaluate("document.querySelectorAll('details[open]').length") == 0  # as before
+
+
+def test_nothing_stands_in_the_way_of_assistive_technology(wide, phone):
+    for page in (wide, phone):
+        found = Axe().run(page).response
+        assert [rule["id"] for rule in found["violations"]] == []
+        assert "color-contrast" in [rule["id"] for rule in found["passes"]]
+    label = row_of(wide, "stage_ratio").get_attribute("aria-label")
+    assert label.startswith("stage ratio, top-1 ") and f"{mean_of('stage_ratio'):.2f}" in label
+
+
+def test_names_of_users_run_nothing(chromium, tmp_path):
+    runs = make_runs({"resnet50": {0: 70.0}})
+    runs = pd.concat([runs, pd.DataFrame(reference(name, [71.0])[0] for name in NASTY)]).assign(data=NASTY[0])
+    path = roadmap.report(keep(tmp_path / "study", runs))
+    with browsers.visit(chromium, path, 360) as page:
+        page.on("dialog", lambda dialog: pytest.fail(dialog.message))
+        for name in NASTY[:2]:
+            page.locator(f'a.row[href="#{section_ids([name])[name]}"]:visible').hover()
+            assert name in page.locator(".tip").inner_text()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -85,7 +85,7 @@ def picture(
     """What ``draw(width)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is seen."""
     drawn = {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of letters that a browser has
+        warnings.filterwarnings("ignore", message="(?s)Glyph .* missing")  # of letters that a browser has
         for width in dict.fromkeys(widths):
             figure = draw(width)
             drawn[width] = inline_svg(figure, f"{name}-{width}", alt, targets(figure) if targets else ())
