@@ -15,8 +15,9 @@
       tip.textContent = lines;
       tip.hidden = false;
       const size = tip.getBoundingClientRect(), width = document.documentElement.clientWidth;
-      tip.style.left = `${Math.max(8, Math.min(x + 14, width - size.width - 8))}px`;
-      tip.style.top = `${y + 18 + size.height > window.innerHeight ? y - size.height - 12 : y + 18}px`;
+      const top = y + 18 + size.height > window.innerHeight ? y - size.height - 12 : y + 18;
+      tip.style.left = `${window.scrollX + Math.max(8, Math.min(x + 14, width - size.width - 8))}px`;
+      tip.style.top = `${window.scrollY + top}px`;
     };
     link.addEventListener("pointermove", event => show(event.clientX, event.clientY));
     link.addEventListener("pointerleave", hide);
@@ -29,7 +30,6 @@
     });
   }
   document.addEventListener("keydown", event => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, {passive: true});
   const closed = new Set();
   window.addEventListener("beforeprint", () => {
     for (const part of document.querySelectorAll("details:not([open])")) { closed.add(part); part.open = true; }
