@@ -31,8 +31,8 @@ ENVIRONMENT = {
 #: Columns of the table of runs, and the words and the form for each; all others are in its CSV.
 RUN_COLUMNS = {
     "step": ("step", ""), "seed": ("seed", "d"), "signature": ("signature", ""), "status": ("status", ""),
-    "top1": ("top-1 %", ".2f"), "top5": ("top-5 %", ".2f"), "loss": ("test loss", ".3f"), "train_loss": ("train loss", ".3f"),
-    "epochs": ("epochs", "d"), "seconds": ("seconds", ".0f"), "images_per_second": ("img/s", ".0f"),
+    "top1": ("top-1 %", ".2f"), "top5": ("top-5 %", ".2f"), "loss": ("test loss", ".3f"),
+    "train_loss": ("train loss", ".3f"), "epochs": ("epochs", "d"), "seconds": ("seconds", ".0f"), "images_per_second": ("img/s", ".0f"),
     "reason": ("why it failed", ""),
 }  # fmt: skip
 #: Side of the paper's images; what is smaller is a small study.
