@@ -44,6 +44,11 @@ class Study:
         return design_of(self.runs, self.ablation)
 
     @property
+    def described(self) -> Mapping[str, Any]:
+        """What study.json says of the design."""
+        return self.ablation
+
+    @property
     def file_names(self) -> list[str]:
         """What `save_results` writes: the figure's two files, and of other designs than the ladder the effects."""
         if self.design == "ladder":
