@@ -17,8 +17,9 @@ from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
-from roadmap.explaining.content import Explanation, explain
+from roadmap.explaining.content import MODERN, Explanation, explain
 from roadmap.look import cost_text, label, number, signed
+from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import Ladder, ladder
 
 #: What the designs are called, what each asks, and what one of its effects is.
@@ -43,7 +44,8 @@ class Section:
     ``numbers``: what a reader wants to know first, on a few lines. ``results``: what the study measured, by name.
     ``verdict`` is of `roadmap.analysis.statistics`, or empty, ``estimate`` what it judges, in points. ``printed``: what
     the paper says. ``shown``: the networks whose curves tell of it.
-    ``explanation``: what the step does, where it is a rung of the ladder; ``place`` says where it is put then.
+    ``explanation``: what the step does, where it is a rung of the ladder; ``place`` says what of it
+    is otherwise in the study.
     """
 
     id: str
@@ -99,7 +101,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
             shown=_networks_shown(study, name, step),
             costs=tuple(_costs(study, step, explanation)),
             explanation=explanation,
-            place=_place(study, step, explanation),
+            place=" ".join(_place(study, step, explanation)),
         )
 
 
@@ -293,11 +295,13 @@ def _costs(study: Study, step: Row | None, explanation: Explanation | None) -> I
             yield words.cost_row(THROUGHPUT, ".0f", None, speed)
 
 
-def _place(study: Study, step: Row | None, explanation: Explanation | None) -> str:
-    """Where the explanation puts the step, if that is not where the study has it."""
+def _place(study: Study, step: Row | None, explanation: Explanation | None) -> Iterable[str]:
+    """What the explanation shows otherwise than the study has it: the place of the step, and the recipes."""
     if explanation is None or explanation.before is None:
-        return ""
+        return
     before = explanation.before.name
-    if step is not None and study.design == "ladder" and _text(step, "against") in (before, ""):
-        return ""
-    return f"Shown in its place on the paper's ladder, after {label(before)}."
+    if study.design != "ladder" or _text(step, "against") not in (before, ""):
+        yield f"Shown in its place on the paper's ladder, after {label(before)}."
+    recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
+    if explanation.training and not set(recipes) <= {MODERN, load_recipe(MODERN).classic}:
+        yield f"The settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."
