@@ -69,6 +69,8 @@ def draw_blocks(explanation: Explanation, width: str = "page") -> NotebookFigure
             for x, panel in zip((EDGE, inches - EDGE - grid.width), band, strict=False):
                 panel.draw(axes, x, y)
         _write(axes, EDGE, tops[-1] + LINE / 2, caption, SMALL, color=FAINT)
+        for artist in axes.get_children():
+            artist.set_clip_on(False)  # all lies within, and files need not say so of each
     return figure
 
 
@@ -414,6 +416,6 @@ def _length(text: str, size: float, character: float = PLAIN) -> float:
 
 def _folded(text: str, inches: float, size: float, character: float = PLAIN) -> list[str]:
     """Text in lines at most so long, a number on the line of what it is of."""
-    joined = re.sub(r"(groups|stride|dilation|sees) ", r"\1\u00a0", text)
+    joined = re.sub(r"(groups|stride|dilation|sees) ", "\\1\u00a0", text)
     lines = textwrap.wrap(joined, int(inches * 72 / (character * size)), break_on_hyphens=False)
     return [line.replace("\u00a0", " ") for line in lines]
