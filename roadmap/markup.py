@@ -13,15 +13,17 @@ def printable(value: Any) -> str:
     return text if text.isprintable() else " ".join(text.split()).encode("unicode_escape").decode()
 
 
-def table(rows: Iterable[Sequence[str]], header: Sequence[str] = ()) -> str:
-    """An HTML table of escaped cells: the first column to the left, the others to the right."""
-    head = f"<thead><tr>{''.join(_cell('th', *cell) for cell in enumerate(header))}</tr></thead>" if header else ""
-    body = "".join(f"<tr>{''.join(_cell('td', *cell) for cell in enumerate(row))}</tr>" for row in rows)
-    return f"<table>{head}<tbody>{body}</tbody></table>"
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), numbers: bool = False) -> str:
+    """An HTML table of escaped cells, to the left, or all but the first column to the right: ``numbers``."""
 
+    def line(tag: str, cells: Sequence[str]) -> str:
+        sides = ["left", *["right" if numbers else "left"] * len(cells)]
+        shown = (f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
+                 for side, text in zip(sides, cells, strict=False))  # fmt: skip
+        return f"<tr>{''.join(shown)}</tr>"
 
-def _cell(tag: str, index: int, text: str) -> str:
-    return f'<{tag} style="text-align: {"right" if index else "left"}">{escape(text)}</{tag}>'
+    head = f"<thead>{line('th', header)}</thead>" if header else ""
+    return f"<table>{head}<tbody>{''.join(line('td', row) for row in rows)}</tbody></table>"
 
 
 def element(tag: str, text: str) -> str:

@@ -69,6 +69,8 @@ def draw_blocks(explanation: Explanation, width: str = "page") -> NotebookFigure
             for x, panel in zip((EDGE, inches - EDGE - grid.width), band, strict=False):
                 panel.draw(axes, x, y)
         _write(axes, EDGE, tops[-1] + LINE / 2, caption, SMALL, color=FAINT)
+        for artist in axes.get_children():
+            artist.set_clip_on(False)  # all lies within, and files need not say so of each
     return figure
 
 

@@ -25,7 +25,7 @@ def as_html(explanation: Explanation) -> str:
         listed = items(words.grouped_layers(explanation))
         parts.append(folded(count, listed) if listed else element("p", count))
     parts.append(element("h4", f"What it costs, for one image of {explanation.image_size} px"))
-    parts.append(table(words.costs(before, after), ("", "before", "after", "ratio") if before else ()))
+    parts.append(table(words.costs(before, after), ("", "before", "after", "ratio") if before else (), numbers=True))
     if explanation.measured_on:
         parts.append(element("p", f"Measured: {explanation.measured_on}."))
     parts += [element("h4", "What a position sees: resolution, and theoretical receptive field"), _stages(explanation)]
@@ -59,4 +59,4 @@ def _picture(explanation: Explanation) -> str:
 def _stages(explanation: Explanation) -> str:
     sides = ("before: ", "after: ") if explanation.before else ("",)
     header = ("", *(f"{side}{column}" for side in sides for column in words.STAGE_COLUMNS))
-    return table(words.stages(explanation.before, explanation.after), header)
+    return table(words.stages(explanation.before, explanation.after), header, numbers=True)
