@@ -304,4 +304,4 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None) -> I
         yield f"Shown in its place on the paper's ladder, after {label(before)}."
     recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
     if explanation.training and not set(recipes) <= {MODERN, load_recipe(MODERN).classic}:
-        yield f"The settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."
+        yield f"Settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."
