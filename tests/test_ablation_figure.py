@@ -14,9 +14,9 @@ import roadmap
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import MAX_STRETCH
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.checks import RoadmapError
+from roadmap.look import MAX_STRETCH
 from roadmap.rungs import ladder
 from roadmap.study.folder import FORMAT
 
@@ -243,11 +243,13 @@ def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     assert study.effects["effect"].iloc[0] in repr(study) and "<table" in study._repr_html_()
     assert study.ablation(title="mine")._suptitle.get_text() == "mine"
     paths = save_results(study)
-    assert [path.name for path in paths] == ["ablation.png", "ablation.svg", "ablation.pdf", "effects.csv"]
+    drawn = ["ablation", "interactions"] if ablation["design"] == "factorial" else ["ablation"]
+    files = [f"{figure}.{kind}" for figure in drawn for kind in ("png", "svg", "pdf")]
+    assert [path.name for path in paths] == [*files, "effects.csv"]
     again = {path: path.read_bytes() for path in save_results(load_study(folder), paper=True)}
     assert again == {path: path.read_bytes() for path in paths}
     pd.testing.assert_frame_equal(pd.read_csv(folder / "effects.csv"), study.effects, check_dtype=False)
-    assert len(list(folder.iterdir())) == 6
+    assert {path.name for path in folder.iterdir()} == {*files, "effects.csv", "trajectory.csv", "study.json"}
 
 
 def test_a_ladder_is_saved_as_its_trajectory(tmp_path):

@@ -17,7 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.labels import apart
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import mean_interval
+from roadmap.checks import RoadmapError, check_known, repeated
+from roadmap.look import (
     EDGE,
     FAINT,
     INK,
@@ -37,8 +39,6 @@ from roadmap.analysis.look import (
     short,
     styled,
 )  # fmt: skip
-from roadmap.analysis.statistics import mean_interval
-from roadmap.checks import RoadmapError, check_known, repeated
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.checks import RoadmapError
+from roadmap.look import (
     EDGE,
     FAINT,
     INK,
@@ -36,8 +38,6 @@ from roadmap.analysis.look import (
     signed,
     styled,
 )  # fmt: skip
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.checks import RoadmapError
 
 #: Losses orange and gains blue, which the colour-blind tell apart; nothing is white.
 COLOURS = LinearSegmentedColormap.from_list("effects", [PAPER, "white", OURS])

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from roadmap.analysis.look import FAINT
+from roadmap.look import FAINT
 
 #: Distances of a label from its dot that are tried, in points; further than the near ones a thin line joins the two.
 _NEAR, _FAR = (4.0, 6.0, 9.0), (13.0, 18.0, 24.0, 32.0, 42.0, 55.0, 70.0, 90.0, 120.0)

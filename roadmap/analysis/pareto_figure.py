@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.labels import Label, draw_labels
-from roadmap.analysis.look import (
+from roadmap.checks import RoadmapError, check_known
+from roadmap.look import (
     ADOPTED_MARKER,
     EDGE,
     FAINT,
@@ -37,7 +38,6 @@ from roadmap.analysis.look import (
     short,
     styled,
 )  # fmt: skip
-from roadmap.checks import RoadmapError, check_known
 
 
 @dataclass(frozen=True)
