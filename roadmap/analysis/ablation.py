@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from roadmap.analysis.schema import EFFECTS, typed
 from roadmap.analysis.statistics import half_width, holm, mean_interval, p_value, satterthwaite, verdict
 from roadmap.analysis.tables import completed, design_of, scores_of, steps_in, summarize
 from roadmap.checks import RoadmapError, check_choice
@@ -32,8 +33,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "sweep": ("levels",),
 }
 #: Columns of the effects of every design.
-COMMON = ("effect", "estimate", "std_error", "low", "high", "freedom", "seeds", "networks", "failed", "missing",
-          "gmacs", "params", "p", "p_holm", "verdict")  # fmt: skip
+COMMON = tuple(EFFECTS)[: list(EFFECTS).index("verdict") + 1]
 
 
 def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -57,45 +57,18 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
     sweep
         v(level) - v(base): the base level, else the network without any level, else the first one of its flag.
 
-    Columns, in percentage points where nothing else is said:
+    The estimate is the mean over the seeds (and orders) in which all networks of it ended well. Paired by seed, with
+    one value a seed, it has R - 1 degrees of freedom; of order designs see `_spread_of_mean`: with one seed their error
+    tells of the choice of orders alone, and a run that failed or is missing takes the orders through its network (or
+    its seed) with it. One seed has no p, even with many orders, since it says nothing of another.
 
-    effect
-        The step; ``a × b`` for an interaction, ``size=5, norm=layer`` for a combination of levels.
-    estimate
-        The mean over seeds (and orders) in which all networks of the estimate ended well.
-    std_error, low, high, freedom
-        Standard error, the 95 % interval by Student's t distribution, and its degrees of freedom: paired by seed, one
-        value a seed, R - 1 degrees of freedom. NaN for one seed, and where a run failed, since the seeds left are no
-        sample any more.
-        Of order designs see `_spread_of_mean`: with one seed they tell of the choice of orders alone, and a run that
-        failed or is missing takes the orders through its network (or its seed) with it, the estimate being that of
-        the orders left.
-    seeds, networks
-        Seeds that entered, and the number of different networks compared.
-    failed, missing
-        Runs of those networks that failed, or that have no result yet. None of them is in the estimate.
-    gmacs, params
-        The same difference in cost: 1e9 multiply-accumulates an image, and parameters.
-    p, p_holm, verdict
-        Two-sided p that the true effect is zero, by Student's t with this standard error and degrees of freedom (paired
-        by seed it is the paired t-test); the same by Holm's correction over all effects of the table that have one;
-        ``gain`` or ``loss``, by its sign, where p_holm is below 0.05, else ``within noise``. Missing where there
-        is no standard error, and for one seed, which even with many orders says nothing of another.
-    orders, least, greatest, spread, noise
-        Of order designs: orders that enter; the smallest and the largest contribution of the step in any of them
-        (means over seeds), and their standard deviation; and that which seeds alone would give them. Where
-        ``spread`` is well above ``noise``, it matters when the step is added.
-    kind, aliases
-        Of factorial designs: ``main`` or ``interaction``; the effects that this fraction of the networks cannot tell
-        from this one, such as ``+ b × c``: the estimate is that of their sum.
-    top1_mean, top1_std, top1_low, top1_high, against
-        Of sweeps: mean, sample standard deviation and 95 % interval of the network's own top1 in per cent; the name of
-        the base. Of ladders ``against`` alone.
+    Columns: those of `roadmap.analysis.schema.EFFECTS` that the design has, docs/tables.md.
 
     Raises `RoadmapError` where the runs cannot be summarised, or ``ablation`` lacks what its design needs.
     """
     rows = [measured.row for measured in measure(runs, ablation)]
-    return pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COMMON))
+    table = pd.DataFrame(rows) if rows else pd.DataFrame(columns=list(COMMON))
+    return typed(table[[name for name in EFFECTS if name in table]], EFFECTS)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from roadmap.analysis.schema import RUNS, Column
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file, write_text
 from roadmap.study.store import COLUMNS, csv_text
@@ -17,15 +18,6 @@ KINDS = {"csv": None, "parquet": "pyarrow", "md": "tabulate", "latex": "tabulate
 #: What is shown in text, where pages are narrow.
 COMPACT = ("step", "seed", "status", "top1", "top5", "gmacs", "params", "epochs", "seconds", "signature")
 
-INTEGERS = {
-    "seed", "params", "activations", "epochs", "image_size", "width", "stem_stride", "batch_size", "devices", "threads",
-    "attempts",
-}  # fmt: skip
-NUMBERS = {
-    "gmacs", "top1", "top5", "loss", "train_loss", "seconds", "images_per_second", "data_seconds", "wall_seconds",
-    "estimated_seconds", "depth", "lr", "match_factor",
-}  # fmt: skip
-FLAGS = {"adopted", "reference", "compile", "dirty"}
 #: Digits in text; six where nothing is said.
 DIGITS = {"top1": ".2f", "top5": ".2f", "gmacs": ".4g", "seconds": ".1f"}
 
@@ -67,12 +59,12 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
     import pyarrow
     import pyarrow.parquet
 
-    def kind(name: str) -> Any:
-        if name in INTEGERS:
+    def kind(column: Column) -> Any:
+        if column.is_whole:
             return pyarrow.int64()
-        return pyarrow.float64() if name in NUMBERS else pyarrow.bool_() if name in FLAGS else pyarrow.string()
+        return pyarrow.float64() if column.is_number else pyarrow.bool_() if column.is_flag else pyarrow.string()
 
-    schema = pyarrow.schema([(name, kind(name)) for name in COLUMNS])
+    schema = pyarrow.schema([(name, kind(column)) for name, column in RUNS.items()])
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
     except (pyarrow.ArrowException, TypeError) as error:
@@ -83,18 +75,22 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
 def _text(rows: list[dict[str, Any]], kind: str, columns: list[str]) -> str:
     from tabulate import tabulate
 
-    words = {name for name in columns if kind == "md" and name not in INTEGERS | NUMBERS}
+    words = {name for name in columns if kind == "md" and not _counts(name)}
     shown = [[(name, _cell(row[name], name)) for name in columns] for row in rows]
     cells = [[_escape_markdown(cell) if name in words else cell for name, cell in row] for row in shown]
-    sides = ["right" if name in INTEGERS | NUMBERS else "left" for name in columns]
+    sides = ["right" if _counts(name) else "left" for name in columns]
     form = {"md": "pipe", "latex": "latex_booktabs"}[kind]  # which escapes what LaTeX would take for its own
     return tabulate(cells, columns, form, disable_numparse=True, colalign=sides if cells else None) + "\n"
+
+
+def _counts(name: str) -> bool:
+    return RUNS[name].is_whole or RUNS[name].is_number
 
 
 def _cell(value: Any, name: str) -> str:
     if value is None:
         return ""
-    if name in NUMBERS and isinstance(value, (int, float)):
+    if RUNS[name].is_number and isinstance(value, (int, float)):
         return format(value, DIGITS.get(name, ".6g"))
     return " ".join(str(value).split())
 

@@ -43,6 +43,13 @@ SMALL = 7.6
 #: Font sizes of the title, by width of the figure.
 TITLE_SIZES = {WIDTHS["page"]: 13.0, WIDTHS["column"]: 10.5}
 
+#: How networks are marked: those on the adopted path, roads not taken, reference models.
+ADOPTED_MARKER: dict[str, Any] = {"color": OURS, "marker": "o", "markersize": 7}
+ROAD_MARKER: dict[str, Any] = {"color": OURS, "marker": "D", "markersize": 6, "markerfacecolor": "white"}
+REFERENCE_MARKER: dict[str, Any] = {"color": REFERENCE, "marker": "^", "markersize": 7}
+#: Colours of a few lines in one panel, told apart by the colour-blind, too.
+LINES = (OURS, PAPER, INK, "#CC79A7", "#56B4E9")
+
 #: On top of matplotlib's defaults, so that a reader's own matplotlibrc changes nothing.
 STYLE: dict[str, Any] = {
     "font.size": 9.5,
@@ -109,8 +116,8 @@ def caption_text(sentences: Sequence[str], inches: float = WIDTH) -> str:
 
 def legend_columns(legend: Sequence[Artist], inches: float = WIDTH) -> int:
     """In how many columns the entries of a legend fit into the figure's width: all in one line, if they do."""
-    widths = [0.6 + 0.072 * len(str(entry.get_label())) for entry in legend]
-    room = inches - 2 * EDGE
+    widths = [0.57 + 0.066 * len(str(entry.get_label())) for entry in legend]
+    room = inches - 2 * EDGE + 0.23  # nothing is between the last column and the edge
     return len(widths) if sum(widths) <= room else max(int(room / max(widths)), 1)
 
 
@@ -133,6 +140,12 @@ def add_words(figure: Figure, title: str, caption: str, legend: Sequence[Artist]
     figure.suptitle(
         title, x=EDGE / inches, y=1 - 0.12 / height, ha="left", va="top", size=TITLE_SIZES[inches], weight="bold"
     )
+
+
+def foot_of(caption: str, legend: Sequence[Artist], inches: float = WIDTH) -> float:
+    """Inches below a panel: for caption and legend, as `add_words` sets them, and for the labels of its axis."""
+    more = 0.3 + LEGEND_LINE * (legend_lines(legend, inches) - 1) if legend else 0
+    return 0.7 + more + CAPTION_LINE * (caption.count("\n") + 1)
 
 
 def label(step: str) -> str:

@@ -1,7 +1,8 @@
-"""A finished study, read from its folder: its runs, its summary and its effects as tables, and its figure."""
+"""A finished study, read from its folder: its runs, networks, effects, costs and curves as tables, and its figures."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,33 +13,44 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from roadmap.analysis.ablation import effects
-from roadmap.analysis.curves import Curves
+from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import KINDS, number, save_figure, signed
+from roadmap.analysis.look import KINDS, save_figure, trained_text
+from roadmap.analysis.pareto_figure import draw_pareto
+from roadmap.analysis.schema import RUNS
+from roadmap.analysis.shown import as_html, as_text, counted, plural, readable, readable_steps
 from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seeds_needed
-from roadmap.analysis.tables import LATER_COLUMNS, agreement, completed, costs_of, design_of, summarize
+from roadmap.analysis.tables import agreement, completed, costs_of, design_of, summarize
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
-from roadmap.study.store import COLUMNS
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
 NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",
           "depth", "stem_stride", "epochs", "recipe")  # fmt: skip
 #: The table of effects in a study's folder.
 EFFECTS = "effects.csv"
+#: The figures of one study, each a method of `Study` and the name of its files.
+FIGURES = ("trajectory", "ablation", "pareto", "curves")
+#: The name of the files of `Study.compare`.
+COMPARISON = "comparison"
 
 
 @dataclass(frozen=True)
 class Study:
-    """The finished runs of one study folder: ``runs`` has one row a run, ``steps`` and ``costs`` one row a network,
-    ``effects`` one a step, ``curves`` one a run and epoch. ``described`` is what study.json says of the design."""
+    """The finished runs of one study folder, as tables and figures. docs/tables.md has every column.
+
+    ``runs`` has one row a run, ``steps`` and ``costs`` one row a network, ``effects`` one a step, ``curves`` one a run
+    and epoch. ``described`` is what study.json says of the design; ``asked`` are the runs that the study consists of,
+    as (step, seed), where study.json is there.
+    """
 
     path: Path
     runs: pd.DataFrame
     described: Mapping[str, Any] = field(default_factory=lambda: {"design": "ladder"})
-    curves: Curves = field(default_factory=Curves)
+    curves: Curves = field(default_factory=no_curves)
+    asked: Sequence[tuple[str, int]] = ()
 
     @property
     def design(self) -> str:
@@ -46,11 +58,23 @@ class Study:
         return design_of(self.runs, self.described)
 
     @property
+    def figure(self) -> str:
+        """The figure that answers the study's question: ``trajectory`` of a ladder, else ``ablation``."""
+        return "trajectory" if self.design == "ladder" else "ablation"
+
+    @property
     def file_names(self) -> list[str]:
-        """What `save_results` writes: the figure's files, and of other designs than the ladder the effects."""
-        if self.design == "ladder":
-            return [f"trajectory.{kind}" for kind in KINDS]
-        return [*(f"ablation.{kind}" for kind in KINDS), EFFECTS]
+        """What `save_results` writes: the figure's files, of other designs than the ladder the effects, and the
+        learning curves where there are any."""
+        tables = [EFFECTS] * (self.design != "ladder") + [CURVES_TABLE] * (not self.curves.empty)
+        return [*(f"{self.figure}.{kind}" for kind in KINDS), *tables]
+
+    @property
+    def missing(self) -> list[tuple[str, int]]:
+        """(step, seed) of the runs that the study consists of and that are neither done nor failed."""
+        present = {*zip(self.runs["step"], self.runs["seed"], strict=True)}
+        asked = self.asked or itertools.product(*(dict.fromkeys(self.runs[name]) for name in ("step", "seed")))
+        return [run for run in asked if run not in present]
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -59,7 +83,7 @@ class Study:
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """One row a network, see `costs_of`."""
+        """What every network costs, counted and measured, see `costs_of`."""
         return costs_of(self.runs, self.described)
 
     @cached_property
@@ -87,13 +111,14 @@ class Study:
         return seeds_needed(difference, deviation, int(self.effects["p"].notna().sum()), power)
 
     def trajectory(self, paper: bool = False, title: str | None = None, width: str = "page") -> Figure:
-        """A ladder's trajectory, see `roadmap.analysis.figure.draw_trajectory`. Raises `RoadmapError` for others."""
+        """A ladder's accuracy and cost, rung by rung, see `roadmap.analysis.figure.draw_trajectory`; ``paper`` adds the
+        paper's points. Raises `RoadmapError` for a study of another design."""
         if self.design != "ladder":
-            raise RoadmapError(f"{self.path.name} is a {self.design} study and no ladder: .ablation() is its figure")
+            raise RoadmapError(f"{self.path.name} is a {self.design} study and no ladder: its figure is the ablation")
         return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described)
 
     def ablation(self, title: str | None = None, width: str = "page") -> Figure:
-        """What every step is worth, see `roadmap.analysis.effects_figure.draw_ablation`."""
+        """What every step is worth, by the study's design, see `roadmap.analysis.effects_figure.draw_ablation`."""
         return draw_ablation(self.runs, self.described, title=title)
 
     def pareto(
@@ -102,86 +127,41 @@ class Study:
         title: str | None = None,
         width: str = "page",
     ) -> Figure:
-        """Accuracy against cost with the Pareto front, see `roadmap.analysis.pareto_figure.draw_pareto`."""
-        from roadmap.analysis.pareto_figure import draw_pareto
-
+        """Accuracy against costs, with the Pareto front, see `roadmap.analysis.pareto_figure.draw_pareto`."""
         return draw_pareto(self.steps, self.costs, against=against, title=title, width=width)
 
     def compare(self, other: Study | str | Path, title: str | None = None, width: str = "page") -> Figure:
-        """This study beside another one, or the one in a folder, see
+        """This study beside another one, given as such or by its folder, see
         `roadmap.analysis.comparison_figure.draw_comparison`."""
         from roadmap.analysis.comparison_figure import draw_comparison
 
         other = other if isinstance(other, Study) else load_study(other)
         return draw_comparison(self, other, title=title, width=width)
 
-    @property
-    def _shown(self) -> pd.DataFrame:
-        if self.design != "ladder":
-            return readable(self.effects)
-        return self.steps.assign(seeds_needed=self.steps["seeds_needed"].astype(object).fillna(""))
-
     def __repr__(self) -> str:
-        return f"{self._headline()}\n{self._shown.to_string(index=False, float_format=_short, na_rep='')}"
+        return as_text(*self._shown)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self._headline()}</p>{self._shown.to_html(index=False, float_format=_short, na_rep='')}"
+        return as_html(*self._shown)
 
-    def _headline(self) -> str:
-        kind = "" if self.design == "ladder" else f" ({self.design})"
-        networks = _count(len(self.steps), "network" if kind else "step")
-        rank = self.agreement if not kind else None
-        paper = f"; Kendall's tau with the paper's gains {rank}" if rank and rank.rungs > 1 else ""
-        return f"Study {self.path.name}{kind}: {_count(len(self.runs), 'run')}, {networks}{paper}"
-
-
-def readable(effects: pd.DataFrame) -> pd.DataFrame:
-    """`effects` for the eye, as text: points with their interval and verdict, what was lost, the change in cost, and
-    what a design has beside these."""
-
-    def row(effect: Mapping[Any, Any]) -> dict[str, str]:
-        interval = f"{signed(effect['low'])} to {signed(effect['high'])}"
-        shown = {
-            "effect": str(effect["effect"]),
-            "points": signed(effect["estimate"]),
-            "95 % interval": "" if pd.isna(effect["low"]) else interval,
-            "error": number(effect["std_error"], ".2f"),
-            "p (Holm)": "" if pd.isna(effect["p_holm"]) else f"{effect['p_holm']:.2g}",
-            "verdict": effect["verdict"] if isinstance(effect["verdict"], str) else "",
-            "seeds": number(effect["seeds"], "d"),
-            "failed": number(effect["failed"] or None, "d"),
-            "missing": number(effect["missing"] or None, "d"),
-            "GMACs": number(effect["gmacs"], "+.3g"),
-            "params M": number(effect["params"] / 1e6, "+.3g"),
-        }
-        if "top1_mean" in effect:
-            shown["top-1 %"] = number(effect["top1_mean"], ".2f")
-        if "orders" in effect:
-            between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"
-            shown |= {
-                "in any order": "" if pd.isna(effect["least"]) else between,
-                "orders": number(effect["orders"], "d"),
-            }
-        if effect.get("aliases"):
-            shown["and"] = str(effect["aliases"])
-        if isinstance(effect.get("against"), str):
-            shown["against"] = effect["against"]
-        return shown
-
-    rows = pd.DataFrame([row(effect) for effect in effects.to_dict("records")]).fillna("")
-    return rows.loc[:, [column for column in rows if rows[column].any()]]
-
-
-def _short(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.2g}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    @property
+    def _shown(self) -> tuple[list[str], pd.DataFrame]:
+        """Lines about the study, and its most telling table."""
+        ladder = self.design == "ladder"
+        networks = plural(len(self.steps), "step" if ladder else "network")
+        lines = [
+            f"Study {self.path.name} ({self.design}): {networks}, {counted(self.runs, self.missing)}",
+            trained_text(completed(self.runs), "step" if ladder else "network"),
+        ]
+        if ladder and self.agreement.rungs > 1:
+            lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
+        against = "a gain is over the adopted step before" if ladder else "points are top-1 in percentage points"
+        lines.append(f"Intervals are paired by seed; {against}; a verdict is by Holm's correction over all.")
+        return lines, readable_steps(self.steps) if ladder else readable(self.effects)
 
 
 def save_results(study: Study, folder: str | Path | None = None, paper: bool = False) -> list[Path]:
-    """Write a study's figure, and unless it is a ladder the table of its effects, into a folder, by default its own.
+    """Write a study's figure and the tables that go with it into a folder, by default its own.
 
     They are `Study.file_names`, and each appears whole or not at all. Returns their paths. Raises `RoadmapError` where
     the runs cannot be summarised.
@@ -190,16 +170,18 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
     names = study.file_names
     if EFFECTS in names:
         write_text(folder / EFFECTS, study.effects.to_csv(index=False, lineterminator="\n"))
-    figure = study.trajectory(paper) if study.design == "ladder" else study.ablation()
-    save_figure(figure, folder, Path(names[0]).stem)
+    if CURVES_TABLE in names:
+        write_curves(study.curves, folder)
+    save_figure(study.trajectory(paper) if study.design == "ladder" else study.ablation(), folder, study.figure)
     return [folder / name for name in names]
 
 
 def load_study(path: str | Path) -> Study:
     """The finished runs under a study folder, as tables: from its store, or, where of the study only the folder was
-    kept, from its trajectory.csv. A table that has no study.json beside it is that of a ladder.
+    kept, from its trajectory.csv and curves.csv. A table that has no study.json beside it is that of a ladder.
 
-    Raises `RoadmapError` with one sentence where the folder does not exist, or holds no study or no finished run.
+    Raises `RoadmapError` with one sentence where the folder does not exist, holds no study or no finished run, or where
+    a file of it is damaged.
     """
     path = Path(path)
     table, folder = path / TABLE, StudyFolder(path)
@@ -208,26 +190,36 @@ def load_study(path: str | Path) -> Study:
         design = design_of(runs, {})
         if design != "ladder":
             raise RoadmapError(f"{path} holds the runs of a {design} study, but no {STUDY} that describes it")
-        return Study(path, runs)
-    ablation = _ablation(path, folder.study())
+        return Study(path, runs, curves=_kept_curves(path, runs))
+    said = folder.study()
+    described = _described(path, said)
+    asked = [(run["step"], run["seed"]) for run in said["runs"] if {"step", "seed"} <= run.keys()]
     rows = folder.rows()
     if rows:
-        return Study(path, completed(pd.DataFrame(rows)), ablation)
+        runs = completed(pd.DataFrame(rows))
+        return Study(path, runs, described, curves_of(runs, folder.store.history), asked)
     if table.is_file():
-        return Study(path, _read_table(table), ablation)
+        runs = _read_table(table)
+        return Study(path, runs, described, _kept_curves(path, runs), asked)
     raise RoadmapError(f"{path} holds no finished run yet")
 
 
-def _ablation(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
-    ablation = study.get("ablation", {"design": "ladder"})
-    if not isinstance(ablation, dict) or "design" not in ablation:
+def _described(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
+    described = study.get("ablation", {"design": "ladder"})
+    if not isinstance(described, dict) or "design" not in described:
         raise RoadmapError(f"{path / STUDY} is damaged: its ablation has no design")
-    return ablation
+    return described
+
+
+def _kept_curves(path: Path, runs: pd.DataFrame) -> Curves:
+    file = path / CURVES_TABLE
+    return read_curves(file, runs) if file.exists() else no_curves()
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        runs = pd.read_csv(path, dtype={"precision": str, "signature": str})
+        # As text: a hash may look like a number, and pandas' own floats may miss the last digit.
+        runs = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
         raise RoadmapError(f"{path} cannot be read: {error}") from None
     missing = [column for column in NEEDED if column not in runs]
@@ -235,4 +227,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise RoadmapError(f"{path} is no table of runs: it has no {missing[0]}")
     if not len(runs):
         raise RoadmapError(f"{path.parent} holds no finished run yet")
-    return completed(runs.reindex(columns=list(dict.fromkeys([*COLUMNS, *LATER_COLUMNS]))))
+    try:
+        return completed(runs.reindex(columns=list(RUNS)))
+    except RoadmapError as error:
+        raise RoadmapError(f"{path}: {error}") from None

@@ -17,6 +17,7 @@ from matplotlib.transforms import ScaledTranslation
 
 from roadmap.analysis.ablation import Measured
 from roadmap.analysis.forest import Row, draw_forest
+from roadmap.analysis.labels import apart
 from roadmap.analysis.look import (
     CAPTION_LINE,
     FAINT,
@@ -201,23 +202,13 @@ def _draw_lines(axes: Axes, lines: Sequence[tuple[str, float, str]]) -> None:
     """Horizontal lines with their names on the right, which keep apart from each other."""
     low, high = axes.get_ylim()
     gap = (high - low) * 0.11
-    for (name, mean, colour), place in zip(lines, _apart([mean for _, mean, _ in lines], gap, high), strict=True):
+    for (name, mean, colour), place in zip(lines, apart([mean for _, mean, _ in lines], gap, high), strict=True):
         axes.axhline(mean, color=colour, linewidth=1.2, linestyle=(0, (4, 2)), zorder=1, label=name)
         across = axes.get_yaxis_transform()
         axes.add_artist(Line2D([1, 1.025], [mean, place], color=colour, linewidth=0.6, transform=across, clip_on=False))
         axes.text(
             1.03, place, f"{short(name, 24)}\n{mean:.2f}", transform=across, va="center", fontsize=SMALL, color=colour
         )
-
-
-def _apart(values: Sequence[float], gap: float, high: float) -> list[float]:
-    """Places near ascending values, at least ``gap`` apart and, where there are not too many, none above ``high``."""
-    places: list[float] = []
-    for value in values:
-        places.append(max(value, places[-1] + gap) if places else value)
-    for index in reversed(range(len(places))):
-        places[index] = min(places[index], high - gap * (len(places) - 1 - index))
-    return places
 
 
 # --- two factors

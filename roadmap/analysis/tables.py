@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from roadmap.analysis.schema import COSTS, RUNS, STEPS, typed
 from roadmap.analysis.statistics import (
     Agreement,
     Sample,
@@ -28,8 +29,6 @@ from roadmap.rungs import ladder
 
 #: Runs behind every mean and deviation of Table 10 (section 2.1 of the paper); Table 11 has no deviations.
 PRINTED_RUNS = 3
-#: Columns that came with ablation designs; tables from before lack them.
-LATER_COLUMNS = ("ablation", "steps", "reference", "match", "match_factor")
 
 
 def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
@@ -37,44 +36,8 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
 
     ``ablation`` is what study.json says of the design; without it the runs are a ladder of the paper's rungs.
 
-    Only runs that ended well (status ``done``) enter a mean; a step whose runs all failed has NaN there. In what
-    follows x_1 ... x_n are the top1 of a step's n such runs, and t is the 97.5 % quantile of Student's t distribution
-    with n - 1 degrees of freedom. Accuracies are in per cent (0 to 100), gains in percentage points.
-
-    step, adopted, reference
-        Name of the rung or network; adopted is False for a road not taken; reference is True for a model that ran in
-        the same race and is no part of the ablation.
-    seeds, failed, missing
-        n, the number of runs that failed, and of the study's seeds those that there is no run of yet.
-    gmacs, params, match_factor
-        Multiply-accumulates of convolution and linear layers in 1e9 for one image of the study's size; parameters; the
-        factor on widths or blocks that brought the network to the cost that all share, NaN where none was asked for.
-    top1_mean, top1_std
-        Mean; sample standard deviation, sqrt(sum (x_i - mean)^2 / (n - 1)), NaN for n = 1.
-    top1_low, top1_high
-        95 % interval of the mean over seeds, mean -+ t * top1_std / sqrt(n); NaN for n = 1.
-    against
-        The network that the gain compares with, on a ladder: of those with a result, the one whose steps are the
-        longest beginning of this one's. So a rung compares with the last adopted one before it, and a road not taken
-        with what the adopted rung beside it compares with (``kernel_9`` is another answer to the question of
-        ``large_kernel``, not an addition to it). Where rungs between are missing from the study, the gain is that of
-        all their changes together. References, and the networks of other designs, compare with none: see `effects`.
-    gain
-        top1_mean minus that of ``against``.
-    gain_low, gain_high
-        95 % interval of the gain, paired by seed: gain -+ t * std(d) / sqrt(n), where d_i is the difference of the two
-        runs of one seed. NaN unless both steps ended well with the same seeds, at least two of them.
-    gain_std, p, p_holm, verdict
-        std(d), the sample standard deviation of the paired differences; p of the paired t-test, NaN as the interval;
-        the same by Holm's correction over all gains of the table that have one, those of roads not taken included; and
-        what follows: ``gain`` or ``loss`` where p_holm is below 0.05, else ``within noise``; missing where no p is.
-    seeds_needed
-        With how many seeds a difference as large as this gain would be no noise, whatever the other steps turn out to
-        be, with a probability of 0.8: see `roadmap.analysis.statistics.seeds_needed`, with as many tests as the table
-        has and their pooled gain_std. Missing where no million would do, or no spread is known.
-    printed_top1, printed_gflops
-        What the paper prints for a network of just these steps, else NaN: per cent on ImageNet-1K,
-        multiply-accumulates in 1e9 at 224 px.
+    Only runs that ended well (status ``done``) enter a mean; a step whose runs all failed has NaN there. Accuracies are
+    in per cent (0 to 100), gains in percentage points. Columns: `roadmap.analysis.schema.STEPS`, docs/tables.md.
 
     Raises `RoadmapError` for an empty table, one that mixes regimes, and an unknown step.
     """
@@ -101,7 +64,7 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"], row["verdict"] = p_holm, verdict(row["gain"], p_holm)
         row["seeds_needed"] = seeds_needed(row["gain"], deviation, max(tests, 1))
-    return pd.DataFrame(rows).astype({"seeds_needed": "Int64"})
+    return typed(pd.DataFrame(rows), STEPS)
 
 
 def _summary_row(
@@ -147,22 +110,24 @@ def _summary_row(
 
 def costs_of(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """What every network costs, counted and as it was measured in its runs: one row a network, in `summarize`'s order.
+    Columns: `roadmap.analysis.schema.COSTS`, docs/tables.md.
 
     Raises `RoadmapError` as `summarize`.
     """
     runs = completed(runs)
-    return pd.DataFrame([_cost_row(runs[runs["step"] == step]) for step in networks_of(runs, ablation or {})])
+    rows = [_cost_row(runs[runs["step"] == step]) for step in networks_of(runs, ablation or {})]
+    return typed(pd.DataFrame(rows), COSTS)
 
 
 def _cost_row(runs: pd.DataFrame) -> dict[str, Any]:
     counted = ["step", "adopted", "reference", "gmacs", "params", "activations", "match_factor"]
     done = runs[runs["status"] == "done"]
-    speed = done["images_per_second"].astype(float)
+    speed = done["images_per_second"]
     return {
         **runs.iloc[0][counted],
         "images_per_second": speed.mean(),
         "images_per_second_std": speed.std(),
-        "seconds": done["seconds"].astype(float).mean(),
+        "seconds": done["seconds"].mean(),
         "device_name": " / ".join(done["device_name"].dropna().unique()) or None,
     }
 
@@ -220,15 +185,15 @@ def _printed_sample(row: PrintedRow) -> Sample:
 
 
 def completed(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs with `LATER_COLUMNS`, whatever version wrote them, and with ``adopted`` and ``reference`` as booleans.
+    """The runs with the columns and dtypes of `roadmap.analysis.schema.RUNS`, whatever version wrote them, and
+    whether they come from records or as text from a file.
 
-    Runs that name no design are rungs of the paper's ladder. ``steps`` is text, and None for a reference model.
-    Raises `RoadmapError` for an empty table, one that mixes regimes or has two runs of one network and seed, and a rung
-    that the ladder does not have.
+    Runs that name no design are rungs of the paper's ladder. Raises `RoadmapError` for an empty table, one that mixes
+    regimes or has two runs of one network and seed, a rung that the ladder does not have, and a value of another type.
     """
     if not len(runs):
         raise RoadmapError("there are no runs to summarise")
-    runs = runs.reindex(columns=list(dict.fromkeys([*runs.columns, *LATER_COLUMNS])))
+    runs = runs.reindex(columns=list(RUNS))
     runs["reference"] = runs["reference"].map(_is_true).astype(bool)
     # Whatever belongs to no ladder is no road not taken.
     runs["adopted"] = (runs["adopted"].isna() | runs["adopted"].map(_is_true)).astype(bool)
@@ -243,9 +208,8 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
             runs["reference"], of_ladder, runs["step"], runs["steps"], strict=True
         )
     ]
-    runs["match_factor"] = pd.to_numeric(runs["match_factor"])
     runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), "ladder")
-    return runs
+    return typed(runs, RUNS)
 
 
 def _is_true(value: Any) -> bool:

@@ -370,7 +370,8 @@ def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
     Intervals are over seeds, paired; of an order study over the drawn orders, too. The verdict is gain or loss where
     p, by Holm's correction over all rows, is below 0.05, else "within noise", which is not to say that it is zero.
     """
-    from roadmap.analysis.study import load_study, readable
+    from roadmap.analysis.shown import readable
+    from roadmap.analysis.study import load_study
 
     if as_json and as_csv:
         raise RoadmapError("--json and --csv exclude each other")

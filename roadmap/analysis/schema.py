@@ -1,0 +1,316 @@
+"""The columns of a study's tables: their dtypes, units and meanings, the same with pandas 2 and 3. docs/tables.md shows
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from roadmap.checks import RoadmapError
+
+#: pandas' own dtype of text: ``object`` in pandas 2, ``str`` in pandas 3.
+TEXT = pd.Series([""]).dtype
+#: Times of day.
+TIME = "datetime64[us, UTC]"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its dtype (``text`` stands for `TEXT`), what is in it, and in which unit. ``Int64`` and ``boolean`` are
+    those that can be missing; text, numbers and times always can."""
+
+    dtype: str
+    meaning: str
+    unit: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return self.dtype in ("int64", "Int64")
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it holds numbers with a fraction."""
+        return self.dtype == "float64"
+
+    @property
+    def is_flag(self) -> bool:
+        """Whether it holds true or false."""
+        return self.dtype in ("bool", "boolean")
+
+
+Schema = Mapping[str, Column]
+
+_STEP = Column("text", "name of the rung or network")
+_ADOPTED = Column("bool", "false for a road not taken")
+_REFERENCE = Column("bool", "whether it is a model that ran in the same race and is no part of the ablation")
+_SEED = Column("int64", "of everything random")
+_STATUS = Column("text", "`done` or `failed`")
+_GMACS = Column("float64", "multiply-accumulates of convolution and linear layers, and of attention, for one image "
+                "of the study's size", "1e9")  # fmt: skip
+_PARAMS = Column("int64", "parameters")
+_ACTIVATIONS = Column("Int64", "elements of the outputs of convolution and linear layers, for one image")
+_MATCH_FACTOR = Column(
+    "float64", "what its widths or blocks were multiplied by, to bring it to the cost that all share"
+)
+_DATA_SECONDS = Column("float64", "of them: waiting for batches", "s")
+_P = Column("float64", "two-sided p that the true difference is zero, by Student's t with its own standard error and "
+            "degrees of freedom: the paired t-test, where it is paired by seed")  # fmt: skip
+_P_HOLM = Column("float64", "the same by Holm's correction over all rows of the table that have one, roads not taken "
+                 "included")  # fmt: skip
+_VERDICT = Column("text", "`gain` or `loss`, by its sign, where `p_holm` is below 0.05, else `within noise`; missing "
+                  "where no p is")  # fmt: skip
+_TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
+_TOP1_STD = Column("float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for "
+                   "one seed", "%")  # fmt: skip
+_TOP1_LOW = Column("float64", "lower end of the mean's 95 % interval over seeds, mean - t s / sqrt(n), t being the "
+                   "97.5 % quantile of Student's t distribution with n - 1 degrees of freedom", "%")  # fmt: skip
+_TOP1_HIGH = Column("float64", "its upper end", "%")
+
+#: A row a run: the columns of trajectory.csv.
+RUNS: Schema = {
+    "regime": Column("text", "the ladder: `resnet50` or `resnet200`"),
+    "step": _STEP,
+    "adopted": _ADOPTED,
+    "seed": _SEED,
+    "status": _STATUS,
+    "gmacs": _GMACS,
+    "params": _PARAMS,
+    "activations": _ACTIVATIONS,
+    "top1": Column("float64", "accuracy on the test images after the last epoch; missing where the run failed", "%"),
+    "top5": Column("float64", "the same, within the first five", "%"),
+    "loss": Column("float64", "mean cross-entropy on the test images", "nats"),
+    "train_loss": Column("float64", "mean training loss of the last epoch", "nats"),
+    "epochs": Column("int64", "epochs trained"),
+    "seconds": Column("float64", "of training, without tests", "s"),
+    "images_per_second": Column("float64", "speed of training, as it was with whatever ran beside it", "images/s"),
+    "data_seconds": _DATA_SECONDS,
+    "wall_seconds": Column("float64", "of the whole run, with start and tests", "s"),
+    "estimated_seconds": Column(
+        "float64", "what was measured before for the whole run; missing where nothing was", "s"
+    ),
+    "data": Column("text", "name of the data set"),
+    "image_size": Column("int64", "side of the images", "px"),
+    "width": Column("Int64", "base width of the ladder's start", "channels"),
+    "depth": Column("float64", "factor on the blocks"),
+    "ablation": Column("text", "the design of the study: `ladder`, `leave-one-out`, ..."),
+    "reference": _REFERENCE,
+    "steps": Column("text", "names of all steps that are in the network, joined by `+`; missing for a reference"),
+    "match": Column("text", "what its cost was matched in and by, such as `gmacs by width`; missing: not at all"),
+    "match_factor": _MATCH_FACTOR,
+    "stem_stride": Column("Int64", "stride of the stem; missing for a reference"),
+    "recipe": Column("text", "name of the recipe"),
+    "optimizer": Column("text", "of the recipe"),
+    "batch_size": Column("Int64", "of the recipe", "images"),
+    "lr": Column("float64", "peak learning rate at that batch size"),
+    "precision": Column("text", "`32`, `16-mixed` or `bf16-mixed`"),
+    "initial": Column("text", "hash of the weights that the training started from; missing: fresh ones"),
+    "compile": Column("boolean", "whether torch.compile was used"),
+    "device": Column("text", "`cpu`, `cuda` or `mps`"),
+    "device_name": Column("text", "name of the processor or graphics card"),
+    "devices": Column("Int64", "processes that trained the run together"),
+    "threads": Column("Int64", "CPU threads of torch"),
+    "platform": Column("text", "operating system"),
+    "python": Column("text", "version"),
+    "torch": Column("text", "version"),
+    "timm": Column("text", "version"),
+    "pytorch_lightning": Column("text", "version"),
+    "roadmap": Column("text", "version"),
+    "started": Column(TIME, "when its last try began"),
+    "attempts": Column("Int64", "how many tries it took"),
+    "command": Column("text", "what was typed, or the call"),
+    "commit": Column("text", "of the git repository that the code is in; missing where there is none"),
+    "dirty": Column("boolean", "whether that repository's tree differed from its commit"),
+    "source": Column("text", "hash of the package's own files"),
+    "signature": Column("text", "the run's name in the store"),
+    "reason": Column("text", "why it failed; missing where it is done"),
+}
+
+#: A row a network.
+STEPS: Schema = {
+    "step": _STEP,
+    "adopted": _ADOPTED,
+    "reference": _REFERENCE,
+    "seeds": Column("int64", "n: runs that ended well; no other enters a mean"),
+    "failed": Column("int64", "runs that failed"),
+    "missing": Column("int64", "of the study's seeds those that there is no run of yet"),
+    "gmacs": _GMACS,
+    "params": _PARAMS,
+    "match_factor": _MATCH_FACTOR,
+    "top1_mean": _TOP1_MEAN,
+    "top1_std": _TOP1_STD,
+    "top1_low": _TOP1_LOW,
+    "top1_high": _TOP1_HIGH,
+    "against": Column(
+        "text",
+        "the network that the gain compares with, on a ladder: of those with a result, the one whose steps are the "
+        "longest beginning of this one's. So a rung compares with the last adopted one before it, and a road not taken "
+        "with what the adopted rung beside it compares with (`kernel_9` is another answer to the question of "
+        "`large_kernel`, not an addition to it). Where rungs between are missing from the study, the gain is that of "
+        "all their changes together. References, and the networks of other designs, compare with none: see effects",
+    ),
+    "gain": Column("float64", "`top1_mean` minus that of `against`", "points"),
+    "gain_low": Column(
+        "float64",
+        "lower end of the gain's 95 % interval, paired by seed: gain - t s / sqrt(n), s being `gain_std`; missing "
+        "unless both networks ended well with the same seeds, at least two of them",
+        "points",
+    ),
+    "gain_high": Column("float64", "its upper end", "points"),
+    "gain_std": Column("float64", "sample standard deviation of the differences between runs of one seed", "points"),
+    "p": _P,
+    "p_holm": _P_HOLM,
+    "verdict": _VERDICT,
+    "seeds_needed": Column(
+        "Int64",
+        "with how many seeds a difference as large as this gain would be no noise, whatever the other steps turn out "
+        "to be, with a probability of 0.8, from the pooled `gain_std` of the table and with as many tests as it has; "
+        "missing where no million would do, or no spread is known",
+    ),
+    "printed_top1": Column("float64", "what the paper prints for a network of just these steps, on ImageNet-1K", "%"),
+    "printed_gflops": Column("float64", "the same: multiply-accumulates at 224 px", "1e9"),
+}  # fmt: skip
+
+#: A row a network.
+COSTS: Schema = {
+    "step": _STEP,
+    "adopted": _ADOPTED,
+    "reference": _REFERENCE,
+    "gmacs": _GMACS,
+    "params": _PARAMS,
+    "activations": _ACTIVATIONS,
+    "match_factor": _MATCH_FACTOR,
+    "images_per_second": Column(
+        "float64",
+        "mean speed of training over the runs that ended well, as it was with whatever ran beside them; `roadmap "
+        "bench` measures it undisturbed",
+        "images/s",
+    ),
+    "images_per_second_std": Column("float64", "its sample standard deviation; missing for one run", "images/s"),
+    "seconds": Column("float64", "mean training time of a run, without tests", "s"),
+    "device_name": Column("text", "name of the processor or graphics card; joined by ` / ` where there were several"),
+}
+
+#: What is known of every epoch of a run: the columns of its history.csv.
+EPOCH: Schema = {
+    "epoch": Column("int64", "from 1"),
+    "train_loss": Column("float64", "mean over the epoch", "nats"),
+    "train_top1": Column("float64", "accuracy on the augmented training images", "%"),
+    "test_loss": Column("float64", "mean cross-entropy on the test images; missing where the epoch was not tested",
+                        "nats"),
+    "test_top1": Column("float64", "accuracy on the test images", "%"),
+    "test_top5": Column("float64", "the same, within the first five", "%"),
+    "lr_end": Column("float64", "learning rate after the last step"),
+    "seconds": Column("float64", "of training", "s"),
+    "data_seconds": _DATA_SECONDS,
+    "images": Column("Int64", "training images seen"),
+}  # fmt: skip
+
+#: A row a run and epoch; a run that failed has the epochs that it ended.
+CURVES: Schema = {
+    "step": _STEP,
+    "adopted": _ADOPTED,
+    "reference": _REFERENCE,
+    "seed": _SEED,
+    "status": _STATUS,
+    **EPOCH,
+}
+
+#: A row a step, or an effect of several. What is here after ``verdict`` is there in the designs that it speaks of.
+EFFECTS: Schema = {
+    "effect": Column("text", "the step; `a × b` for an interaction, `size=5, norm=layer` for a combination of levels"),
+    "estimate": Column("float64", "mean over the seeds (and orders) in which all networks of the estimate ended well; "
+                       "what it is, by design: docs/ablations.md", "points"),
+    "std_error": Column("float64", "its standard error, paired by seed; missing for one seed, and where a run failed, "
+                        "since the seeds left are no sample any more; of order designs over orders and seeds",
+                        "points"),
+    "low": Column("float64", "lower end of its 95 % interval by Student's t distribution", "points"),
+    "high": Column("float64", "its upper end", "points"),
+    "freedom": Column("float64", "its degrees of freedom"),
+    "seeds": Column("int64", "seeds that entered"),
+    "networks": Column("int64", "different networks compared"),
+    "failed": Column("int64", "runs of those networks that failed"),
+    "missing": Column("int64", "runs of those networks that have no result yet"),
+    "gmacs": Column("float64", "the same difference in multiply-accumulates for an image", "1e9"),
+    "params": Column("float64", "the same difference in parameters"),
+    "p": _P,
+    "p_holm": _P_HOLM,
+    "verdict": _VERDICT,
+    "orders": Column("int64", "of order designs: orders that enter"),
+    "least": Column("float64", "of order designs: the smallest contribution of the step in any of them, as a mean over "
+                    "seeds", "points"),
+    "greatest": Column("float64", "of order designs: the largest", "points"),
+    "spread": Column("float64", "of order designs: standard deviation of the contributions", "points"),
+    "noise": Column("float64", "of order designs: the spread that seeds alone would give them; where `spread` is well "
+                    "above it, it matters when the step is added", "points"),
+    "kind": Column("text", "of factorial designs: `main` or `interaction`"),
+    "aliases": Column("text", "of factorial designs: effects that this fraction of the networks cannot tell from this "
+                      "one, such as `+ b × c`; the estimate is that of their sum"),
+    "top1_mean": _TOP1_MEAN,
+    "top1_std": _TOP1_STD,
+    "top1_low": _TOP1_LOW,
+    "top1_high": _TOP1_HIGH,
+    "against": Column("text", "of ladders and sweeps: the network that it compares with"),
+}  # fmt: skip
+
+#: Every table of a study.
+TABLES: Mapping[str, Schema] = {"runs": RUNS, "steps": STEPS, "curves": CURVES, "costs": COSTS, "effects": EFFECTS}
+
+
+def typed(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:
+    """The table with every column of the schema that it has in its dtype; values may be text, as a file holds them.
+
+    Raises `RoadmapError` for a value that is no such thing, and for one that lacks where none can be missing.
+    """
+    return table.assign(**{name: _typed(table[name], schema[name]) for name in table.columns if name in schema})
+
+
+def empty(schema: Schema) -> pd.DataFrame:
+    """A table without rows."""
+    return typed(pd.DataFrame(columns=list(schema)), schema)
+
+
+def dtype_of(column: Column) -> Any:
+    """The dtype as pandas has it."""
+    return TEXT if column.dtype == "text" else pd.api.types.pandas_dtype(column.dtype)
+
+
+def _typed(values: pd.Series, column: Column) -> pd.Series:
+    parse, words = _KINDS[column.dtype.lower()]
+    parsed = []
+    for value, lacks in zip(values, values.isna(), strict=True):
+        if lacks and column.dtype in ("int64", "bool"):
+            raise RoadmapError(f"the column {values.name} has no value in one of its rows")
+        try:
+            parsed.append(None if lacks else parse(value))
+        except (LookupError, TypeError, ValueError):
+            raise RoadmapError(f"the column {values.name} has {value!r}, which is no {words}") from None
+    return pd.Series(parsed, values.index, dtype_of(column), name=values.name)
+
+
+def _flag(value: Any) -> bool:
+    return {"true": True, "false": False}[str(value).lower()]
+
+
+def _whole(value: Any) -> int:
+    number = float(value)
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
+
+
+def _time(value: Any) -> pd.Timestamp:
+    return pd.to_datetime(value, utc=True)
+
+
+_KINDS: Mapping[str, tuple[Callable[[Any], Any], str]] = {
+    "text": (str, "text"),
+    "int64": (_whole, "whole number"),
+    "float64": (float, "number"),
+    "bool": (_flag, "true or false"),
+    "boolean": (_flag, "true or false"),
+    TIME.lower(): (_time, "time of day"),
+}

@@ -1,0 +1,137 @@
+"""A study as a reader sees it in a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import pandas as pd
+
+from roadmap.analysis.look import number, signed
+from roadmap.analysis.statistics import FINDINGS
+
+#: Missing and failed runs are named up to so many.
+_NAMED = 5
+#: Columns whose cells are words; all others are numbers and stand on the right.
+_WORDS = ("step", "effect", "verdict", "and", "against")
+
+
+def readable(effects: pd.DataFrame) -> pd.DataFrame:
+    """`effects` for the eye, as text: points with their interval and verdict, what was lost, the change in cost, and
+    what a design has beside these."""
+
+    def row(effect: Mapping[Any, Any]) -> dict[str, str]:
+        interval = f"{signed(effect['low'])} to {signed(effect['high'])}"
+        shown = {
+            "effect": str(effect["effect"]),
+            "points": signed(effect["estimate"]),
+            "95 % interval": "" if pd.isna(effect["low"]) else interval,
+            "error": number(effect["std_error"], ".2f"),
+            "p (Holm)": "" if pd.isna(effect["p_holm"]) else f"{effect['p_holm']:.2g}",
+            "verdict": effect["verdict"] if isinstance(effect["verdict"], str) else "",
+            "seeds": number(effect["seeds"], "d"),
+            "failed": number(effect["failed"] or None, "d"),
+            "missing": number(effect["missing"] or None, "d"),
+            "GMACs": number(effect["gmacs"], "+.3g"),
+            "params M": number(effect["params"] / 1e6, "+.3g"),
+        }
+        if "top1_mean" in effect:
+            shown["top-1 %"] = number(effect["top1_mean"], ".2f")
+        if "orders" in effect:
+            between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"
+            shown |= {
+                "in any order": "" if pd.isna(effect["least"]) else between,
+                "orders": number(effect["orders"], "d"),
+            }
+        if effect.get("aliases"):
+            shown["and"] = str(effect["aliases"])
+        if isinstance(effect.get("against"), str):
+            shown["against"] = effect["against"]
+        return shown
+
+    rows = pd.DataFrame([row(effect) for effect in effects.to_dict("records")]).fillna("")
+    return rows.loc[:, [column for column in rows if rows[column].any()]]
+
+
+def readable_steps(steps: pd.DataFrame) -> pd.DataFrame:
+    """`summarize`d networks for the eye, as text: accuracy with its spread, gain with interval and verdict, cost."""
+
+    def row(step: Mapping[Any, Any]) -> dict[str, str]:
+        kind = " (reference)" if step["reference"] else "" if step["adopted"] else " (not taken)"
+        interval = "" if pd.isna(step["gain_low"]) else f" [{signed(step['gain_low'])}, {signed(step['gain_high'])}]"
+        spread = "" if pd.isna(step["top1_std"]) else f" ± {step['top1_std']:.2f}"
+        lost = [f"{step[what]} {what}" for what in ("failed", "missing") if step[what]]
+        return {
+            "step": step["step"] + kind,
+            "top-1 ± std, %": number(step["top1_mean"], ".2f") + spread,
+            "gain [95 %], points": signed(step["gain"]) + interval,
+            "verdict": step["verdict"] if isinstance(step["verdict"], str) else "",
+            "GMACs": number(step["gmacs"], ".3g"),
+            "params, M": number(step["params"] / 1e6, ".3g"),
+            "seeds": ", ".join([f"{step['seeds']}", *lost]),
+        }
+
+    return pd.DataFrame([row(step) for step in steps.to_dict("records")])
+
+
+def counted(runs: pd.DataFrame, missing: Collection[tuple[str, int]]) -> str:
+    """How many runs there are, with all that failed and are missing, the first few by name."""
+    failed = [(run["step"], run["seed"]) for run in runs[runs["status"] != "done"].to_dict("records")]
+    lost = {"failed": failed, "missing": missing}
+    words = [f"{len(those)} {what} ({_names(those)})" for what, those in lost.items() if those]
+    if not words:
+        return f"{plural(len(runs), 'run')}, all done"
+    return ", ".join([f"{plural(len(runs), 'run')}: {len(runs) - len(failed)} done", *words])
+
+
+def _names(lost: Collection[tuple[str, int]]) -> str:
+    names = [f"{step} seed {seed}" for step, seed in lost]
+    return "; ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "..."])
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun: ``1 run``, ``2 runs``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def as_text(lines: Sequence[str], table: pd.DataFrame) -> str:
+    """Lines, and a table of texts below them, words on the left and numbers on the right."""
+    rows = [list(table.columns), *table.to_numpy().tolist()]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    sides = [str.ljust if name in _WORDS else str.rjust for name in table]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(side(cell, width) for cell, side, width in zip(cells, sides, widths, strict=True)).rstrip()
+
+    return "\n".join([*lines, *map(line, rows)])
+
+
+def as_html(lines: Sequence[str], table: pd.DataFrame) -> str:
+    """The same for a notebook, light or dark: the first line is a heading, findings are bold, and what is within noise
+    is pale."""
+    heading, *rest = (escape(line) for line in lines)
+    head = "".join(f"<th style='{_side(name)}'>{escape(name)}</th>" for name in map(str, table))
+    body = "".join(_html_row(row) for row in table.to_dict("records"))
+    below = "".join(f"<div style='font-size:90%;opacity:.75'>{line}</div>" for line in rest)
+    return (
+        f"<div style='max-width:60em'><div style='font-weight:bold'>{heading}</div>{below}"
+        f"<table style='border-collapse:collapse;margin-top:.5em'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _html_row(row: Mapping[Any, str]) -> str:
+    verdict = row.get("verdict", "")
+    judged = ("font-weight:bold" if verdict in FINDINGS else "opacity:.6") if verdict else ""
+
+    def cell(name: str, text: str) -> str:
+        look = judged if name == "verdict" or "points" in name else ""
+        return f"<td style='{_side(name)};{look}'>{escape(text)}</td>"
+
+    return f"<tr>{''.join(cell(str(name), text) for name, text in row.items())}</tr>"
+
+
+def _side(name: str) -> str:
+    side = "left" if name in _WORDS else "right;white-space:nowrap"
+    return f"padding:.15em .7em;vertical-align:top;text-align:{side}"
