@@ -1,4 +1,4 @@
-"""The notebooks, executed: ``python tests/notebooks.py`` runs all of them and keeps what they show, ``... NAME`` one."""
+"""The notebooks, executed. ``python tests/notebooks.py`` runs all, or those it names, and keeps what they show."""
 
 from __future__ import annotations
 
