@@ -7,14 +7,14 @@ import math
 import pandas as pd
 import pytest
 from ablations import FACTORS, make_ablation, make_star, make_sweep, own_ladder, reference
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from legible import check_legible
 from test_effects import additive, interacting, lacking, noisy
 
 import roadmap
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.forest import MAX_STRETCH
+from roadmap.analysis.look import MAX_STRETCH
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
@@ -39,43 +39,6 @@ def drawn(axes, what):
     labels = {line: line.get_label() for line in axes.get_lines()}
     labels |= {bars.lines[0]: bars.get_label() for bars in axes.containers if hasattr(bars, "lines")}
     return {labels[line].removeprefix(what): list(line.get_xdata()) for line in lines if labels[line].startswith(what)}
-
-
-def texts_of(figure):
-    found = list(figure.texts)
-    for axes in figure.axes:
-        found += axes.texts
-        for side in (axis for axis in (axes.xaxis, axes.yaxis) if axis.get_visible()):
-            found += [*side.get_ticklabels(), side.label]
-        limits = sorted(axes.get_xlim()), sorted(axes.get_ylim())
-        found = [text for text in found if not _tick_outside(text, axes, limits)]
-    for legend in figure.legends:
-        found += legend.get_texts()
-    return [text for text in found if text.get_text().strip() and text.get_visible()]
-
-
-def _tick_outside(text, axes, limits):
-    place = text.get_position()
-    return any(
-        text in labels and not low <= place[dimension] <= high
-        for dimension, (labels, (low, high)) in enumerate(
-            zip((axes.get_xticklabels(), axes.get_yticklabels()), limits, strict=True)
-        )
-    )
-
-
-def check_legible(figure):
-    """Every text lies within the picture and on no other."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    width, height = figure.get_size_inches() * figure.dpi
-    boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts_of(figure)]
-    for text, box in boxes:
-        assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, f"{text!r} is cut off"
-    for (text, box), (other, beside) in itertools.combinations(boxes, 2):
-        across = min(box.x1, beside.x1) - max(box.x0, beside.x0)
-        down = min(box.y1, beside.y1) - max(box.y0, beside.y0)
-        assert min(across, down) <= 1.5, f"{text!r} lies on {other!r}"
 
 
 def orders_of(factors, count):
@@ -139,7 +102,16 @@ STUDIES = studies()
 )
 def test_every_text_of_a_figure_can_be_read(name, references):
     runs, ablation = STUDIES[name]
-    check_legible(draw_ablation(with_references(runs) if references else runs, ablation))
+    for width in ("page", "column"):
+        check_legible(draw_ablation(with_references(runs) if references else runs, ablation, width=width))
+
+
+def test_a_column_has_the_same_rows():
+    for name in ("leave-one-out, 12 steps, lost runs", "order, exact", "factorial, fraction", "three factors"):
+        page, column = (axes_of(draw_ablation(*STUDIES[name], width=width))["forest"] for width in ("page", "column"))
+        assert drawn(page, "estimate of ") == drawn(column, "estimate of ")
+    with pytest.raises(RoadmapError, match="width is 'wide'"):
+        draw_ablation(*STUDIES["sweep"], width="wide")
 
 
 def test_rows_are_the_effects_largest_first():
@@ -265,7 +237,7 @@ def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     folder = write_table(tmp_path / "study", with_references(runs), ablation)
     study = roadmap.load_study(folder)
     pd.testing.assert_frame_equal(study.effects, effects(runs, ablation))
-    assert f"Study study ({ablation['design']}): {len(runs) + 4} runs" in repr(study)
+    assert f"Study study ({ablation['design']}): {len(study.steps)} networks, {len(runs) + 4} runs: " in repr(study)
     assert study.effects["effect"].iloc[0] in repr(study) and "<table" in study._repr_html_()
     assert study.ablation(title="mine")._suptitle.get_text() == "mine"
     paths = save_results(study)

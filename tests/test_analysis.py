@@ -63,8 +63,8 @@ def make_rows(scores, regime="resnet50", **values):
     ]
 
 
-def write_study(folder, rows):
-    """A study's folder that holds these rows as finished runs."""
+def write_study(folder, rows, history=()):
+    """A study's folder that holds these rows as finished runs, each with this history."""
     store = Store(folder.parent / "store")
     store.begin()
     records = []
@@ -76,7 +76,7 @@ def write_study(folder, rows):
     StudyFolder(folder).begin({"runs": [record["run"] for record in records]}, store)
     for record in records:
         record["result"]["retry"] = False
-        store.finish(record["run"]["signature"], record, [], weights=False)
+        store.finish(record["run"]["signature"], record, list(history), weights=False)
 
 
 def make_runs(scores, **values):
@@ -268,7 +268,7 @@ def test_dots_whiskers_and_path_are_the_summary():
     for bars in axes.containers:
         step = summary.loc[bars.get_label().removeprefix("mean of ")]
         (left, _), (right, _) = bars.lines[2][0].get_segments()[0]
-        assert (right - left) / 2 == pytest.approx(step["top1_std"])
+        assert (left, right) == pytest.approx((step["top1_low"], step["top1_high"]))
     path = lines_of(axes)["path"]
     assert list(path.get_xdata()) == pytest.approx(list(summary.loc[summary["adopted"], "top1_mean"]))
     seeds = lines_of(axes)["seeds of gelu"].get_xdata()
@@ -408,7 +408,7 @@ def test_a_failed_drawing_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_a_study_shows_itself(tmp_path):
     study = Study(tmp_path / "mine", make_runs({"gelu": {0: 60.0, 1: 62.0}, "fewer_norms": {0: 65.0, 1: 67.5}}))
-    assert "Study mine: 4 runs, 2 steps" in repr(study)
+    assert repr(study).startswith("Study mine (ladder): 2 steps, 4 runs, all done\n")
     assert "fewer_norms" in repr(study) and "66.25" in repr(study)
     assert "<table" in study._repr_html_() and "66.25" in study._repr_html_()
     assert study.trajectory(title="mine")._repr_png_().startswith(b"\x89PNG")

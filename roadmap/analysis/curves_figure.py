@@ -66,9 +66,9 @@ MOST_DOTS = 30
 START = "#999999"
 #: Inches. Left of the panels; of one panel: its height, the height of a name on its right, the room there by the
 #: figure's width, and the characters that fit.
-LEFT, HEIGHT, NAME, NAMES, FITTING = 0.72, 3.2, 0.42, {"page": 1.4, "column": 1.05}, {"page": 19, "column": 13}
+LEFT, HEIGHT, NAME, NAMES, FITTING = 0.68, 3.2, 0.42, {"page": 1.4, "column": 1.05}, {"page": 19, "column": 13}
 #: Of small panels: how many side by side by the figure's width, their height with the name above, and between two.
-SIDE_BY_SIDE, SMALL_HEIGHT, SMALL_NAME, BETWEEN = {"page": 5, "column": 2}, 1.15, 0.42, 0.15
+SIDE_BY_SIDE, SMALL_HEIGHT, SMALL_NAME, BETWEEN = {"page": 5, "column": 2}, 1.15, 0.42, 0.13
 
 
 def draw_curves(
@@ -110,7 +110,7 @@ def draw_curves(
     words = headline(title or f"Learning curves: {QUANTITIES[quantity].axis.partition(' (')[0]}", inches)
     rows = 1 if shared else math.ceil(len(found) / SIDE_BY_SIDE[width])
     body = HEIGHT if shared else (SMALL_HEIGHT + SMALL_NAME) * rows
-    height = foot + body + 0.5 + TITLE_LINE * words.count("\n")
+    height = foot + body + (0.5 if shared else 0.3) + TITLE_LINE * words.count("\n")
     with styled():
         figure = NotebookFigure(figsize=(inches, height))
         if shared:
@@ -237,7 +237,7 @@ def _draw_apart(
         if place + columns >= len(found):
             axes.set_xlabel("epoch", fontsize=8.5)
         above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
-        name = short(curve.step if curve.reference else label(curve.step), int(wide / 0.065), 1)
+        name = short(curve.step if curve.reference else label(curve.step), int(wide / 0.0635), 1)
         axes.annotate(name, (0, 1), xytext=(0, 11), fontsize=SMALL, weight="normal" if curve.road else "bold", **above)
         axes.annotate(
             curve.last(form, interval=True), (0, 1), xytext=(0, 2), fontsize=SMALL - 0.8, color=FAINT, **above

@@ -1,4 +1,4 @@
-"""The figure of an ablation that is no ladder: what every step is worth."""
+"""The figure of what every step of an ablation is worth, by its design."""
 
 from __future__ import annotations
 
@@ -12,23 +12,27 @@ from matplotlib.figure import Figure
 from roadmap.analysis.ablation import Measured, Results, measure
 from roadmap.analysis.forest import Row, draw_forest, is_cut
 from roadmap.analysis.look import (
-    FITTING_NOTE,
-    caption_text,
+    BEYOND,
     cost_text,
-    headline,
     label,
     matched_text,
-    short,
     signed,
     trained_text,
     values_of,
 )  # fmt: skip
 from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.sweep_figure import draw_sweep
-from roadmap.analysis.tables import completed, design_of, summarize
+from roadmap.analysis.tables import completed, design_of, regime_of, summarize
+from roadmap.checks import RoadmapError
+from roadmap.rungs import ladder
 
 #: Design -> title, what its figure's axis shows, and the sentence on what an estimate is.
 DESIGNS = {
+    "ladder": (
+        "Step by step",
+        "points of top1 that the step has over the one before",
+        "The effect of a step is its gain over the last adopted step before it",
+    ),
     "leave-one-out": (
         "Leaving one out",
         "points of top1 that all steps have over all but this one",
@@ -56,22 +60,28 @@ DESIGNS = {
 _LAST = -math.inf
 
 
-def draw_ablation(runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | None = None) -> Figure:
-    """The effects of a study that is no ladder, see `roadmap.analysis.ablation.effects`.
+def draw_ablation(
+    runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | None = None, width: str = "page"
+) -> Figure:
+    """The effects of a study, see `roadmap.analysis.ablation.effects`.
 
-    Leave-one-out, one-at-a-time, order and factorial: one row an effect, largest first, with its 95 % interval, small
-    dots for seeds (of order designs for orders, and a pale bar for their range), and what it costs; below, the networks
-    that all are measured by, and the reference models. Sweeps: see `roadmap.analysis.sweep_figure.draw_sweep`.
+    Of all designs but sweeps: one row an effect, largest first, with its 95 % interval, small dots for seeds (of order
+    designs for orders, and a pale bar for their range), and what it costs; below, the networks that all are measured
+    by, and the reference models. Sweeps: see `roadmap.analysis.sweep_figure.draw_sweep`.
+    ``width``: ``page``, or ``column`` for a column of a paper or a phone, with fewer words.
 
-    Raises `RoadmapError` where `effects` does.
+    Raises `RoadmapError` where `effects` does, where a ladder has no two steps to compare, and for an unknown width.
     """
     runs = completed(runs)
     design = design_of(runs, ablation)
     measured = measure(runs, ablation)
     if design == "sweep":
-        return draw_sweep(runs, ablation, measured, title)
+        return draw_sweep(runs, ablation, measured, title, width)
+    if not measured:
+        raise RoadmapError("there are no two steps to compare")
     heading, axis, meaning = DESIGNS[design]
-    notes = {step["name"]: step["change"] for step in ablation.get("steps", ())}
+    notes = {rung.name: rung.change for rung in ladder(regime_of(runs))} if design == "ladder" else {}
+    notes |= {step["name"]: step["change"] for step in ablation.get("steps", ())}
     ranked = sorted(measured, key=lambda one: _or(one.row["estimate"], _LAST), reverse=True)
     rows = [_effect_row(one, design, notes) for one in ranked]
     compared = _compared(runs, ablation, design)
@@ -83,13 +93,12 @@ def draw_ablation(runs: pd.DataFrame, ablation: Mapping[str, Any], title: str | 
         meaning + _uncertainty(measured, design, ablation),
         "GMACs: multiply-accumulates of convolutions and linear layers in 1e9; the column on the right says by how "
         "much a step changes them, and the parameters.",
-        *(["An interval that reaches the edge goes on beyond it."] if is_cut(rows, zero=True) else []),
+        *([BEYOND] if is_cut(rows, zero=True) else []),
         *matched_text(runs),
     ]
     title = title or f"{heading}: {_count(measured, design)} on {values_of(runs, 'data')}"
     return draw_forest(
-        [*rows, *compared], headers, axis, headline(title), caption_text(sentences),
-        _dots(design, ablation),
+        [*rows, *compared], headers, axis, title, sentences, _dots(design, ablation), width=width,
     )  # fmt: skip
 
 
@@ -142,8 +151,8 @@ def _number(value: float) -> str:
 
 def _compared(runs: pd.DataFrame, ablation: Mapping[str, Any], design: str) -> list[Row]:
     """The networks with all factors and with none, as far as the design's effects refer to them, and the references."""
-    names = Results(runs, ablation).names
-    whole = names.get(frozenset(ablation["factors"])) if design != "one-at-a-time" else None
+    names = Results(runs, ablation).names if design != "ladder" else {}
+    whole = names.get(frozenset(ablation.get("factors", ()))) if design != "one-at-a-time" else None
     none = names.get(frozenset()) if design != "leave-one-out" else None
     summary = {step["step"]: step for step in summarize(runs, ablation).to_dict("records")}
     rows = [(whole, "all steps"), (none, "none of the steps")]
@@ -157,7 +166,7 @@ def _network_row(step: Mapping[Hashable, Any], what: str, design: str) -> Row:
     columns = [(top1, "top1 in %" + (f"; {step['failed']} failed" if step["failed"] else ""))]
     columns += [("", "")] * (design == "order")
     columns.append(cost_text(step["gmacs"], step["params"]))
-    name, note = (step["step"], what) if step["reference"] else (what, short(step["step"], FITTING_NOTE, 1))
+    name, note = (step["step"], what) if step["reference"] else (what, step["step"])
     return Row(name=name, note=note, bold=False, columns=tuple(columns), section="networks")
 
 

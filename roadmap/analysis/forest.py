@@ -11,30 +11,28 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.look import (
-    CAPTION_LINE,
-    FAINT,
-    INK,
-    OURS,
-    REFERENCE,
-    SMALL,
-    TITLE_LINE,
-    WIDTH,
-    NotebookFigure,
-    add_words,
-    draw_names,
-    row_height,
-    shade,
-    styled,
-)  # fmt: skip
+from roadmap.analysis.look import EDGE, FAINT, INK, OURS, REFERENCE, fold, span, styled
+from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_names, lay_out, row_height, shade
+from roadmap.checks import check_choice
 
-#: Left end of the panel, and left ends of the columns of text, in inches: of a figure with two columns the last two.
-LEFT, COLUMNS = 2.2, (5.25, 6.6, 8.2)
+
+@dataclass(frozen=True)
+class Places:
+    """Inches from the left: where the panel begins and the columns of text do, and where the last of these ends. A
+    figure with fewer columns has the last ones; one with more leaves out those in the middle."""
+
+    left: float
+    columns: tuple[float, ...]
+    end: float
+
+
+PLACES = {"page": Places(2.2, (5.25, 6.6, 8.2), 8.95), "column": Places(1.05, (2.0, 2.86), 3.38)}
 #: Inches between the panel and the first column.
-GAP = 0.15
-#: An interval makes the axis at most this many times as long as the estimates and the dots do; it goes on beyond.
-MAX_STRETCH = 3.0
+GAP = 0.12
+#: Inches that a row is higher where its small print needs two lines.
+LINE = 0.1
 
 
 @dataclass(frozen=True)
@@ -65,38 +63,71 @@ def draw_forest(
     headers: Sequence[str],
     axis: str,
     title: str,
-    caption: str,
+    sentences: Sequence[str],
     dots: str,
     zero: bool = True,
+    width: str = "page",
 ) -> Figure:
-    """The rows from top to bottom. ``headers``: of the columns; ``axis``: what the panel's axis shows; ``dots``: what
-    the small dots are; ``zero``: whether estimates are differences, with a line at zero."""
-    height_of_row = row_height([row.name for row in rows])
-    body = height_of_row * len(rows)
-    legend = _legend(rows, dots, zero)
-    foot = (1.0 if legend else 0.7) + CAPTION_LINE * (caption.count("\n") + 1)
-    height = foot + body + 0.8 + TITLE_LINE * title.count("\n")
-    right = COLUMNS[-len(headers)] - GAP
+    """The rows from top to bottom. ``headers``: of the columns; ``axis``: what the panel's axis shows; ``sentences``:
+    the caption's; ``dots``: what the small dots are; ``zero``: whether estimates are differences, with a line at zero.
+
+    At the width of a ``column`` rows have no notes. Raises `RoadmapError` for a width that there is not.
+    """
+    check_choice("width", width, PLACES)
+    places, sizes, short = PLACES[width], SIZES[width], width == "column"
+    shown = [*range(len(headers))] if len(headers) <= len(places.columns) else [0, len(headers) - 1]
+    columns = _columns(rows, headers, shown, places, sizes)
+    names, notes = [row.name for row in rows], ["" if short else row.note for row in rows]
+    room = places.left - PAD - EDGE
+    height = row_height(names, room, sizes)
+    if short and any("\n" in small for column in columns for _, small in column.cells):
+        height += LINE
+    panel = columns[0].left - GAP - places.left
     with styled():
-        figure = NotebookFigure(figsize=(WIDTH, height))
-        axes = figure.add_axes((LEFT / WIDTH, foot / height, (right - LEFT) / WIDTH, body / height), label="forest")
+        sheet = lay_out(width, title, sentences, _legend(rows, dots, zero), height * len(rows))
+        axes = sheet.panel("forest", places.left, panel)
         shade([axes], [row.section for row in rows])
-        draw_names(axes, [row.name for row in rows], [row.note for row in rows], [row.bold for row in rows])
+        draw_names(axes, names, notes, [row.bold for row in rows], room, sizes)
         for number, row in enumerate(rows):
-            _draw_row(axes, number, row, zero)
-        _draw_columns(axes, rows, headers, zero)
+            _draw_row(axes, number, row, zero, sizes)
+        for number, column in enumerate(columns):
+            _draw_column(axes, rows, column, places.left + panel, not number, zero, sizes)
         axes.set_xlim(_limits(rows, zero))
+        if short:
+            axes.xaxis.set_major_locator(MaxNLocator(3))
         if zero:
             axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
-        axes.set_xlabel(axis, color=OURS)
+        beside = places.left + panel / 2 - EDGE
+        axes.set_xlabel(fold(axis, 2 * beside, sizes.name), color=OURS)
         axes.tick_params(axis="x", labelcolor=OURS)
         axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
-        add_words(figure, title, caption, legend, foot)
-    return figure
+    return sheet.figure
 
 
-def _draw_row(axes: Axes, number: int, row: Row, zero: bool) -> None:
+@dataclass(frozen=True)
+class Column:
+    """A column of text: inches from the left, header, and (large, small) text of every row."""
+
+    left: float
+    header: str
+    cells: list[tuple[str, str]]
+
+
+def _columns(
+    rows: Sequence[Row], headers: Sequence[str], shown: Sequence[int], places: Places, sizes: Sizes
+) -> list[Column]:
+    """The columns with those numbers, their small print in lines that end before the next column."""
+    lefts = places.columns[-len(shown) :]
+    columns = []
+    for number, left, end in zip(shown, lefts, [*lefts[1:], places.end], strict=True):
+        texts = [row.columns[number] if number < len(row.columns) else ("", "") for row in rows]
+        cells = [(large, fold(small, end - left - 0.03, sizes.small, lines=2)) for large, small in texts]
+        columns.append(Column(left, headers[number], cells))
+    return columns
+
+
+def _draw_row(axes: Axes, number: int, row: Row, zero: bool, sizes: Sizes) -> None:
     colour = REFERENCE if row.reference else OURS
     if row.span:
         axes.barh(number, row.span[1] - row.span[0], left=row.span[0], height=0.3, color=colour, alpha=0.18,
@@ -104,7 +135,7 @@ def _draw_row(axes: Axes, number: int, row: Row, zero: bool) -> None:
     if math.isnan(row.estimate):
         axes.text(
             0.5, number, row.remark, transform=axes.get_yaxis_transform(), ha="center", va="center", style="italic",
-            bbox={"color": "white", "pad": 2} if row.remark else None,
+            fontsize=sizes.name, bbox={"color": "white", "pad": 2} if row.remark else None,
         )  # fmt: skip
         return
     known = not math.isnan(row.low)
@@ -116,40 +147,38 @@ def _draw_row(axes: Axes, number: int, row: Row, zero: bool) -> None:
         color=colour,
         alpha=1 if solid else 0.55,
         marker="^" if row.reference else "o",
-        markersize=7,
+        markersize=sizes.marker,
         markerfacecolor=colour if solid else "white",
-        elinewidth=1.5,
-        capsize=3.5,
+        elinewidth=sizes.marker / 5,
+        capsize=sizes.marker / 2,
         zorder=3,
         label=f"estimate of {row.name}",
     )
     if len(row.values) > 1:
-        axes.plot(row.values, [number + 0.27] * len(row.values), ".", color=INK, markersize=4, alpha=0.7, zorder=2,
-                  label=f"values of {row.name}")  # fmt: skip
+        axes.plot(row.values, [number + 0.27] * len(row.values), ".", color=INK, markersize=sizes.dot, alpha=0.7,
+                  zorder=2, label=f"values of {row.name}")  # fmt: skip
 
 
-def _draw_columns(axes: Axes, rows: Sequence[Row], headers: Sequence[str], zero: bool) -> None:
-    right = COLUMNS[-len(headers)] - GAP
-    for column, header in enumerate(headers):
-        left = (COLUMNS[len(COLUMNS) - len(headers) + column] - right) * 72
-        place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
-        axes.annotate(header, (1, -0.5), xytext=(left, 5), va="bottom", fontsize=SMALL, color=FAINT, **place)
-        for number, row in enumerate(rows):
-            main, small = row.columns[column] if column < len(row.columns) else ("", "")
-            axes.annotate(main, (1, number), xytext=(left, 1 if small else 0), va="bottom" if small else "center",
-                          color=INK if row.found or not zero else FAINT, **place)  # fmt: skip
-            axes.annotate(small, (1, number), xytext=(left, -1), va="top", fontsize=SMALL,
-                          color=INK if row.found and not column else FAINT, **place)  # fmt: skip
+def _draw_column(
+    axes: Axes, rows: Sequence[Row], column: Column, right: float, first: bool, zero: bool, sizes: Sizes
+) -> None:
+    """The header and the texts of a column beside a panel that ends ``right`` inches from the left."""
+    left = (column.left - right) * 72
+    place: dict[str, Any] = {"xycoords": axes.get_yaxis_transform(), "textcoords": "offset points"}
+    size = sizes.name if first or sizes.small > 7 else sizes.small
+    axes.annotate(column.header, (1, -0.5), xytext=(left, 5), va="bottom", fontsize=sizes.small, color=FAINT, **place)
+    for number, (row, (large, small)) in enumerate(zip(rows, column.cells, strict=True)):
+        axes.annotate(large, (1, number), xytext=(left, 1 if small else 0), va="bottom" if small else "center",
+                      fontsize=size, color=INK if row.found or not zero else FAINT, **place)  # fmt: skip
+        axes.annotate(small, (1, number), xytext=(left, -1), va="top", fontsize=sizes.small,
+                      color=INK if row.found and first else FAINT, **place)  # fmt: skip
 
 
 def _limits(rows: Sequence[Row], zero: bool) -> tuple[float, float]:
     """Axis limits that hold all estimates, dots and ranges, zero if asked for, and of the intervals what is not far."""
     points = [value for row in rows for value in (row.estimate, *row.values, *(row.span or ()))] + [0.0] * zero
-    inner = [value for value in points if not math.isnan(value)] or [0.0]
-    low, high = min(inner), max(inner)
-    room = max(high - low, 0.2) * (MAX_STRETCH - 1) / 2
-    ends = [end for row in rows for end in (row.low, row.high) if not math.isnan(end)] + inner
-    low, high = max(min(ends), low - room), min(max(ends), high + room)
+    known = any(not math.isnan(value) for value in points)
+    low, high = span(points if known else [0.0], [end for row in rows for end in (row.low, row.high)])
     margin = max((high - low) / 20, 0.1)
     return float(low - margin), float(high + margin)
 

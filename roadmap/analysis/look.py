@@ -9,15 +9,18 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from matplotlib.artist import Artist
-from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.style import context
+from matplotlib.textpath import TextToPath
 
 from roadmap.checks import check_choice
 from roadmap.files import whole_file
@@ -30,7 +33,7 @@ INK, FAINT = "#222222", "#666666"
 #: A column of a paper, which is as wide as a phone.
 WIDTHS = {"page": 9.0, "column": 3.4}
 WIDTH = WIDTHS["page"]
-ROW, CAPTION_LINE, TITLE_LINE, LEGEND_LINE = 0.44, 0.155, 0.22, 0.2
+ROW, CAPTION_LINE, TITLE_LINE, LEGEND_LINE = 0.44, 0.135, 0.22, 0.2
 #: Left end of whatever stands at a figure's left edge, in inches.
 EDGE = 0.14
 SCREEN_DPI, FILE_DPI = 100, 200
@@ -61,6 +64,8 @@ STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "roadmap",
     "text.color": INK,
+    # What users name is no formula.
+    "text.parse_math": False,
     "xtick.color": INK,
 }
 
@@ -104,14 +109,57 @@ def inches_of(width: str) -> float:
     return WIDTHS[width]
 
 
+@cache
+def text_width(text: str, size: float, bold: bool = False) -> float:
+    """Inches that a line of text is long, in the figures' font at so many points: on a screen, whose pixels letters are
+    fitted to, or in print, whichever is longer."""
+    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
+    shown, _, _ = _screen().get_text_width_height_descent(text, font, ismath=False)
+    printed, _, _ = TextToPath().get_text_width_height_descent(text, font, ismath=False)
+    return max(float(shown) / SCREEN_DPI, float(printed) / 72)
+
+
+@cache
+def _screen() -> RendererAgg:
+    return RendererAgg(1, 1, SCREEN_DPI)
+
+
+def fold(text: str, inches: float, size: float, bold: bool = False, lines: int | None = None) -> str:
+    """Text in lines at most so long, cut off with an ellipsis where it needs more than so many ``lines``.
+
+    Lines end between words, and only where a word is longer than a line within it, after a mark if there is one.
+    """
+
+    def fits(line: str) -> bool:
+        return text_width(line, size, bold) <= inches
+
+    folded = [""]
+    for word in text.split():
+        if not fits(f"{folded[-1]} {word}".strip()):
+            folded.append("")
+        while not fits(word) and len(word) > 1:
+            length = next(length for length in range(len(word) - 1, 0, -1) if length == 1 or fits(word[:length]))
+            length = max(word.rfind(mark, 0, length) for mark in "_-/.") + 1 or length
+            folded[-1], word = word[:length], word[length:]
+            folded.append("")
+        folded[-1] = f"{folded[-1]} {word}".strip()
+    folded = [line for line in folded if line]
+    if lines and len(folded) > lines:
+        last = folded[lines - 1]
+        while last and not fits(f"{last}…"):
+            last = last[:-1].rstrip()
+        folded = [*folded[: lines - 1], f"{last}…"]
+    return "\n".join(folded)
+
+
 def headline(text: str, inches: float = WIDTH) -> str:
     """A title in as many lines as the figure's width needs."""
-    return textwrap.fill(text, int(116 * (inches - 2 * EDGE) / TITLE_SIZES[inches]))
+    return fold(text, inches - 2 * EDGE, TITLE_SIZES[inches], bold=True)
 
 
 def caption_text(sentences: Sequence[str], inches: float = WIDTH) -> str:
     """The sentences below a figure, in lines of its width."""
-    return textwrap.fill(" ".join(sentences), int(16.8 * (inches - 2 * EDGE)))
+    return fold(" ".join(sentences), inches - 2 * EDGE, SMALL)
 
 
 def legend_columns(legend: Sequence[Artist], inches: float = WIDTH) -> int:
@@ -189,23 +237,42 @@ def limits(values: pd.Series) -> tuple[float, float]:
     return max(float(values.min() - margin), 0.0), min(float(values.max() + margin), 100.0)
 
 
+#: Intervals make an axis at most this many times as long as what they are about; they go on beyond.
+MAX_STRETCH = 3.0
+#: The caption's sentence where they do.
+BEYOND = "An interval that reaches the edge goes on beyond it."
+
+
+def span(values: Iterable[float], ends: Iterable[float]) -> tuple[float, float]:
+    """The range of the values, there being at least one, and of the ``ends`` of their intervals as far as
+    `MAX_STRETCH` allows. What is NaN counts nowhere."""
+    inner, ends = ([value for value in some if not math.isnan(value)] for some in (values, ends))
+    low, high = min(inner), max(inner)
+    room = max(high - low, 0.2) * (MAX_STRETCH - 1) / 2
+    return max(min([low, *ends]), low - room), min(max([high, *ends]), high + room)
+
+
 def values_of(runs: pd.DataFrame, column: str) -> str:
     """Every value of a column, in order of appearance: ``6`` or ``90 / 300``."""
     return " / ".join(
-        dict.fromkeys(f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in runs[column])
+        dict.fromkeys(f"{value:.3g}" if isinstance(value, float) else f"{value}" for value in runs[column].dropna())
     )
 
 
 def trained_text(runs: pd.DataFrame, what: str) -> str:
     """The caption's first sentence: what was trained, on what, how and where. ``what`` is counted by seeds."""
     own = runs[~runs["reference"]]
+    size = (
+        f"base width {values_of(own, 'width')}, depth ×{values_of(own, 'depth')}, "
+        f"stem stride {values_of(own, 'stem_stride')}; "
+    )
+    if not len(own):
+        own, size = runs, ""
     counts = own.groupby("step")["seed"].nunique()
     seeds = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
     return (
-        f"{values_of(own, 'data')} at {values_of(own, 'image_size')} px; base width {values_of(own, 'width')}, "
-        f"depth ×{values_of(own, 'depth')}, stem stride {values_of(own, 'stem_stride')}; "
-        f"epochs {values_of(own, 'epochs')}; seeds per {what} {seeds}; recipe {values_of(own, 'recipe')}; "
-        f"{values_of(own, 'device_name')}."
+        f"{values_of(own, 'data')} at {values_of(own, 'image_size')} px; {size}epochs {values_of(own, 'epochs')}; "
+        f"seeds per {what} {seeds}; recipe {values_of(own, 'recipe')}; {values_of(own, 'device_name')}."
     )
 
 
@@ -223,46 +290,3 @@ def matched_text(runs: pd.DataFrame) -> list[str]:
             f"{(what or 'width').capitalize()} rescaled to the start's {MATCHED.get(cost, cost)}, by {span}."
         )
     return sentences
-
-
-#: Characters that fit beside a panel 2.2 inches from the left: of a bold name, of one in small print, of a note.
-FITTING, FITTING_SMALL, FITTING_NOTE = 24, 30, 33
-
-
-def row_height(names: Sequence[str]) -> float:
-    """Inches of a row, where one of these names may need two lines."""
-    return 0.56 if any(len(name) > FITTING_SMALL for name in names) else ROW
-
-
-def draw_names(axes: Axes, names: Sequence[str], notes: Sequence[str], bold: Sequence[bool]) -> None:
-    """A row for every name, from top to bottom, the names on the left and below each its note, in small print."""
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_yticks(range(len(names)), [short(name, FITTING_SMALL) for name in names])
-    axes.tick_params(axis="y", length=0, pad=8, labelcolor=INK)
-    # Names of one kind have one size.
-    small = {kind: any(len(name) > FITTING for name, other in zip(names, bold, strict=True) if other == kind)
-             for kind in (True, False)}  # fmt: skip
-    for row, (tick, note) in enumerate(zip(axes.get_yticklabels(), notes, strict=True)):
-        tick.set(fontweight="bold" if bold[row] else "normal", va="bottom" if note else "center")
-        if small[bold[row]]:
-            tick.set(fontsize=SMALL, multialignment="right", linespacing=0.95)
-        axes.annotate(
-            short(note, FITTING_NOTE),
-            (0, row),
-            xycoords=axes.get_yaxis_transform(),
-            xytext=(-8, -1),
-            textcoords="offset points",
-            ha="right",
-            va="top",
-            fontsize=SMALL,
-            color=FAINT,
-        )
-
-
-def shade(axes: Sequence[Axes], sections: Sequence[str]) -> None:
-    """A band behind the rows of every other section."""
-    shaded = False
-    for row, section in enumerate(sections):
-        shaded ^= row > 0 and section != sections[row - 1]
-        for panel in axes if shaded else ():
-            panel.axhspan(row - 0.5, row + 0.5, color=INK, alpha=0.05, linewidth=0, zorder=0)

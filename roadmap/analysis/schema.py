@@ -84,7 +84,7 @@ RUNS: Schema = {
     "top5": Column("float64", "the same, within the first five", "%"),
     "loss": Column("float64", "mean cross-entropy on the test images", "nats"),
     "train_loss": Column("float64", "mean training loss of the last epoch", "nats"),
-    "epochs": Column("int64", "epochs trained"),
+    "epochs": Column("Int64", "epochs trained; missing where the run ended with an error"),
     "seconds": Column("float64", "of training, without tests", "s"),
     "images_per_second": Column("float64", "speed of training, as it was with whatever ran beside it", "images/s"),
     "data_seconds": _DATA_SECONDS,
@@ -101,7 +101,7 @@ RUNS: Schema = {
     "steps": Column("text", "names of all steps that are in the network, joined by `+`; missing for a reference"),
     "match": Column("text", "what its cost was matched in and by, such as `gmacs by width`; missing: not at all"),
     "match_factor": _MATCH_FACTOR,
-    "stem_stride": Column("Int64", "stride of the stem; missing for a reference"),
+    "stem_stride": Column("Int64", "stride of the stem"),
     "recipe": Column("text", "name of the recipe"),
     "optimizer": Column("text", "of the recipe"),
     "batch_size": Column("Int64", "of the recipe", "images"),
@@ -223,7 +223,7 @@ CURVES: Schema = {
 EFFECTS: Schema = {
     "effect": Column("text", "the step; `a × b` for an interaction, `size=5, norm=layer` for a combination of levels"),
     "estimate": Column("float64", "mean over the seeds (and orders) in which all networks of the estimate ended well; "
-                       "what it is, by design: docs/ablations.md", "points"),
+                       "what that is, by design: `help(roadmap.analysis.ablation.effects)`", "points"),
     "std_error": Column("float64", "its standard error, paired by seed; missing for one seed, and where a run failed, "
                         "since the seeds left are no sample any more; of order designs over orders and seeds",
                         "points"),

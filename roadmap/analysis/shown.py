@@ -15,6 +15,10 @@ from roadmap.analysis.statistics import FINDINGS
 _NAMED = 5
 #: Columns whose cells are words; all others are numbers and stand on the right.
 _WORDS = ("step", "effect", "verdict", "and", "against")
+#: Those that may be longer than a line.
+_LONG = ("effect", "and", "against")
+#: Columns that a verdict speaks of.
+_JUDGED = ("points", "95 % interval", "gain [95 %], points", "verdict")
 
 
 def readable(effects: pd.DataFrame) -> pd.DataFrame:
@@ -75,19 +79,21 @@ def readable_steps(steps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([row(step) for step in steps.to_dict("records")])
 
 
-def counted(runs: pd.DataFrame, missing: Collection[tuple[str, int]]) -> str:
-    """How many runs there are, with all that failed and are missing, the first few by name."""
+def counted(runs: pd.DataFrame, missing: Collection[tuple[str, int]]) -> list[str]:
+    """How many runs there are, how many of them failed and how many are missing; and a line for each of these two that
+    says which, the first few by name."""
     failed = [(run["step"], run["seed"]) for run in runs[runs["status"] != "done"].to_dict("records")]
-    lost = {"failed": failed, "missing": missing}
-    words = [f"{len(those)} {what} ({_names(those)})" for what, those in lost.items() if those]
-    if not words:
-        return f"{plural(len(runs), 'run')}, all done"
-    return ", ".join([f"{plural(len(runs), 'run')}: {len(runs) - len(failed)} done", *words])
+    lost = {what: those for what, those in (("failed", failed), ("missing", missing)) if those}
+    if not lost:
+        return [f"{plural(len(runs), 'run')}, all done"]
+    counts = [f"{len(runs) - len(failed)} done", *(f"{len(those)} {what}" for what, those in lost.items())]
+    names = [f"{what.capitalize()}: {_names(those)}." for what, those in lost.items()]
+    return [f"{plural(len(runs), 'run')}: {', '.join(counts)}", *names]
 
 
 def _names(lost: Collection[tuple[str, int]]) -> str:
     names = [f"{step} seed {seed}" for step, seed in lost]
-    return "; ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], "..."])
+    return "; ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more"])
 
 
 def plural(count: int, noun: str) -> str:
@@ -126,12 +132,13 @@ def _html_row(row: Mapping[Any, str]) -> str:
     judged = ("font-weight:bold" if verdict in FINDINGS else "opacity:.6") if verdict else ""
 
     def cell(name: str, text: str) -> str:
-        look = judged if name == "verdict" or "points" in name else ""
+        look = judged if name in _JUDGED else ""
         return f"<td style='{_side(name)};{look}'>{escape(text)}</td>"
 
     return f"<tr>{''.join(cell(str(name), text) for name, text in row.items())}</tr>"
 
 
 def _side(name: str) -> str:
-    side = "left" if name in _WORDS else "right;white-space:nowrap"
-    return f"padding:.15em .7em;vertical-align:top;text-align:{side}"
+    wrapped = "normal" if name in _LONG else "nowrap"
+    side = "left" if name in _WORDS else "right"
+    return f"padding:.15em .7em;vertical-align:top;text-align:{side};white-space:{wrapped}"

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from roadmap.analysis.ablation import effects
+from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
@@ -31,10 +32,6 @@ NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "param
           "depth", "stem_stride", "epochs", "recipe")  # fmt: skip
 #: The table of effects in a study's folder.
 EFFECTS = "effects.csv"
-#: The figures of one study, each a method of `Study` and the name of its files.
-FIGURES = ("trajectory", "ablation", "pareto", "curves")
-#: The name of the files of `Study.compare`.
-COMPARISON = "comparison"
 
 
 @dataclass(frozen=True)
@@ -115,11 +112,11 @@ class Study:
         paper's points. Raises `RoadmapError` for a study of another design."""
         if self.design != "ladder":
             raise RoadmapError(f"{self.path.name} is a {self.design} study and no ladder: its figure is the ablation")
-        return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described)
+        return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described, width=width)
 
     def ablation(self, title: str | None = None, width: str = "page") -> Figure:
         """What every step is worth, by the study's design, see `roadmap.analysis.effects_figure.draw_ablation`."""
-        return draw_ablation(self.runs, self.described, title=title)
+        return draw_ablation(self.runs, self.described, title=title, width=width)
 
     def pareto(
         self,
@@ -133,8 +130,6 @@ class Study:
     def compare(self, other: Study | str | Path, title: str | None = None, width: str = "page") -> Figure:
         """This study beside another one, given as such or by its folder, see
         `roadmap.analysis.comparison_figure.draw_comparison`."""
-        from roadmap.analysis.comparison_figure import draw_comparison
-
         other = other if isinstance(other, Study) else load_study(other)
         return draw_comparison(self, other, title=title, width=width)
 
@@ -149,14 +144,16 @@ class Study:
         """Lines about the study, and its most telling table."""
         ladder = self.design == "ladder"
         networks = plural(len(self.steps), "step" if ladder else "network")
+        counts, *lost = counted(self.runs, self.missing)
         lines = [
-            f"Study {self.path.name} ({self.design}): {networks}, {counted(self.runs, self.missing)}",
+            f"Study {self.path.name} ({self.design}): {networks}, {counts}",
+            *lost,
             trained_text(completed(self.runs), "step" if ladder else "network"),
         ]
         if ladder and self.agreement.rungs > 1:
             lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
-        against = "a gain is over the adopted step before" if ladder else "points are top-1 in percentage points"
-        lines.append(f"Intervals are paired by seed; {against}; a verdict is by Holm's correction over all.")
+        meaning = "A gain is over the adopted step before, paired by seed" if ladder else "Points are of top-1"
+        lines.append(f"{meaning}; intervals are those of 95 %, and a verdict is by Holm's correction over all.")
         return lines, readable_steps(self.steps) if ladder else readable(self.effects)
 
 
@@ -174,6 +171,20 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
         write_curves(study.curves, folder)
     save_figure(study.trajectory(paper) if study.design == "ladder" else study.ablation(), folder, study.figure)
     return [folder / name for name in names]
+
+
+def save_drawn(
+    study: Study, name: str, other: str | Path | None = None, width: str = "page", paper: bool = False
+) -> list[Path]:
+    """Write one figure into a study's folder: the method of `Study` of that name, or with ``other`` the comparison with
+    the study of that folder. Returns the paths; those of a column end in ``-column``. Raises as the methods do."""
+    if other is not None:
+        name, figure = "comparison", study.compare(other, width=width)
+    elif name == "trajectory":
+        figure = study.trajectory(paper, width=width)
+    else:
+        figure = getattr(study, name)(width=width)
+    return save_figure(figure, study.path, name if width == "page" else f"{name}-{width}")
 
 
 def load_study(path: str | Path) -> Study:

@@ -48,12 +48,17 @@ LEAST_GAP = 0.08
 
 
 def draw_sweep(
-    runs: pd.DataFrame, ablation: Mapping[str, Any], measured: Sequence[Measured], title: str | None = None
+    runs: pd.DataFrame,
+    ablation: Mapping[str, Any],
+    measured: Sequence[Measured],
+    title: str | None = None,
+    width: str = "page",
 ) -> Figure:
     """Mean top1 of every level in per cent, from `completed` runs and the `measure`d rows of their effects.
 
     One factor whose levels are numbers: a line over them, whiskers being standard deviations and small dots seeds.
-    Two factors, every combination: a heat map. Else a row a combination. References are lines, or rows.
+    Two factors, every combination: a heat map. Else, and at the width of a ``column``, where neither has room for its
+    numbers, a row a combination. References are lines, or rows. Raises `RoadmapError` for a width that there is not.
     """
     levels: Mapping[str, Sequence[str]] = ablation["levels"]
     summary = summarize(runs, ablation)
@@ -61,7 +66,7 @@ def draw_sweep(
     by_name = {one.row["effect"]: one for one in measured}
     seeds = int(runs.loc[~runs["reference"], "seed"].nunique())
     names = (" × " if ablation.get("grid", True) else " and ").join(levels)
-    title = headline(title or f"{names} on {values_of(runs, 'data')}")
+    title = title or f"{names} on {values_of(runs, 'data')}"
     sentences = [trained_text(runs, "network")]
     base = ", ".join(dict.fromkeys(one.row["against"] for one in measured if one.row["against"]))
     if seeds > 1:
@@ -69,7 +74,8 @@ def draw_sweep(
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
     pairs = {", ".join(names) for names in itertools.product(*levels.values())} if len(levels) == 2 else set()
-    if base and set(by_name) != pairs:
+    mapped = set(by_name) == pairs and width == "page"
+    if base and not mapped:
         dark = (
             ", pale where it is within noise, dark where p, paired by seed, is below 0.05 by Holm's correction"
             if seeds > 1
@@ -78,11 +84,11 @@ def draw_sweep(
         sentences.append(f"Below, the difference to {base}{dark}.")
     sentences += matched_text(runs)
     places = _places([name.partition("=")[2] for name in next(iter(levels.values()))]) if len(levels) == 1 else None
-    if places:
-        return _draw_line(by_name, levels, *places, references, seeds, title, caption_text(sentences))
-    if set(by_name) == pairs:
-        return _draw_map(by_name, levels, base, references, seeds, title, sentences)
-    return _draw_rows(measured, references, seeds, title, caption_text(sentences))
+    if places and width == "page":
+        return _draw_line(by_name, levels, *places, references, seeds, headline(title), caption_text(sentences))
+    if mapped:
+        return _draw_map(by_name, levels, base, references, seeds, headline(title), sentences)
+    return _draw_rows(measured, references, seeds, title, sentences, width)
 
 
 def _places(levels: Sequence[str]) -> tuple[list[float], str] | None:
@@ -281,7 +287,14 @@ def _top1(row: Mapping[Any, Any]) -> str:
 # --- anything else
 
 
-def _draw_rows(measured: Sequence[Measured], references: pd.DataFrame, seeds: int, title: str, caption: str) -> Figure:
+def _draw_rows(
+    measured: Sequence[Measured],
+    references: pd.DataFrame,
+    seeds: int,
+    title: str,
+    sentences: Sequence[str],
+    width: str,
+) -> Figure:
     rows = []
     for one in measured:
         row = one.row
@@ -293,7 +306,8 @@ def _draw_rows(measured: Sequence[Measured], references: pd.DataFrame, seeds: in
         _top1_row(step, step["step"], "reference", "", [], reference=True) for step in references.to_dict("records")
     ]
     headers = ["mean ± std\ndifference [95 % interval]", "GMACs\nparameters"]
-    return draw_forest(rows, headers, "top1 on the test images (%)", title, caption, "each seed", zero=False)
+    axis = "top1 on the test images (%)"
+    return draw_forest(rows, headers, axis, title, sentences, "each seed", zero=False, width=width)
 
 
 def _top1_row(

@@ -119,10 +119,10 @@ def run(
     roadmap run --design factorial --steps gelu,layer_norm    do steps need each other?
     roadmap run --sweep kernel_size=3,7,11               how much of it?
 
-    Leaves in the output folder: trajectory.csv (a row a run), its figure as .png, .svg and .pdf, and of other designs
-    than the ladder effects.csv. Records and trained weights of the runs are in the store. A run that is there is never
-    trained again, by any study, unless --retrain says so: the same command again goes on with what is missing. Ctrl-C
-    finishes the running epochs, saves and stops; twice stops at once.
+    Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), the figure as .png, .svg and
+    .pdf, and of other designs than the ladder effects.csv. Records and trained weights of the runs are in the store. A
+    run that is there is never trained again, by any study, unless --retrain says so: the same command again goes on
+    with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
     """
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
@@ -343,12 +343,45 @@ def _factor(run: Any) -> str:
 
 @cli.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
-def plot(folder: Path, paper: bool) -> None:
-    """Draw the figure of a study again, from the results in FOLDER."""
-    from roadmap.analysis.study import load_study, save_results
+@click.option(
+    "--figure",
+    "name",
+    type=click.Choice(["trajectory", "ablation", "pareto", "curves"]),
+    help="Which figure [default: the trajectory of a ladder, the ablation of other designs].",
+)
+@click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw FOLDER beside OTHER.")
+@click.option(
+    "--width",
+    type=click.Choice(["page", "column"]),
+    default="page",
+    show_default=True,
+    help="For a page or a notebook, or for a column of a paper.",
+)
+@click.option("--paper", is_flag=True, help="Draw the paper's own points into the trajectory.")
+def plot(folder: Path, name: str | None, other: Path | None, width: str, paper: bool) -> None:
+    """Draw a figure of a study, from the results in FOLDER, and leave it there as .png, .svg and .pdf.
 
-    for path in save_results(load_study(folder), folder, paper=paper):
+    \b
+    trajectory   accuracy and cost of every rung of a ladder
+    ablation     what every step is worth, with its interval
+    pareto       accuracy against GMACs, parameters and measured speed
+    curves       accuracy by epoch
+
+    Without options it is what `roadmap run` leaves, tables included. The files are called as the figure, of --with
+    OTHER as "comparison"; those of a column end in "-column".
+    """  # fmt: skip
+    from roadmap.analysis.study import load_study, save_drawn, save_results
+
+    if name and other:
+        raise RoadmapError("--figure and --with exclude each other")
+    study = load_study(folder)
+    if paper and (other or (name or study.figure) != "trajectory"):
+        raise RoadmapError("--paper belongs to the trajectory of a ladder")
+    if name or other or width != "page":
+        paths = save_drawn(study, name or study.figure, other, width, paper)
+    else:
+        paths = save_results(study, folder, paper=paper)
+    for path in paths:
         click.echo(path)
 
 

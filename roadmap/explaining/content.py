@@ -458,7 +458,7 @@ def _other_regime(study: StudyLike, regime: str) -> str:
 
 def _said(study: StudyLike, effects: Sequence[Effect], networks: Sequence[Trained], remark: str) -> Measured:
     first = study.runs.iloc[0]
-    setting = f"{first['data']}, {first['image_size']} px, width {first['width']}, {first['epochs']} epochs"
+    setting = f"{first['data']}, {first['image_size']} px, width {first['width']}, {study.runs['epochs'].max()} epochs"
     return Measured(study.path.name, study.design, setting, tuple(effects), tuple(networks), remark)
 
 

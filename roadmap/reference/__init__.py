@@ -1,5 +1,5 @@
-"""What the paper printed, as data: Tables 10 and 11 of "A ConvNet for the 2020s" (arXiv 2201.03545); and what a teacher
-would ask about each of its steps."""
+"""What the paper printed, as data: Tables 10 and 11 of "A ConvNet for the 2020s" (arXiv 2201.03545) and titles of its
+sections; and what a teacher would ask about each of its steps."""
 
 from __future__ import annotations
 
@@ -47,6 +47,22 @@ def printed_table(regime: str) -> dict[str, PrintedRow]:
                 gmacs=CONTRADICTED.get((regime, step), gflops),
             )
     return rows
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the paper that groups steps: its title, and a word for it where there is no room."""
+
+    section: str
+    title: str
+    short: str
+
+
+@cache
+def sections() -> dict[str, Section]:
+    """Section -> the group of steps that it is about, ``§2.2`` -> macro design; in the paper's order."""
+    with files(__package__).joinpath("sections.csv").open(encoding="utf-8") as file:
+        return {cells["section"]: Section(**cells) for cells in csv.DictReader(file)}
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""The folder of one study: what was asked, and the table and figure that are made again from the store at will.
+"""The folder of one study: what was asked, and tables and figures that are made again from the store at will.
 
 ::
 
     FOLDER/study.json                       what was asked, where its store is, and its runs in order
-    FOLDER/trajectory.csv, .png, .svg, .pdf a row a run, and the figure
+    FOLDER/trajectory.csv                   a row a run
+    FOLDER/curves.csv                       a row a run and epoch
+    FOLDER/effects.csv                      a row a step, of other designs than the ladder
+    FOLDER/trajectory.png, .svg, .pdf       the figure; of other designs ablation.png, .svg, .pdf
     FOLDER/logs/                            what a logger wrote, where one was asked for
 """
 
