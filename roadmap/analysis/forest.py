@@ -117,13 +117,15 @@ class Column:
 def _columns(
     rows: Sequence[Row], headers: Sequence[str], shown: Sequence[int], places: Places, sizes: Sizes
 ) -> list[Column]:
-    """The columns with those numbers, their small print in lines that end before the next column."""
+    """The columns with those numbers, their headers and small print in lines that end before the next column."""
     lefts = places.columns[-len(shown) :]
     columns = []
     for number, left, end in zip(shown, lefts, [*lefts[1:], places.end], strict=True):
+        room = end - left - 0.03
         texts = [row.columns[number] if number < len(row.columns) else ("", "") for row in rows]
-        cells = [(large, fold(small, end - left - 0.03, sizes.small, lines=2)) for large, small in texts]
-        columns.append(Column(left, headers[number], cells))
+        cells = [(large, fold(small, room, sizes.small, lines=2)) for large, small in texts]
+        header = "\n".join(fold(line, room, sizes.small) for line in headers[number].split("\n"))
+        columns.append(Column(left, header, cells))
     return columns
 
 
