@@ -24,6 +24,7 @@ _HOMES = {
     "layer": "roadmap.network.layers",
     "load_study": "roadmap.analysis.study",
     "load_weights": "roadmap.network.weights",
+    "report": "roadmap.reporting.page",
     "run": "roadmap.api",
     "step": "roadmap.steps",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "layer",
     "load_study",
     "load_weights",
+    "report",
     "run",
     "step",
 ]

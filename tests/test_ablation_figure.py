@@ -14,9 +14,9 @@ import roadmap
 from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import MAX_STRETCH
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.checks import RoadmapError
+from roadmap.look import MAX_STRETCH
 from roadmap.rungs import ladder
 from roadmap.study.folder import FORMAT
 

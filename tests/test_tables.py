@@ -16,11 +16,11 @@ from test_analysis import full_scores, make_rows, make_runs, write_study
 from test_study import finished, images  # noqa: F401  (a study that was trained)
 
 from roadmap.analysis.curves import Curves
-from roadmap.analysis.look import WIDTHS, NotebookFigure
 from roadmap.analysis.schema import CURVES, EFFECTS, RUNS, TABLES, dtype_of, empty, typed
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.analysis.tables import completed
 from roadmap.checks import RoadmapError
+from roadmap.look import WIDTHS, NotebookFigure
 from roadmap.study.folder import StudyFolder
 from roadmap.study.store import COLUMNS
 

@@ -16,7 +16,10 @@ from matplotlib.ticker import MaxNLocator
 from roadmap.analysis.comparison import Compared, Finished, are_ladders, compared, differences
 from roadmap.analysis.effects_figure import DESIGNS
 from roadmap.analysis.figure import facts_of, limits_of
-from roadmap.analysis.look import (
+from roadmap.analysis.rows import PAD, SIZES, Sheet, Sizes, draw_groups, draw_names, lay_out, titles_of
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.tables import regime_of
+from roadmap.look import (
     BEYOND,
     EDGE,
     FAINT,
@@ -34,9 +37,6 @@ from roadmap.analysis.look import (
     styled,
     trained_text,
 )  # fmt: skip
-from roadmap.analysis.rows import PAD, SIZES, Sheet, Sizes, draw_groups, draw_names, lay_out, titles_of
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.tables import regime_of
 from roadmap.rungs import ladder
 
 #: Of both studies' axes.

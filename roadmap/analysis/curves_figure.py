@@ -17,7 +17,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.labels import apart
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import mean_interval
+from roadmap.checks import RoadmapError, check_known, repeated
+from roadmap.look import (
     EDGE,
     FAINT,
     INK,
@@ -32,13 +34,11 @@ from roadmap.analysis.look import (
     foot_of,
     headline,
     inches_of,
-    label,
+    name_of,
     number,
     short,
     styled,
 )  # fmt: skip
-from roadmap.analysis.statistics import mean_interval
-from roadmap.checks import RoadmapError, check_known, repeated
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ MOST_DOTS = 30
 START = "#999999"
 #: Inches. Left of the panels; of one panel: its height, the height of a name on its right, the room there by the
 #: figure's width, and the characters that fit.
-LEFT, HEIGHT, NAME, NAMES, FITTING = 0.68, 3.2, 0.42, {"page": 1.4, "column": 1.05}, {"page": 19, "column": 13}
+LEFT, HEIGHT, NAME, NAMES, FITTING = 0.7, 3.2, 0.42, {"page": 1.55, "column": 1.15}, {"page": 19, "column": 13}
 #: Of small panels: how many side by side by the figure's width, their height with the name above, and between two.
 SIDE_BY_SIDE, SMALL_HEIGHT, SMALL_NAME, BETWEEN = {"page": 5, "column": 2}, 1.15, 0.42, 0.13
 
@@ -95,6 +95,8 @@ def draw_curves(
         raise RoadmapError("there are no learning curves: they are in the store of the runs, which is not here")
     present = list(dict.fromkeys(curves["step"]))
     steps = present if steps is None else list(steps)
+    if not steps:
+        raise RoadmapError("no step is named whose learning curve is to be drawn")
     check_known("step", steps, present)
     if twice := repeated(steps):
         raise RoadmapError(f"step '{twice}' is named twice")
@@ -136,6 +138,15 @@ class _Curve:
     failed: list[tuple[np.ndarray, np.ndarray]]
 
     @property
+    def name(self) -> str:
+        return name_of(self.step, self.reference)
+
+    @property
+    def drawn(self) -> list[np.ndarray]:
+        """The epochs of everything there is to draw."""
+        return [epochs for epochs in (self.epochs, *(run for run, _ in self.failed)) if len(epochs)]
+
+    @property
     def end(self) -> tuple[float, float] | None:
         """Epoch and value at which the mean ends, or where there is none the longest failed run; None for neither."""
         lines = [(self.epochs, self.mean)] if len(self.epochs) else self.failed
@@ -147,7 +158,7 @@ class _Curve:
         texts = ["no value"] if self.end is None else []
         if len(self.epochs):
             texts = [number(self.mean[-1], form)]
-            if interval and math.isfinite(self.low[-1]):
+            if interval and math.isfinite(self.low[-1]) and not self.failed:
                 texts[0] += f" [{number(self.low[-1], form)}, {number(self.high[-1], form)}]"
         if self.failed:
             texts.append(f"{len(self.failed)} failed")
@@ -175,14 +186,22 @@ def _curve(step: str, rows: pd.DataFrame, quantity: str) -> _Curve:
 
 
 def _limits(found: Sequence[_Curve], quantity: Quantity) -> tuple[float, float]:
-    """Limits that hold all means and bands; of failed runs, which may have gone anywhere, only where there is nothing
-    else."""
+    """Limits that hold all means and bands; failed runs, whose losses may have gone anywhere, only if those are bounded
+    or there is nothing else."""
     values = np.concatenate([part for curve in found for part in (curve.mean, curve.low, curve.high)])
-    if not np.isfinite(values).any():
-        values = np.concatenate([run for curve in found for _, run in curve.failed])
+    if math.isfinite(quantity.most) or not np.isfinite(values).any():
+        values = np.concatenate([values, *(run for curve in found for _, run in curve.failed)])
     least, most = np.nanmin(values), np.nanmax(values)
-    margin = max(0.06 * (most - least), 0.01 * abs(most), 0.01)
+    margin = 0.06 * (most - least) or 0.05 * abs(most) or 0.01
     return max(least - margin, quantity.least), min(most + margin, quantity.most)
+
+
+def _epochs(found: Sequence[_Curve]) -> tuple[float, float]:
+    """Limits of the epochs' axis."""
+    first = min(epochs[0] for curve in found for epochs in curve.drawn)
+    last = max(epochs[-1] for curve in found for epochs in curve.drawn)
+    margin = 0.06 * (last - first) or 0.9
+    return first - margin, last + margin
 
 
 def _draw_shared(
@@ -192,6 +211,7 @@ def _draw_shared(
     inches, height = figure.get_size_inches()
     wide = inches - LEFT - NAMES[width]
     axes = figure.add_axes((LEFT / inches, foot / height, wide / inches, HEIGHT / height), label="curves")
+    axes.set_xlim(_epochs(found))
     axes.set_ylim(limits)
     for curve, colour in zip(found, LINES, strict=False):
         _draw_curve(axes, curve, colour, limits)
@@ -206,7 +226,7 @@ def _draw_shared(
     for (end, index), place in zip(ends, places, strict=True):
         ways = [1, 1 + 0.1 / wide, 1 + 0.15 / wide], [end, place, place]
         axes.add_artist(Line2D(*ways, color=LINES[index], linewidth=1.4, transform=across, clip_on=False))
-        name = short(label(found[index].step), FITTING[width])
+        name = short(found[index].name, FITTING[width])
         axes.text(1 + 0.19 / wide, place, f"{name}\n{found[index].last(QUANTITIES[quantity].form, interval=False)}",
                   transform=across, va="center", fontsize=SMALL, linespacing=1.05)  # fmt: skip
 
@@ -219,7 +239,6 @@ def _draw_apart(
     wide = (inches - LEFT - EDGE - BETWEEN * (columns - 1)) / columns
     rows = math.ceil(len(found) / columns)
     form = QUANTITIES[quantity].form
-    last = max(curve.end[0] for curve in found if curve.end)
     for place, curve in enumerate(found):
         row, column = divmod(place, columns)
         bottom = foot + (SMALL_HEIGHT + SMALL_NAME) * (rows - 1 - row)
@@ -232,13 +251,13 @@ def _draw_apart(
             axes.plot(found[0].epochs, found[0].mean, color=START, linewidth=1.1, zorder=1, label="first")
         _draw_curve(axes, curve, REFERENCE if curve.reference else OURS, limits)
         _dress(axes, ticks=3)
-        axes.set_xlim(0, last * 1.06)
+        axes.set_xlim(_epochs(found))
         axes.tick_params(labelleft=column == 0, labelbottom=place + columns >= len(found), labelsize=8)
         if place + columns >= len(found):
             axes.set_xlabel("epoch", fontsize=8.5)
         above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "bottom"}
-        name = short(curve.step if curve.reference else label(curve.step), int(wide / 0.0635), 1)
-        axes.annotate(name, (0, 1), xytext=(0, 11), fontsize=SMALL, weight="normal" if curve.road else "bold", **above)
+        name = short(curve.name, int(wide / 0.0635), 1)
+        axes.annotate(name, (0, 1), xytext=(0, 11), fontsize=7.2, weight="normal" if curve.road else "bold", **above)
         axes.annotate(
             curve.last(form, interval=True), (0, 1), xytext=(0, 2), fontsize=SMALL - 0.8, color=FAINT, **above
         )
@@ -262,7 +281,7 @@ def _draw_curve(axes: Axes, curve: _Curve, colour: str, limits: tuple[float, flo
 
 
 def _dress(axes: Axes, ticks: int = 6) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(ticks, integer=True, min_n_ticks=1))
     axes.yaxis.set_major_locator(MaxNLocator(ticks))
     axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -278,7 +297,7 @@ def _legend(found: Sequence[_Curve], shared: bool) -> list[Artist]:
     if not shared and any(curve.reference for curve in found):
         handles.append(Line2D([], [], color=REFERENCE, linewidth=1.5, label="reference"))
     if not shared and len(found[0].epochs):
-        handles.append(Line2D([], [], color=START, linewidth=1.1, label=short(label(found[0].step), 24, 1)))
+        handles.append(Line2D([], [], color=START, linewidth=1.1, label=short(found[0].name, 24, 1)))
     if any(curve.failed for curve in found):
         look: dict[str, Any] = {"color": colour, "linewidth": 0.8, "marker": "x", "markeredgecolor": INK}
         handles.append(Line2D([], [], **look, label="failed run"))
@@ -291,7 +310,7 @@ def _sentences(found: Sequence[_Curve], shared: bool, quantity: str) -> list[str
     if any(0 < len(curve.epochs) < curve.epochs[-1] for curve in found if len(curve.epochs)):
         sentences.append("Epochs without a dot have no value.")
     if not shared and len(found[0].epochs):
-        sentences.append(f"Grey in every panel: {label(found[0].step)}.")
+        sentences.append(f"Grey in every panel: {found[0].name}.")
     if any(curve.failed for curve in found):
         sentences.append("Thin: runs that failed, each up to the cross where it ended; they are in no mean.")
     if quantity.startswith("train"):

@@ -11,7 +11,11 @@ from matplotlib.figure import Figure
 
 from roadmap.analysis.ablation import Measured, Results, measure
 from roadmap.analysis.forest import Row, draw_forest, is_cut
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.sweep_figure import draw_sweep
+from roadmap.analysis.tables import completed, design_of, regime_of, summarize
+from roadmap.checks import RoadmapError
+from roadmap.look import (
     BEYOND,
     cost_text,
     label,
@@ -20,10 +24,6 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.sweep_figure import draw_sweep
-from roadmap.analysis.tables import completed, design_of, regime_of, summarize
-from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
 
 #: Design -> title, what its figure's axis shows, and the sentence on what an estimate is.

@@ -18,7 +18,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.look import (
+from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_groups, draw_names, lay_out, row_height, titles_of
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.tables import agreement, completed, regime_of, summarize
+from roadmap.checks import check_choice
+from roadmap.look import (
     BEYOND,
     EDGE,
     FAINT,
@@ -38,10 +42,6 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
-from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_groups, draw_names, lay_out, row_height, titles_of
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.tables import agreement, completed, regime_of, summarize
-from roadmap.checks import check_choice
 from roadmap.rungs import FULL_WIDTH, Ladder, ladder
 
 HATCH = "//////"

@@ -13,9 +13,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.look import EDGE, FAINT, INK, OURS, REFERENCE, fold, span, styled
 from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_names, lay_out, row_height, shade
 from roadmap.checks import check_choice
+from roadmap.look import EDGE, FAINT, INK, OURS, REFERENCE, fold, span, styled
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.checks import RoadmapError
+from roadmap.look import (
     EDGE,
     FAINT,
     INK,
@@ -36,8 +38,6 @@ from roadmap.analysis.look import (
     signed,
     styled,
 )  # fmt: skip
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.checks import RoadmapError
 
 #: Losses orange and gains blue, which the colour-blind tell apart; nothing is white.
 COLOURS = LinearSegmentedColormap.from_list("effects", [PAPER, "white", OURS])
@@ -46,9 +46,9 @@ HATCH = "////"
 #: many times as far; what is beyond has the darkest colour.
 MAX_STRETCH = 3.0
 #: Inches: the largest cell; what the names take on the left and, upright, below, by the figure's width; the colour bar.
-CELL, NAMES, BAR = 1.15, {"page": 1.5, "column": 1.15}, 0.14
-#: Characters of a name in a line, by the figure's width, and the height of a cell that has room for two lines.
-FITTING, TWO_LINES = {"page": 24, "column": 19}, 0.3
+CELL, NAMES, BAR = 1.15, {"page": 1.5, "column": 0.92}, 0.14
+#: Characters of a name in a line, by the figure's width, its font size, and the height of a cell with room for two.
+FITTING, NAME, TWO_LINES = {"page": 22, "column": 12}, 7.0, 0.235
 #: Font sizes in points of a cell's number: the largest and the smallest.
 SIZE, SMALLEST = 9.0, 6.0
 #: Widths of bold characters in DejaVu Sans, as parts of the font size; a digit is as wide as any other.
@@ -78,7 +78,7 @@ def draw_interactions(effects: pd.DataFrame, title: str | None = None, width: st
     form, size = _form(cells, cell)
     body = cell * len(factors)
     below = 0.12 + 0.06 * max(len(line) for name in names for line in name.split("\n"))
-    caption = caption_text(_sentences(cells, limit, form), inches)
+    caption = caption_text(_sentences(effects, cells, limit, form), inches)
     lower = foot_of(caption, [], inches) - 0.15
     foot = lower + BAR + 0.25 + below
     words = headline(
@@ -89,8 +89,8 @@ def draw_interactions(effects: pd.DataFrame, title: str | None = None, width: st
         figure = NotebookFigure(figsize=(inches, height))
         axes = figure.add_axes((NAMES[width] / inches, foot / height, body / inches, body / height), label="map")
         _draw_cells(axes, cells, factors, limit, cell, form, size)
-        axes.set_xticks(range(len(factors)), names, rotation=90, multialignment="right", fontsize=SMALL)
-        axes.set_yticks(range(len(factors)), names, fontsize=SMALL)
+        axes.set_xticks(range(len(factors)), names, rotation=90, multialignment="right", fontsize=NAME, linespacing=1)
+        axes.set_yticks(range(len(factors)), names, fontsize=NAME, linespacing=1)
         axes.tick_params(length=0, labelcolor=INK)
         axes.spines[:].set_visible(False)
         long = max(body, 1.6)
@@ -236,7 +236,7 @@ def _luminance(colour: tuple[float, float, float]) -> float:
     return sum(part * channel**2.2 for part, channel in zip((0.2126, 0.7152, 0.0722), colour, strict=True))
 
 
-def _sentences(cells: Mapping[tuple[str, str], _Cell], limit: float, form: str) -> list[str]:
+def _sentences(effects: pd.DataFrame, cells: Mapping[tuple[str, str], _Cell], limit: float, form: str) -> list[str]:
     sentences = [
         "Diagonal: main effects, the mean of the networks with the step minus that of those without. Beside it: "
         "interactions, half the difference between the effect of the one step with and without the other."
@@ -253,6 +253,8 @@ def _sentences(cells: Mapping[tuple[str, str], _Cell], limit: float, form: str) 
         sentences.append(
             "Hatched: this fraction of the networks cannot tell the effect from others; what is drawn is their sum."
         )
+    if any(alias.count(" × ") > 1 for row in effects.to_dict("records") for alias in _aliases(row)):
+        sentences.append("This fraction of the networks takes interactions of three steps for zero.")
     if any(math.isnan(one.estimate) for one in cells.values()):
         sentences.append("Grey: unknown, since runs failed or are missing.")
     if any(abs(one.estimate) > limit for one in cells.values()):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from roadmap.analysis.look import FAINT
+from roadmap.look import FAINT
 
 #: Distances of a label from its dot that are tried, in points; further than the near ones a thin line joins the two.
 _NEAR, _FAR = (4.0, 6.0, 9.0), (13.0, 18.0, 24.0, 32.0, 42.0, 55.0, 70.0, 90.0, 120.0)
@@ -113,9 +113,9 @@ def _free_place(
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(N, M): whether two boxes overlap, of which a point may be one."""
-    return np.logical_and(
-        (boxes[:, None, :2] < others[:, 2:]).all(axis=2), (boxes[:, None, 2:] > others[:, :2]).all(axis=2)
-    )
+    one, other = boxes.T[:, :, None], others.T[:, None, :]
+    found: np.ndarray = (one[0] < other[2]) & (one[1] < other[3]) & (one[2] > other[0]) & (one[3] > other[1])
+    return found
 
 
 def _draw_label(

@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.labels import Label, draw_labels
-from roadmap.analysis.look import (
+from roadmap.checks import RoadmapError, check_known
+from roadmap.look import (
     ADOPTED_MARKER,
     EDGE,
     FAINT,
@@ -32,12 +33,11 @@ from roadmap.analysis.look import (
     foot_of,
     headline,
     inches_of,
-    label,
     limits,
+    name_of,
     short,
     styled,
 )  # fmt: skip
-from roadmap.checks import RoadmapError, check_known
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,8 @@ LEFT, RIGHT, BETWEEN, WIDEST = 0.72, 0.2, 0.3, 5.0
 HEIGHTS = {"page": 3.3, "column": 2.5}
 #: Inches below a panel for what its axis says, which has a line more than other figures.
 AXIS, DIRECTION = 0.72, 0.16
+#: Characters of a name in the key, by the figure's width.
+FITTING = {"page": 24, "column": 19}
 #: Inches of a line and a character of the key, and font sizes of labels in points.
 KEY_LINE, KEY_CHARACTER, LABEL = 0.15, 0.06, 6.8
 
@@ -104,10 +106,11 @@ def draw_pareto(
         raise RoadmapError("nothing is known of what these networks cost")
     on_ladder = "against" in steps and bool(steps["against"].notna().any())
     fronts = {cost: pareto_front([*table[cost]], [*table["top1_mean"]], COSTS[cost].less) for cost in shown}
+    table["name"] = [name_of(*named) for named in zip(table["step"], table["reference"], strict=True)]
     numbers = _numbers(table, shown, fronts)
     legend = _legend(table, on_ladder)
     # A figure space is as wide as a digit.
-    key = [f"{number:\u2007>2}  {short(label(table['step'][row]), 30, 1)}" for row, number in numbers.items()]
+    key = [f"{number:\u2007>2}  {short(table['name'][row], FITTING[width], 1)}" for row, number in numbers.items()]
     per_line = max(int((inches - 2 * EDGE) / (KEY_CHARACTER * max(map(len, key), default=1) + 0.15)), 1)
     accuracy = _accuracy_limits(table)
     caption = caption_text(_sentences(table, against, shown, accuracy), inches)
@@ -164,7 +167,9 @@ def _draw_panel(
         axes.plot(values[path], means[path], color=OURS, linewidth=1.2, alpha=0.3, zorder=1, label="path")
         lines.append(np.stack([values[path], means[path]], axis=1))
     members = sorted(zip(values[front], means[front], strict=True), reverse=not less)
-    if members:
+    if not members:
+        axes.text(0.5, 0.5, "no result", transform=axes.transAxes, ha="center", va="center", style="italic")
+    else:
         # From the lower edge up to the first member, and from the best one to where costs are worst.
         worst = axes.get_xlim()[less]
         x, y = np.repeat([(members[0][0], accuracy[0]), *members, (worst, members[-1][1])], 2, axis=0).T
@@ -234,7 +239,7 @@ def _draw_numbers(
         Label(
             place,
             str(numbers[row]),
-            f"{numbers[row]} {short(label(table['step'][row]), 24, 1)}" if front[row] or row in ends else "",
+            f"{numbers[row]} {short(table['name'][row], 24, 1)}" if front[row] or row in ends else "",
             {"fontsize": LABEL, "color": INK if front[row] else FAINT, "weight": "bold" if front[row] else "normal"},
         )
         for place, row in enumerate(drawn)
@@ -274,19 +279,19 @@ def _sentences(
     if (table["top1_low"] < accuracy[0]).any() or (table["top1_high"] > accuracy[1]).any():
         sentences.append("An interval that reaches the edge goes on beyond it.")
     sentences.append(
-        "The front is that of the means: no other network is as accurate for less. Members of it whose accuracies "
-        "lie within noise of one another cannot be told apart."
+        "Pareto front: no other network is as good in both and better in one. It is that of the means: members whose "
+        "accuracies lie within noise of one another cannot be told apart."
     )
     if "gmacs" in shown:
         sentences.append("GMACs: multiply-accumulates of convolutions and linear layers in 1e9.")
     if "images_per_second" in shown:
         sentences.append("Images per second: measured while training, mean over seeds.")
-    failed = table["step"][table["top1_mean"].isna()]
+    failed = table["name"][table["top1_mean"].isna()]
     if len(failed):
-        sentences.append(f"Without a result: {', '.join(map(label, failed))}.")
+        sentences.append(f"Without a result: {', '.join(failed)}.")
     for cost in dict.fromkeys(against):
-        unknown = table["step"][table[cost].isna() & table["top1_mean"].notna()]
+        unknown = table["name"][table[cost].isna() & table["top1_mean"].notna()]
         if len(unknown):
-            who = "any network" if cost not in shown else ", ".join(map(label, unknown))
+            who = "any network" if cost not in shown else ", ".join(unknown)
             sentences.append(f"Not known of {who}: {COSTS[cost].axis}.")
     return sentences

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from roadmap.analysis.look import (
+from roadmap.look import (
     CAPTION_LINE,
     EDGE,
     FAINT,

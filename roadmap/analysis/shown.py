@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.analysis.look import number, signed
 from roadmap.analysis.statistics import FINDINGS
+from roadmap.look import number, signed
 
 #: Missing and failed runs are named up to so many.
 _NAMED = 5

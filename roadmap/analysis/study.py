@@ -17,7 +17,6 @@ from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.look import KINDS, save_figure, trained_text
 from roadmap.analysis.pareto_figure import draw_pareto
 from roadmap.analysis.schema import RUNS
 from roadmap.analysis.shown import as_html, as_text, counted, plural, readable, readable_steps
@@ -25,6 +24,7 @@ from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seed
 from roadmap.analysis.tables import agreement, completed, costs_of, design_of, summarize
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
+from roadmap.look import KINDS, save_figure, trained_text
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
 
 #: Columns without which a table says nothing; others came later, or may be unknown.

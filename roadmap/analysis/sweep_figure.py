@@ -18,7 +18,9 @@ from matplotlib.transforms import ScaledTranslation
 from roadmap.analysis.ablation import Measured
 from roadmap.analysis.forest import Row, draw_forest
 from roadmap.analysis.labels import apart
-from roadmap.analysis.look import (
+from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.tables import summarize
+from roadmap.look import (
     CAPTION_LINE,
     FAINT,
     INK,
@@ -40,8 +42,6 @@ from roadmap.analysis.look import (
     trained_text,
     values_of,
 )  # fmt: skip
-from roadmap.analysis.statistics import FINDINGS
-from roadmap.analysis.tables import summarize
 
 #: Two levels on an axis lie apart by at least this share of its length: else it is logarithmic, or not to scale.
 LEAST_GAP = 0.08

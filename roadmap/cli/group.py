@@ -59,6 +59,7 @@ def cli() -> None:
     roadmap plan --upto large_kernel     what that would take here, measured, and when it would end
     roadmap run experiments/ladder.yaml  train the study in a file
     roadmap status                       where the runs stand, finished or in work
+    roadmap report results/ladder        what came of a study, as one page for the browser
     roadmap eval 3f2a                    a run's weights tested again, on any images, at any resolution
     roadmap finetune 3f2a --data ...     its network trained further
     roadmap reproduce 3f2a               the run made again, and compared

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
@@ -361,3 +363,14 @@ def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
     return StudySpec(
         **{names[name]: value for name, value in settings.items() if name in names}, recipe_settings=of_recipe
     )
+
+
+def yaml_text(asked: Mapping[str, Any]) -> str:
+    """The YAML file of a study whose study.json says that this was asked: all settings that are not as by default."""
+    kept = {}
+    for field_ in dataclasses.fields(StudySpec):
+        value, default = asked.get(field_.name), field_.default
+        usual = list(default) if isinstance(default, tuple) else default
+        if field_.metadata and value not in (None, [], {}, usual):
+            kept[option_name(field_.name)] = value
+    return yaml.safe_dump(kept | dict(asked.get("recipe_settings") or {}), sort_keys=False, allow_unicode=True)

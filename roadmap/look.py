@@ -201,6 +201,11 @@ def label(step: str) -> str:
     return re.sub(r"^resnet(\d+)$", r"ResNet-\1", step).replace("_", " ")
 
 
+def name_of(step: str, reference: bool) -> str:
+    """The name of a network as a reader sees it: a `label`, but of a reference model the name that it goes by."""
+    return step if reference else label(step)
+
+
 def number(value: float | None, form: str) -> str:
     """A number in a format of Python's, with a minus sign for the hyphen; nothing where there is none."""
     return "" if pd.isna(value) else format(value, form).replace("-", "−")

@@ -1,0 +1,275 @@
+"""What the report of a study says, as plain data: facts, sections of steps, tables, notes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from roadmap import __version__
+from roadmap.analysis.shown import counted, plural, readable
+from roadmap.analysis.statistics import GAIN, LOSS, NOISE
+from roadmap.analysis.study import Study
+from roadmap.analysis.tables import regime_of
+from roadmap.look import label, matched_text, number, values_of
+from roadmap.reporting.sections import DESIGNS, Section, sections_of
+from roadmap.rungs import FULL_WIDTH
+from roadmap.study.folder import STUDY, StudyFolder
+from roadmap.study.spec import yaml_text
+
+#: Columns of runs that say where and by what they were made, by the words for each.
+ENVIRONMENT = {
+    "device": "device", "device_name": "machine", "devices": "devices a run", "threads": "threads a run",
+    "precision": "precision", "compile": "compiled", "platform": "platform", "python": "Python", "torch": "torch",
+    "timm": "timm", "pytorch_lightning": "Lightning", "roadmap": "roadmap", "commit": "git commit",
+    "dirty": "uncommitted changes", "source": "digest of the code",
+}  # fmt: skip
+#: Columns of the table of runs, and the words and the form for each; all others are in its CSV.
+RUN_COLUMNS = {
+    "step": ("step", ""), "seed": ("seed", "d"), "signature": ("signature", ""), "status": ("status", ""),
+    "top1": ("top-1 %", ".2f"), "top5": ("top-5 %", ".2f"), "loss": ("test loss", ".3f"),
+    "train_loss": ("train loss", ".3f"), "epochs": ("epochs", "d"), "seconds": ("seconds", ".0f"), "images_per_second": ("img/s", ".0f"),
+    "reason": ("why it failed", ""),
+}  # fmt: skip
+#: Side of the paper's images; what is smaller is a small study.
+FULL_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table for the eye, all cells text, and the same with every column and digit as CSV. ``links``: name in the
+    first column -> id of its section."""
+
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    csv: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def right(self) -> tuple[bool, ...]:
+        """Of every column whether it holds figures alone, which stand on the right."""
+        figures = re.compile(r"[+−]?[\d.,]*\d[\d.e+-]*(?: to [+−]?[\d.]+)?|x?[\d.]+|nan|–|")
+        columns = zip(*self.rows, strict=True) if self.rows else ([] for _ in self.columns)
+        return tuple(any(column) and all(figures.fullmatch(cell) for cell in column) for column in columns)
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that a report says, figures aside. ``judged``: verdict -> the sections that it is of."""
+
+    title: str
+    heading: str
+    question: str
+    data: str
+    version: str
+    facts: tuple[tuple[str, str], ...]
+    judged: Mapping[str, tuple[Section, ...]]
+    unjudged: str
+    agreement: str
+    sections: tuple[Section, ...]
+    tables: tuple[Table, ...]
+    environment: Table
+    commands: tuple[str, ...]
+    commits: tuple[str, ...]
+    signature: str
+    spec: str
+    notes: tuple[str, ...]
+
+
+def content_of(study: Study, say: Callable[[str], None] = lambda text: None) -> Content:
+    """What there is to say of a study; ``say`` hears of every step that is being explained."""
+    heading, question, _ = DESIGNS[study.design]
+    said = _said(study)
+    sections = tuple(sections_of(study, said, say))
+    judged = {
+        verdict: tuple(section for section in sections if section.verdict == verdict)
+        for verdict in (GAIN, LOSS, NOISE)
+    }  # fmt: skip
+    agreement = study.agreement if study.design == "ladder" else None
+    commits = tuple(str(commit) for commit in study.runs["commit"].dropna().unique())
+    done = study.runs.loc[(study.runs["status"] == "done") & study.runs["signature"].notna(), "signature"]
+    return Content(
+        title=study.path.resolve().name,
+        heading=heading,
+        question=question,
+        data=values_of(study.runs, "data"),
+        version=__version__,
+        facts=tuple(_facts(study, said)),
+        judged=judged,
+        unjudged=_unjudged(study),
+        agreement=str(agreement) if agreement and agreement.rungs > 1 else "",
+        sections=sections,
+        tables=tuple(_tables(study, sections)),
+        environment=_environment(study.runs),
+        commands=tuple(str(command) for command in study.runs["command"].dropna().unique()),
+        commits=commits,
+        signature=str(done.iloc[0]) if len(done) else "",
+        spec=yaml_text(said["spec"]) if isinstance(said.get("spec"), dict) else "",
+        notes=tuple(_notes(study, sections)),
+    )
+
+
+def _said(study: Study) -> dict[str, Any]:
+    """What study.json says, if it is there."""
+    return StudyFolder(study.path).study() if (study.path / STUDY).is_file() else {}
+
+
+def _unjudged(study: Study) -> str:
+    """Why there is no verdict, where there is none."""
+    if not len(study.effects):
+        return "no two networks of this study are compared with each other."
+    if study.runs.groupby("step")["seed"].nunique().max() < 2:
+        return "with one seed nothing can be told from noise."
+    return "no difference has all the runs that it needs."
+
+
+# --- facts and notes
+
+
+def _facts(study: Study, said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    runs = study.runs
+    own = runs[~runs["reference"]] if not runs["reference"].all() else runs
+    classes = said.get("classes")
+    yield (
+        "Data",
+        f"{values_of(own, 'data')}, {values_of(own, 'image_size')} px"
+        + (f", {plural(len(classes), 'class').replace('classs', 'classes')}" if isinstance(classes, list) else ""),
+    )
+    yield (
+        "Networks",
+        (
+            f"{plural(len(study.steps), 'network')} of the {label(regime_of(runs))} regime: base width "
+            f"{values_of(own, 'width')}, depth ×{values_of(own, 'depth')}, stem stride {values_of(own, 'stem_stride')}"
+        ),
+    )
+    training = [f"recipe {values_of(own, 'recipe')}", f"{values_of(own, 'epochs')} epochs"]
+    for column, words_for in (("optimizer", "optimizer {}"), ("batch_size", "batches of {}")):
+        known = own.dropna(subset=[column])
+        training += [words_for.format(values_of(known, column))] if len(known) else []
+    yield "Training", ", ".join(training)
+    yield "Seeds", ", ".join(str(seed) for seed in sorted(own["seed"].unique()))
+    yield "Runs", counted(runs, study.missing)[0]
+    started = sorted(str(day)[:10] for day in runs["started"].dropna())
+    if started:
+        yield "Trained", " to ".join(dict.fromkeys((started[0], started[-1])))
+    if runs["device_name"].notna().any():
+        yield "Machine", values_of(runs.dropna(subset=["device_name"]), "device_name")
+
+
+def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
+    """What a reader must know so as not to read too much into the figures."""
+    runs = study.runs
+    yield from counted(runs, study.missing)[1:]
+    if (runs["status"] != "done").any():
+        yield "No mean and no difference has a failed run in it; the table of runs says why each of them failed."
+    if runs.groupby("step")["seed"].nunique().max() == 1:
+        yield "One seed: how far another one would lie from it is unknown, and a small difference may be noise."
+    elif any(section.verdict == NOISE for section in sections):
+        yield (
+            "Within noise does not say that a difference is zero, only that this study cannot tell it from zero: p, "
+            "by Holm's correction over all differences of the study, is not below 0.05."
+        )
+    own = runs[~runs["reference"]] if not runs["reference"].all() else runs
+    small = []
+    if own["width"].dropna().astype(float).max() < FULL_WIDTH:
+        small.append(f"base width {values_of(own, 'width')} instead of {FULL_WIDTH}")
+    if own["image_size"].astype(float).max() < FULL_SIZE:
+        small.append(f"images of {values_of(own, 'image_size')} px instead of {FULL_SIZE}")
+    if small:
+        cpu = ", trained on CPUs" if set(runs["device"].dropna()) == {"cpu"} else ""
+        yield (
+            f"A small study: {' and '.join(small)}, {values_of(own, 'epochs')} epochs{cpu}. What holds here need not "
+            "hold at the paper's size."
+        )
+    yield from matched_text(runs)
+    if runs["match"].notna().any():
+        yield "Diagrams, layers and receptive fields show the networks before they were rescaled."
+    dirty = int((runs["dirty"].astype(str) == "True").sum())
+    if dirty:
+        yield f"{plural(dirty, 'run')} made by code with uncommitted changes, which its git commit does not bring back."
+    if study.curves.empty:
+        yield "There are no learning curves: the tables of the study were kept, its store was not."
+
+
+# --- tables
+
+
+def _tables(study: Study, sections: Sequence[Section]) -> Iterable[Table]:
+    links = {section.step: section.id for section in sections}
+    effects = readable(study.effects)
+    yield Table(
+        "effects", "Effects: what every step is worth, in percentage points of top-1", tuple(map(str, effects.columns)),
+        tuple(map(tuple, effects.to_numpy().tolist())), _csv(study.effects), links,
+    )  # fmt: skip
+    yield _networks_table(study, links)
+    runs = study.runs
+    known = {name: form for name, form in RUN_COLUMNS.items() if name in runs and runs[name].notna().any()}
+    yield Table(
+        "runs", "Runs, one a row", tuple(title for title, _ in known.values()),
+        tuple(
+            tuple(_cell(run[name], form) for name, (_, form) in known.items()) for run in runs.to_dict("records")
+        ),
+        _csv(runs), links,
+    )  # fmt: skip
+
+
+def _networks_table(study: Study, links: Mapping[str, str]) -> Table:
+    costs = {row["step"]: row for row in study.costs.to_dict("records")}
+    rows = []
+    for step in study.steps.to_dict("records"):
+        cost = costs[step["step"]]
+        interval = "" if math.isnan(step["top1_low"]) else f"{step['top1_low']:.2f} to {step['top1_high']:.2f}"
+        rows.append({
+            "network": step["step"],
+            "top-1 %": number(step["top1_mean"], ".2f"),
+            "± std": number(step["top1_std"], ".2f"),
+            "95 % interval": interval,
+            "paper, top-1 %": number(step["printed_top1"], ".1f"),
+            "seeds": str(step["seeds"]),
+            "failed": str(step["failed"] or ""),
+            "missing": str(step["missing"] or ""),
+            "GMACs": number(step["gmacs"], ".4g"),
+            "params, M": number(step["params"] / 1e6, ".4g"),
+            "activations, M": "" if pd.isna(cost["activations"]) else f"{cost['activations'] / 1e6:.4g}",
+            "rescaled by": number(step["match_factor"], ".3f"),
+            "training, img/s": number(cost["images_per_second"], ".0f"),
+            "seconds a run": number(cost["seconds"], ".0f"),
+        })  # fmt: skip
+    columns = [name for name in rows[0] if any(row[name] for row in rows)]
+    table = study.steps.merge(
+        study.costs[["step", *(name for name in study.costs if name not in study.steps)]], on="step"
+    )
+    return Table(
+        "networks", "Networks: accuracy over seeds, and cost", tuple(columns),
+        tuple(tuple(row[name] for name in columns) for row in rows), _csv(table), links,
+    )  # fmt: skip
+
+
+def _cell(value: Any, form: str) -> str:
+    if pd.isna(value):
+        return ""
+    return format(int(value) if form == "d" else float(value), form) if form else str(value)
+
+
+def _csv(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def _environment(runs: pd.DataFrame) -> Table:
+    """Where and by what the runs were made: every value, and of how many runs, where there are several."""
+    rows = []
+    for column, name in ENVIRONMENT.items():
+        counts = runs[column].dropna().astype(str).value_counts(sort=False) if column in runs else pd.Series(dtype=int)
+        several = len(counts) > 1
+        values = [
+            f"{value} ({plural(int(count), 'run')})" if several else str(value) for value, count in counts.items()
+        ]
+        if values:
+            rows.append((name, "; ".join(values)))
+    return Table("environment", "What the runs were made with", ("", "value"), tuple(rows))

@@ -1,0 +1,180 @@
+"""Figures as parts of a page: drawings within the HTML, whose text is text, in a font that the page brings along."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from xml.etree import ElementTree
+
+import matplotlib
+from fontTools import subset
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+
+from roadmap.look import styled
+
+#: The figures' font, which is matplotlib's own, and its weights by what CSS calls them.
+FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")
+SLANTS: tuple[Literal["normal", "oblique"], ...] = ("normal", "oblique")
+#: Attributes that hold lengths, which are written with two decimals: hundredths of a point.
+_LENGTHS = ("d", "x", "y", "points", "transform", "width", "height", "x1", "x2", "y1", "y2", "cx", "cy", "r")
+#: What XML cannot hold, and what would turn the direction of all that follows.
+UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawing for wide screens and for paper, and one for phones, as SVG elements; they may be the same one."""
+
+    wide: str
+    narrow: str
+
+
+@dataclass(frozen=True)
+class Target:
+    """A part of a figure that leads to a section of the page. ``box``: left, top, width and height as shares of the
+    figure. ``words``: lines with its numbers, the first being its name."""
+
+    href: str
+    words: tuple[str, ...]
+    box: tuple[float, float, float, float]
+
+
+def clean(text: str) -> str:
+    """Text that a page can hold and that changes nothing about what stands around it."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def row_box(figure: Figure, axes: Axes, row: int) -> tuple[float, float, float, float]:
+    """The whole width of a figure at y = ``row``."""
+    ends = [_share(figure, axes, (0, row + half))[1] for half in (-0.5, 0.5)]
+    return 0.0, 1 - max(ends), 1.0, abs(ends[0] - ends[1])
+
+
+def cell_box(figure: Figure, axes: Axes, column: int, row: int) -> tuple[float, float, float, float]:
+    """A square of one around (``column``, ``row``)."""
+    (left, one), (right, other) = (_share(figure, axes, (column + half, row + half)) for half in (-0.5, 0.5))
+    return left, 1 - max(one, other), right - left, abs(one - other)
+
+
+def tick_box(figure: Figure, axes: Axes, x: float, half: float) -> tuple[float, float, float, float]:
+    """The whole height of the axes around ``x``, ``half`` a width on either side, a share of the figure."""
+    place = _share(figure, axes, (x, 1))[0]
+    box = axes.get_position()
+    return place - half, 1 - box.y1, 2 * half, box.height
+
+
+def _share(figure: Figure, axes: Axes, point: tuple[float, float]) -> tuple[float, float]:
+    x, y = figure.transFigure.inverted().transform(axes.transData.transform(point))
+    return float(x), float(y)
+
+
+def picture(
+    draw: Callable[[str], Figure],
+    name: str,
+    alt: str,
+    targets: Callable[[Figure], Sequence[Target]] | None = None,
+    widths: tuple[str, str] = ("page", "column"),
+) -> Picture:
+    """What ``draw(width)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is seen."""
+    drawn = {}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s)Glyph .* missing")  # of letters that a browser has
+        for width in dict.fromkeys(widths):
+            figure = draw(width)
+            drawn[width] = inline_svg(figure, f"{name}-{width}", alt, targets(figure) if targets else ())
+    return Picture(drawn[widths[0]], drawn[widths[1]])
+
+
+def inline_svg(figure: Figure, name: str, alt: str, targets: Sequence[Target] = ()) -> str:
+    """A figure as an SVG element for a page of HTML; every id begins with ``name``, so that no two of them meet."""
+    buffer = io.StringIO()
+    with styled(), matplotlib.rc_context({"svg.fonttype": "none", "font.sans-serif": [FONT]}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    root = ElementTree.fromstring(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", buffer.getvalue()))
+    _slim(root, name)
+    left, top, width, height = map(float, root.attrib["viewBox"].split())
+    content = list(root)
+    root[:] = []
+    root.attrib.clear()
+    root.attrib.update({
+        "viewBox": f"{left:g} {top:g} {width:g} {height:g}", "style": f"max-width: {width:g}pt",
+        "role": "group" if targets else "img", "aria-label": clean(alt),
+    })  # fmt: skip
+    drawing = ElementTree.SubElement(root, "g", {"aria-hidden": "true"} if targets else {})
+    drawing.extend(content)
+    for target in targets:
+        x, y, across, down = target.box
+        words = [clean(" ".join(line.split())) for line in target.words]
+        link = ElementTree.SubElement(root, "a", {"href": target.href, "class": "row", "aria-label": ", ".join(words)})
+        ElementTree.SubElement(link, "title").text = "\n".join(words)
+        ElementTree.SubElement(link, "rect", {
+            "x": f"{x * width:.2f}", "y": f"{y * height:.2f}", "width": f"{across * width:.2f}",
+            "height": f"{down * height:.2f}",
+        })  # fmt: skip
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _slim(root: ElementTree.Element, name: str) -> None:
+    """Leave out what a page does not need, and begin every id that is needed with ``name``."""
+    for parent in root.iter():
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    used = set()
+    for element in root.iter():
+        for value in element.attrib.values():
+            used |= set(re.findall(r"url\(#([^)]+)\)", value)) | set(re.findall(r"^#(.+)$", value))
+    for element in root.iter():
+        element.tag = _local(element.tag)
+        attributes = {_local(key): value for key, value in element.attrib.items()}
+        if attributes.get("id") not in used:
+            attributes.pop("id", None)
+        for key, value in attributes.items():
+            if key == "id":
+                value = f"{name}-{value}"
+            elif key in _LENGTHS:
+                value = re.sub(r"(\.\d\d)\d+", r"\1", " ".join(value.split()))
+            elif key == "href":
+                value = value.replace("#", f"#{name}-")
+            else:
+                value = value.replace("url(#", f"url(#{name}-").replace(": ", ":").replace("; ", ";")
+            attributes[key] = value
+        element.attrib.clear()
+        element.attrib.update(attributes)
+        if element.tag not in ("text", "tspan"):
+            element.text = None
+        element.tail = None
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def font_faces(drawings: Iterable[str]) -> str:
+    """CSS that brings along the letters that these drawings use, as data."""
+    letters = "".join(sorted(set("".join(drawings))))
+    return "\n".join(_font_face(weight, slant, letters) for weight in WEIGHTS for slant in SLANTS)
+
+
+def _font_face(weight: str, slant: Literal["normal", "oblique"], letters: str) -> str:
+    path = findfont(FontProperties(family=FONT, weight=weight, style=slant))
+    options = subset.Options(flavor="woff", hinting=False, notdef_outline=True, name_IDs=[0, 1, 2, 13, 14])
+    options.drop_tables += ["FFTM"]
+    font = subset.load_font(path, options)
+    part = subset.Subsetter(options)
+    part.populate(text=letters)
+    part.subset(font)
+    buffer = io.BytesIO()
+    subset.save_font(font, buffer, options)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return (
+        f'@font-face {{ font-family: "{FONT}"; font-weight: {weight}; font-style: {slant}; '
+        f'src: url("data:font/woff;base64,{data}") format("woff"); }}'
+    )
