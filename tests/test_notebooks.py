@@ -6,6 +6,7 @@ import re
 
 import nbformat
 import pytest
+
 from notebooks import NOTEBOOKS, execute
 
 #: Values of a notebook's parameters with which it is quick.
