@@ -561,25 +561,6 @@ def test_a_study_with_a_plug_in_from_end_to_end(tmp_path):
 # --- what the pages say
 
 
-def commands_of(page):
-    """The `roadmap run` commands that a page shows for ablations."""
-    lines = [line.partition("#")[0].split() for line in page.splitlines()]
-    words = ("--design", "--sweep", "--steps", "--match", "--reference")
-    return [line[1:] for line in lines if line[:2] == ["roadmap", "run"] and set(words) & set(line)]
-
-
-PAGES = [*commands_of((PROJECT / "README.md").read_text()), *commands_of((PROJECT / "docs/ablations.md").read_text())]
-
-
-@pytest.mark.parametrize("words", PAGES, ids=" ".join)
-def test_commands_of_the_pages_are_right(words, tmp_path, monkeypatch):
-    (tmp_path / "mine.py").write_text(PLUGIN.replace("dropped_channels", "mine"))
-    monkeypatch.chdir(tmp_path)
-    done = command(*words, "--dry-run", "--seeds", "1")
-    assert done.code == 0, done.err
-    assert not list(tmp_path.glob("results/*"))
-
-
 def test_the_example_of_own_steps_is_refused_as_the_page_says(data):
     page = (PROJECT / "docs" / "steps.md").read_text()
     content = yaml.safe_load(page.split("```yaml\n")[1].split("```")[0])

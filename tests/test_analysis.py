@@ -1,12 +1,9 @@
 """The statistics against independent oracles, the figure by what it shows, the notebook by running it."""
 
-import json
 import math
 import re
 from pathlib import Path
 
-import nbclient
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,8 +20,6 @@ from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
 from roadmap.study.folder import StudyFolder
 from roadmap.study.store import COLUMNS, Store
-
-NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "trajectory.ipynb"
 
 
 def make_rows(scores, regime="resnet50", **values):
@@ -446,38 +441,3 @@ def test_a_folder_without_a_study(tmp_path):
     write_study(tmp_path / "begun", [])
     with pytest.raises(RoadmapError, match="no finished run"):
         load_study(tmp_path / "begun")
-
-
-def execute(notebook):
-    nbclient.NotebookClient(
-        notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(NOTEBOOK.parent)}}
-    ).execute()
-    return notebook
-
-
-def test_the_notebook_is_stored_without_outputs():
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    nbformat.validate(notebook)
-    assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
-    ids = [cell["id"] for cell in json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]]
-    assert len(set(ids)) == len(ids)
-
-
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_the_notebook_runs_on_a_study(tmp_path, monkeypatch, seeds):
-    scores = full_scores(seeds=seeds)
-    write_study(tmp_path / "study", make_rows(scores))
-    monkeypatch.setenv("ROADMAP_STUDY", str(tmp_path / "study"))
-    cells = {cell["id"]: cell for cell in execute(nbformat.read(NOTEBOOK, as_version=4)).cells}
-    for name in ("draw", "paper"):
-        assert any("image/png" in output.get("data", {}) for output in cells[name].outputs)
-    (table,) = (output.data["text/html"] for output in cells["summary"].outputs)
-    assert all(step in table for step in scores)
-    noise = cells["noise"].outputs[0].text
-    assert ("nan points" in noise) == (seeds == 1)
-
-
-def test_the_notebook_says_how_to_get_a_study(tmp_path, monkeypatch):
-    monkeypatch.setenv("ROADMAP_STUDY", str(tmp_path / "nowhere"))
-    with pytest.raises(nbclient.exceptions.CellExecutionError, match="roadmap run --upto large_kernel"):
-        execute(nbformat.read(NOTEBOOK, as_version=4))

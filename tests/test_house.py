@@ -10,6 +10,8 @@ import pytest
 
 import roadmap
 from roadmap.cost.counting import count
+from roadmap.recipes.recipe import load_recipe
+from roadmap.study.preparing import TRAINING_FLOPS_PER_MAC
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "roadmap"
@@ -67,6 +69,18 @@ def test_the_readmes_ladder_is_the_ladder():
         cost = count(rung.design)
         assert (gmacs, params) == (f"{cost.gmacs:.2f}", f"{cost.params / 1e6:.2f}")
         assert float(top1) == rung.printed.top1
+
+
+def test_the_page_on_imagenet_counts_as_the_program_does():
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([\d.]+) \| (\d+) \| (\d+) \| ([\d.]+) \|$", (PROJECT / "docs/imagenet.md").read_text(), re.M
+    )
+    assert [row[0] for row in rows] == [rung.name for rung in roadmap.ladder() if rung.adopted]
+    for name, gmacs, epochs, petaflops, top1 in rows:
+        rung, cost = roadmap.ladder()[name], count(roadmap.ladder()[name].design)
+        assert (gmacs, float(top1)) == (f"{cost.gmacs:.2f}", rung.printed.top1)
+        assert int(epochs) == load_recipe("classic" if rung.classic_recipe else "modern").epochs
+        assert petaflops == f"{TRAINING_FLOPS_PER_MAC * cost.gmacs * 1e9 * 1_281_167 * int(epochs) / 1e15:.0f}"
 
 
 def kept(name, runs):

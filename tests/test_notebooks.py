@@ -1,0 +1,73 @@
+"""The notebooks: they run, as small as can be, and what is kept of them is fit to be shown."""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+import pytest
+
+from notebooks import NOTEBOOKS, execute
+
+#: Values of a notebook's parameters with which it is quick.
+SHORT = {
+    "1_the_ladder_in_10_minutes": {"UPTO": "modern_recipe", "SEEDS": 2, "EPOCHS": 1},
+    "2_analysing_an_ablation": {},
+    "3_inside_the_block": {"IMAGES": 2, "EVERY": 6},
+    "4_your_own_step": {"SEEDS": 2, "EPOCHS": 1, "WIDTH": 4},
+}
+#: Bytes of a kept notebook, at most.
+LARGEST = 1_000_000
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_of(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def printed(notebook):
+    """(stream, text) of everything that cells printed."""
+    outputs = [output for cell in code_of(notebook) for output in cell.outputs]
+    return [(output.name, output.text) for output in outputs if output.output_type == "stream"]
+
+
+def test_there_is_a_short_form_of_every_notebook():
+    assert {path.stem for path in NOTEBOOKS} == set(SHORT)
+
+
+@pytest.mark.slow
+@every_notebook
+def test_a_notebook_runs(path, tmp_path):
+    notebook = execute(nbformat.read(path, as_version=4), tmp_path, SHORT[path.stem])
+    assert all(cell.execution_count for cell in code_of(notebook))
+    assert [text for name, text in printed(notebook) if name == "stderr"] == []
+    assert not re.search("Warning|Traceback", "".join(text for _, text in printed(notebook)))
+
+
+@every_notebook
+def test_a_notebook_teaches(path):
+    notebook = nbformat.read(path, as_version=4)
+    first, last, code = notebook.cells[0].source, notebook.cells[-1].source, code_of(notebook)
+    assert first.startswith("# ") and "**What you will learn**" in first and re.search("minute", first)
+    exercises = re.findall(r"^\d\. \*\*", last, re.M)
+    assert last.startswith("## Exercises") or "\n## Exercises\n" in last
+    assert 3 <= len(exercises) <= 5 and last.count("<details>") == last.count("</details>") >= 3
+    assert "%pip install" in code[0].source and code[0].source == code_of(nbformat.read(NOTEBOOKS[0], 4))[0].source
+    assert all(len(cell.source.splitlines()) <= 45 for cell in code)
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", "".join(cell.source for cell in notebook.cells))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+@every_notebook
+def test_what_is_kept_of_a_notebook_is_small_and_says_nothing_of_the_machine(path):
+    content = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(content, as_version=4)
+    nbformat.validate(notebook)
+    assert len(content.encode()) < LARGEST and set(notebook.metadata) == {"kernelspec", "language_info"}
+    assert [cell.execution_count for cell in code_of(notebook)] == [*range(1, len(code_of(notebook)) + 1)]
+    shown = [output for cell in code_of(notebook) for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in shown)
+    assert not any(name == "stderr" for name, _ in printed(notebook))
+    words = "".join(str({**output, "data": {**output.get("data", {}), "image/png": ""}}) for output in shown)
+    assert not re.search(r"/(home|root|tmp|usr|work|Users)/|\\x1b|0x[0-9a-f]{6}", words)
