@@ -178,6 +178,7 @@ def test_many_networks_are_legible():
     """Of a factorial of 64 networks not every one has a number."""
     runs, _ = make_ablation("factorial", noisy(lambda steps, _: 60.0 + len(steps)), [f"step {n}" for n in range(6)])
     runs["images_per_second"] = runs["gmacs"] * np.linspace(1, 3, len(runs))
+    runs["activations"] = range(1000, 1000 + len(runs))
     figure = draw_pareto(summarize(runs, {"design": "factorial"}), costs_of(runs))
     check_figure(figure)
     assert "path" not in [line.get_label() for line in axes_of(figure)["gmacs"].get_lines()]
