@@ -17,6 +17,8 @@ from roadmap.cost.matching import Timing, counted, match, match_time
 from roadmap.network.model import RoadmapNet
 
 SCALES = {8: (1 / 3, 32, 2), 16: (1 / 3, 32, 2), 64: (1.0, 224, 4)}  # depth, image, stem stride, as studies have them
+#: Large networks are slow to count: of these every so-manieth rung, with the start and the end.
+EVERY = {8: 1, 16: 2, 64: 4}
 #: How far off whole channels leave a rung, measured, rounded up.
 WITHIN = {8: 1.024, 16: 1.013, 64: 1.002}
 
@@ -49,14 +51,15 @@ def test_every_rung_comes_to_the_cost_of_the_start(regime, width, kind):
     rungs, size = rungs_of(regime, width)
     cost_of, asked = counted(kind, size), []
     target = recounted(rungs.start.design, kind, size)
-    for rung in rungs:
+    chosen = list(rungs)[:: EVERY[width]]
+    for rung in chosen:
         matched = match(rung.design, target, lambda design: asked.append(design) or cost_of(design))
         assert recounted(matched.design, kind, size) == pytest.approx(matched.cost)
         assert matched.ratio == pytest.approx(matched.cost / target)
         assert 1 / WITHIN[width] < matched.ratio < WITHIN[width], rung.name
         assert rung.design.replace(widths=matched.design.widths) == matched.design
         assert (matched.factor == 1) == (matched.design == rung.design)
-    assert len(asked) <= 5 * len(rungs), "each of them takes a tenth of a second and more"
+    assert len(asked) <= 5 * len(chosen), "each of them takes a tenth of a second and more"
 
 
 @pytest.mark.parametrize("regime", ["resnet50", "resnet200"])
