@@ -1,5 +1,16 @@
-"""One torch thread a test process, also in the processes that tests start: several of them share few cores."""
+"""What the test processes, and all processes that they start, need so that many of them share few cores.
+
+One torch thread each. Where Python is told to write no bytecode, as in containers, each would compile torch, timm and
+Lightning anew, which takes longer than most tests: there they share what the first one compiled.
+"""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
+if sys.dont_write_bytecode:
+    sys.pycache_prefix = str(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
+    sys.dont_write_bytecode = False
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -26,6 +26,11 @@ def rungs_of(regime, width):
     return roadmap.ladder(regime).scaled(width, depth, stem_stride=stride, num_classes=10), size
 
 
+def some(rungs, regime, width=8):
+    """All rungs of the smallest networks; the larger they are the fewer, with the start and the end."""
+    return list(rungs)[:: {8: 1, 16: 2, 64: 4}[width] * (2 if regime == "resnet200" else 1)]
+
+
 def recounted(design, kind, size):
     with torch.device("meta"):
         network = RoadmapNet(design).eval()
@@ -49,14 +54,15 @@ def test_every_rung_comes_to_the_cost_of_the_start(regime, width, kind):
     rungs, size = rungs_of(regime, width)
     cost_of, asked = counted(kind, size), []
     target = recounted(rungs.start.design, kind, size)
-    for rung in rungs:
+    chosen = some(rungs, regime, width)
+    for rung in chosen:
         matched = match(rung.design, target, lambda design: asked.append(design) or cost_of(design))
         assert recounted(matched.design, kind, size) == pytest.approx(matched.cost)
         assert matched.ratio == pytest.approx(matched.cost / target)
         assert 1 / WITHIN[width] < matched.ratio < WITHIN[width], rung.name
         assert rung.design.replace(widths=matched.design.widths) == matched.design
         assert (matched.factor == 1) == (matched.design == rung.design)
-    assert len(asked) <= 5 * len(rungs), "each of them takes a tenth of a second and more"
+    assert len(asked) <= 5 * len(chosen), "each of them takes a tenth of a second and more"
 
 
 @pytest.mark.parametrize("regime", ["resnet50", "resnet200"])
@@ -64,7 +70,7 @@ def test_every_rung_comes_to_the_cost_of_the_start(regime, width, kind):
 def test_depth_comes_near_where_width_may_not_change(regime):
     rungs, size = rungs_of(regime, 8)
     target = recounted(rungs.start.design, "gmacs", size)
-    for rung in rungs:
+    for rung in some(rungs, regime):
         matched = match(rung.design, target, counted("gmacs", size), by="depth")
         assert 1 / 1.21 < recounted(matched.design, "gmacs", size) / target < 1.21
         assert rung.design.replace(blocks=matched.design.blocks) == matched.design

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -62,7 +63,7 @@ def given(tmp_path_factory):
     """A folder with all that the study needs."""
 
     def make(folder):
-        make_image_folder(folder / "images", size=(20, 16))
+        make_image_folder(folder / "images", train=16, size=(20, 16))
         (folder / "everything.yaml").write_text(RECIPE)
 
     return once(tmp_path_factory, "given", make)
@@ -139,6 +140,15 @@ def at_work(store, count=2, epoch=2):
     return wait_until(lambda: len(look()) >= count and look())
 
 
+@contextlib.contextmanager
+def meanwhile(work):
+    """``work`` beside the body, in a thread; what it raises is raised at the end."""
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(work)
+        yield
+        future.result()
+
+
 def wait_until(condition, seconds=120):
     until = time.monotonic() + seconds
     while not (found := condition()):
@@ -171,11 +181,15 @@ def test_killed_workers_and_a_killed_runner(given, reference, tmp_path):
 
 
 def test_without_retries_a_dead_run_is_named_and_the_rest_go_on(given, reference, tmp_path):
-    words, store = study(given, tmp_path, "--retries", "0"), tmp_path / "store"
-    runner = start(*words)
-    victim, report = next(iter(at_work(store).items()))
-    os.kill(report["pid"], signal.SIGKILL)
-    code, _, errors = end(runner)
+    words, store, victim = study(given, tmp_path, "--retries", "0"), tmp_path / "store", None
+
+    def kill_one():
+        nonlocal victim
+        victim, report = next(iter(at_work(store).items()))
+        os.kill(report["pid"], signal.SIGKILL)
+
+    with meanwhile(kill_one):
+        code, _, errors = call(*words)
     assert code == 1 and "1 of 4 runs failed" in errors and f"({victim}): died: its process was ended" in errors
     assert sorted(Store(store).signatures()) == sorted(weights(reference / "store"))
     before = identities(store)
@@ -191,8 +205,8 @@ def test_without_retries_a_dead_run_is_named_and_the_rest_go_on(given, reference
 def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, tmp_path):
     store, bomb = tmp_path / "store", tmp_path / "it went off"
 
-    def stopped(runner):
-        code, _, errors = end(runner)
+    def stopped(shown):
+        code, _, errors = shown
         assert code == 130 and "Traceback" not in errors and not identities(store)
         return shlex.split(errors.partition("To go on: roadmap ")[2])
 
@@ -202,14 +216,17 @@ def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, tmp_
     runner = start(*study(given, tmp_path))
     at_work(store)
     os.killpg(runner.pid, signal.SIGINT)  # as a terminal does
-    again = stopped(runner)
+    again = stopped(end(runner))
     assert len(saved()) == 2 and again[-1] == "--resume"
     saved()[0].write_bytes(saved()[0].read_bytes()[:-5000])  # one is cut off
 
-    runner = start(*again)
-    at_work(store, epoch=4)
-    runner.terminate()
-    again = stopped(runner)
+    def terminate():
+        at_work(store, epoch=4)
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with meanwhile(terminate):
+        again = stopped(call(*again))
     assert len(saved()) == 2
     saved()[0].write_bytes(b"")
     saved()[1].write_bytes(pickle.dumps(Bomb(str(bomb))))
@@ -218,7 +235,7 @@ def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, tmp_
     at_work(store, epoch=1)
     os.killpg(runner.pid, signal.SIGINT)
     os.killpg(runner.pid, signal.SIGINT)
-    again = stopped(runner)
+    again = stopped(end(runner))
 
     code, _, errors = call(*again)
     assert code == 0, errors
@@ -247,14 +264,18 @@ def test_files_that_cannot_be_written_and_then_three_at_once(given, reference, t
     assert not list((store / "runs").iterdir())
 
     elsewhere = [word.replace(str(tmp_path / "table"), str(tmp_path / "other")) for word in words]
-    runners = [start(*words), start(*words), start(*elsewhere)]
-    seen = set()
-    while any(runner.poll() is None for runner in runners):
-        with contextlib.suppress(FileNotFoundError):
-            seen |= set(identities(store).items())
-        time.sleep(0.02)
-    for runner in runners:
-        code, output, errors = end(runner)
+    runners, seen = [start(*words), start(*elsewhere)], set()
+
+    def watch():
+        while len(identities(store)) < RUNS or any(runner.poll() is None for runner in runners):
+            with contextlib.suppress(FileNotFoundError):
+                seen.update(identities(store).items())
+            time.sleep(0.02)
+
+    at_work(store, count=1)
+    with meanwhile(watch):
+        third = call(*words)
+    for code, output, errors in (third, *map(end, runners)):
         assert code == 0 and "[4/4]" in output, errors
     assert len(seen) == RUNS, "a run was trained twice"
     assert_equal(tmp_path, reference)
@@ -340,7 +361,7 @@ def test_edited_records_reach_nothing_outside_and_pickles_are_never_run(given, r
 
 
 def test_a_diverged_run_is_tried_again_only_when_asked_for(given, tmp_path):
-    words = study(given, tmp_path, "--recipe", "quick", "--seeds", "1", "--lr", "999")
+    words = study(given, tmp_path, *"--recipe quick --seeds 1 --batch-size 8 --lr 999".split())
     words[words.index(STUDY[1])] = "gelu"
     seen = []
     for more in ([], [], ["--retrain", "failed"]):
