@@ -222,7 +222,7 @@ def cost_text(gmacs: float, params: float, sign: str = "") -> tuple[str, str]:
         return "", ""
     scale, unit = (1e6, "M") if abs(params) >= 1e6 else (1e3, "k")
     texts = [number(value, f"{sign if value else ''}.3g") for value in (gmacs, params / scale)]
-    return texts[0], f"{texts[1]} {unit}"
+    return texts[0], f"{texts[1]} {unit}" if params else "0"
 
 
 def short(text: str, width: int, lines: int = 2) -> str:

@@ -10,13 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from roadmap.analysis.ablation import Measured, Results, measure
-from roadmap.analysis.forest import Row, draw_forest, is_cut
+from roadmap.analysis.forest import Row, beyond_text, draw_forest
 from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.sweep_figure import draw_sweep
 from roadmap.analysis.tables import completed, design_of, regime_of, summarize
 from roadmap.checks import RoadmapError
 from roadmap.look import (
-    BEYOND,
     cost_text,
     label,
     matched_text,
@@ -65,7 +64,7 @@ def draw_ablation(
 ) -> Figure:
     """The effects of a study, see `roadmap.analysis.ablation.effects`.
 
-    Of all designs but sweeps: one row an effect, largest first, with its 95 % interval, small dots for seeds (of order
+    Of all designs but sweeps: one row an effect, by size, with its 95 % interval, small dots for seeds (of order
     designs for orders, and a pale bar for their range), and what it costs; below, the networks that all are measured
     by, and the reference models. Sweeps: see `roadmap.analysis.sweep_figure.draw_sweep`.
     ``width``: ``page``, or ``column`` for a column of a paper or a phone, with fewer words.
@@ -82,18 +81,18 @@ def draw_ablation(
     heading, axis, meaning = DESIGNS[design]
     notes = {rung.name: rung.change for rung in ladder(regime_of(runs))} if design == "ladder" else {}
     notes |= {step["name"]: step["change"] for step in ablation.get("steps", ())}
-    ranked = sorted(measured, key=lambda one: _or(one.row["estimate"], _LAST), reverse=True)
+    ranked = sorted(measured, key=lambda one: _or(abs(one.row["estimate"]), _LAST), reverse=True)
     rows = [_effect_row(one, design, notes) for one in ranked]
     compared = _compared(runs, ablation, design)
     headers = ["effect\n[95 % interval]", "GMACs\nparameters"]
     if design == "order":
-        headers.insert(1, "range over orders\nstd; from seeds alone")
+        headers.insert(1, "range over orders\nspread; of it by seeds")
     sentences = [
         trained_text(runs, "network"),
         meaning + _uncertainty(measured, design, ablation),
         "GMACs: multiply-accumulates of convolutions and linear layers in 1e9; the column on the right says by how "
         "much a step changes them, and the parameters.",
-        *([BEYOND] if is_cut(rows, zero=True) else []),
+        *beyond_text(rows, zero=True),
         *matched_text(runs),
     ]
     title = title or f"{heading}: {_count(measured, design)} on {values_of(runs, 'data')}"

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_names, lay_out, row_height, shade
 from roadmap.checks import check_choice
-from roadmap.look import EDGE, FAINT, INK, OURS, REFERENCE, fold, span, styled
+from roadmap.look import BEYOND, EDGE, FAINT, INK, OURS, REFERENCE, fold, span, styled
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,8 @@ PLACES = {"page": Places(2.2, (5.25, 6.6, 8.2), 8.95), "column": Places(1.05, (2
 GAP = 0.12
 #: Inches that a row is higher where its small print needs two lines.
 LINE = 0.1
+#: An estimate so many times as large as the next one leaves the panel, so that the others can be told apart.
+FAR = 5.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,11 @@ def draw_forest(
     width: str = "page",
 ) -> Figure:
     """The rows from top to bottom. ``headers``: of the columns; ``axis``: what the panel's axis shows; ``sentences``:
-    the caption's; ``dots``: what the small dots are; ``zero``: whether estimates are differences, with a line at zero.
+    the caption's; ``dots``: what the small dots are; ``zero``: whether estimates are differences, with a line at zero
+    and, where there is no range behind them, a bar from there: sorted by size, a tornado.
 
-    At the width of a ``column`` rows have no notes. Raises `RoadmapError` for a width that there is not.
+    An estimate `FAR` times as large as all others does not fit the axis; its bar ends in an arrow. At the width of a
+    ``column`` rows have no notes. Raises `RoadmapError` for a width that there is not.
     """
     check_choice("width", width, PLACES)
     places, sizes, short = PLACES[width], SIZES[width], width == "column"
@@ -88,11 +92,15 @@ def draw_forest(
         axes = sheet.panel("forest", places.left, panel)
         shade([axes], [row.section for row in rows])
         draw_names(axes, names, notes, [row.bold for row in rows], room, sizes)
+        limits, far = _limits(rows, zero), _far(rows, zero)
+        axes.set_xlim(limits)
         for number, row in enumerate(rows):
             _draw_row(axes, number, row, zero, sizes)
+            if row is far:
+                axes.plot(limits[row.estimate > 0], number, ">" if row.estimate > 0 else "<", color=OURS,
+                          markersize=sizes.marker, clip_on=False, zorder=4, label=f"beyond: {row.name}")  # fmt: skip
         for number, column in enumerate(columns):
             _draw_column(axes, rows, column, places.left + panel, not number, zero, sizes)
-        axes.set_xlim(_limits(rows, zero))
         if short:
             axes.xaxis.set_major_locator(MaxNLocator(3))
         if zero:
@@ -142,6 +150,9 @@ def _draw_row(axes: Axes, number: int, row: Row, zero: bool, sizes: Sizes) -> No
         return
     known = not math.isnan(row.low)
     solid = row.found or not known or not zero
+    if zero and not row.span:
+        axes.barh(number, row.estimate, height=0.5, color=colour, alpha=0.35 if solid else 0.15, linewidth=0,
+                  label=f"bar of {row.name}")  # fmt: skip
     axes.errorbar(
         row.estimate,
         number,
@@ -177,7 +188,10 @@ def _draw_column(
 
 
 def _limits(rows: Sequence[Row], zero: bool) -> tuple[float, float]:
-    """Axis limits that hold all estimates, dots and ranges, zero if asked for, and of the intervals what is not far."""
+    """Axis limits that hold all estimates, dots and ranges but those of a row that is `_far`, zero if asked for, and of
+    the intervals what is not far."""
+    far = _far(rows, zero)
+    rows = [row for row in rows if row is not far]
     points = [value for row in rows for value in (row.estimate, *row.values, *(row.span or ()))] + [0.0] * zero
     known = any(not math.isnan(value) for value in points)
     low, high = span(points if known else [0.0], [end for row in rows for end in (row.low, row.high)])
@@ -185,10 +199,24 @@ def _limits(rows: Sequence[Row], zero: bool) -> tuple[float, float]:
     return float(low - margin), float(high + margin)
 
 
-def is_cut(rows: Sequence[Row], zero: bool) -> bool:
-    """Whether an interval goes on beyond the axis."""
+def _far(rows: Sequence[Row], zero: bool) -> Row | None:
+    """The row whose estimate, a difference, is `FAR` times as large as the next largest, if there is one."""
+    known = sorted((row for row in rows if not math.isnan(row.estimate)), key=lambda row: -abs(row.estimate))
+    if zero and len(known) > 1 and abs(known[0].estimate) > FAR * abs(known[1].estimate) > 0:
+        return known[0]
+    return None
+
+
+def beyond_text(rows: Sequence[Row], zero: bool) -> list[str]:
+    """The caption's sentences on what goes on beyond the axis."""
     low, high = _limits(rows, zero)
-    return any(row.low < low or row.high > high for row in rows)
+    far = _far(rows, zero)
+    sentences = []
+    if far:
+        sentences.append(f"The arrow: {far.name} lies beyond the axis; its numbers stand beside it.")
+    if any(row.low < low or row.high > high for row in rows if row is not far):
+        sentences.append(BEYOND)
+    return sentences
 
 
 def _legend(rows: Sequence[Row], dots: str, zero: bool) -> list[Any]:
