@@ -302,7 +302,7 @@ def toy_study(**changes):
     ]
     effect = {"effect": "large_kernel", "estimate": 0.5, "low": 0.1, "high": 0.9, "seeds": 2, "failed": 0}
     facts = {"path": Path("toy"), "design": "leave-one-out", "described": {}, "runs": pd.DataFrame(runs),
-             "effects": pd.DataFrame([effect]), "summary": pd.DataFrame({"step": []})}  # fmt: skip
+             "effects": pd.DataFrame([effect]), "steps": pd.DataFrame({"step": []})}  # fmt: skip
     return SimpleNamespace(**facts | changes)
 
 
