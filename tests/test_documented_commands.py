@@ -54,7 +54,7 @@ OTHERS = {
     ".venv/bin/ruff": ".ci/run",
     ".venv/bin/mypy": ".ci/run",
     "bash .ci/run": "whoever merges",
-    "export ROADMAP_STORE=": "the tests set it, too",
+    "export ROADMAP_STORE=": "a shell",
 }
 PLUGIN = """
 import roadmap
@@ -111,8 +111,10 @@ def furnish(place: Path) -> None:
     shutil.copytree(images / "train", place / "classes")
     make_cifar10(place / "cifar10", a_batch=4)
     (place / "mine.py").write_text(PLUGIN)
-    (place / "mine.yaml").write_text("steps: [{name: wider, why: More of it., width_factor: 1.25}]\n")
-    (eca,) = (block for block in blocks(PROJECT / "docs" / "steps.md", "python") if '"eca"' in block)
+    page = PROJECT / "docs" / "steps.md"
+    (study,) = (block for block in blocks(page, "yaml") if "one-at-a-time" in block)
+    (place / "mine.yaml").write_text(study)
+    (eca,) = (block for block in blocks(page, "python") if '"eca"' in block)
     (place / "eca.py").write_text(eca)
     done = call("run", "--only", "gelu", "--data", "folder", "--data-dir", images, *SMALL["run"].split(), cwd=place)
     assert done.code == 0, done.err
@@ -138,7 +140,8 @@ def desk(furnished, tmp_path, monkeypatch):
     (kept / "resnet50-to-large_kernel").symlink_to("embedded")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar10").symlink_to(furnished / "cifar10")
-    monkeypatch.setenv("ROADMAP_STORE", str(furnished / "results" / "store"))
+    (kept / "store").symlink_to(furnished / "results" / "store")
+    monkeypatch.delenv("ROADMAP_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -152,12 +155,12 @@ def data_of(words: list[str]) -> str | None:
     for word, value in zip(words, words[1:], strict=False):
         if word == "--data":
             return value
-    studies = [Path(word) for word in words if word.startswith("experiments/")]
+    studies = [Path(word) for word in words if word.endswith(".yaml")]
     return next((yaml.safe_load(study.read_text()).get("data") for study in studies), None)
 
 
 def is_order(words: list[str]) -> bool:
-    return "order" in words or any("order" in word for word in words if word.startswith("experiments/"))
+    return "order" in words or any("order" in Path(word).name for word in words if word.endswith(".yaml"))
 
 
 def filled(words: tuple[str, ...], desk: Path) -> list[str]:
@@ -168,7 +171,7 @@ def filled(words: tuple[str, ...], desk: Path) -> list[str]:
         "PATH": FOLDERS.get(str(data_of([*words])), "images"),
         "FOLDER": "results/cifar10",
         "NAME": "modern",
-        "FILE": os.environ["ROADMAP_STORE"] + f"/runs/{run}/weights.safetensors",
+        "FILE": f"results/store/runs/{run}/weights.safetensors",
         "hfds/uoft-cs/cifar10": f"hfds/{(desk / 'images').resolve()}",
     }
     if "convnext_tiny.pth" in words:

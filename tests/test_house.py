@@ -54,7 +54,8 @@ def test_every_room_is_in_the_plan():
 
 
 def test_files_that_pages_point_to_are_there():
-    for page in [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *(PROJECT / "results").glob("**/README.md")]:
+    pages = [*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md"), *(PROJECT / "results").glob("**/README.md")]
+    for page in pages:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
