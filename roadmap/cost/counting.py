@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -82,7 +83,7 @@ def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Lay
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.set_op_handle(**{name: _with_activations(*rule) for name, rule in COUNTED_LAYERS.items()})
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         by_operator = {name: int(number) for name, number in analysis.by_operator().items()}
     activations = by_operator.pop(_ACTIVATIONS)
     counted = (*(name for name, _ in COUNTED_LAYERS.values()), *COUNTED_PRODUCTS)
@@ -93,6 +94,17 @@ def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Lay
         activations=activations,
         macs_by_operator=by_operator,
     )
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Most of a trace is Python: threads save a seventh at best, and on a busy machine wait for each other for long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def count_params(design: Design | TimmModel) -> int:
