@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,6 +17,7 @@ from roadmap.network.building import build_network
 from roadmap.network.design import Design
 from roadmap.network.layers import Layer, find_layer
 from roadmap.network.timm_model import TimmModel
+from roadmap.processes import one_thread
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")  # what torch has deprecated
@@ -83,7 +83,8 @@ def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Lay
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.set_op_handle(**{name: _with_activations(*rule) for name, rule in COUNTED_LAYERS.items()})
     analysis.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
-    with torch.no_grad(), _one_thread():
+    # Most of a trace is Python: threads save a seventh at best, and on a busy machine wait for each other for long.
+    with torch.no_grad(), one_thread():
         by_operator = {name: int(number) for name, number in analysis.by_operator().items()}
     activations = by_operator.pop(_ACTIVATIONS)
     counted = (*(name for name, _ in COUNTED_LAYERS.values()), *COUNTED_PRODUCTS)
@@ -94,17 +95,6 @@ def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Lay
         activations=activations,
         macs_by_operator=by_operator,
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Most of a trace is Python: threads save a seventh at best, and on a busy machine wait for each other for long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def count_params(design: Design | TimmModel) -> int:

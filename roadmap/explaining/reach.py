@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from roadmap.checks import RoadmapError
 from roadmap.network.layers import Layer, Site, find_layer, in_words, layers_at, site_of
 from roadmap.network.model import Block, LayerScale, RoadmapNet
+from roadmap.processes import one_thread
 
 #: Modules that see one position at a time, in evaluation.
 POINTWISE = (nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Dropout, _BatchNorm, LayerNorm2d, LayerScale,
@@ -129,16 +129,6 @@ def _along(value: Any, axis: int) -> int:
     return value[axis] if isinstance(value, (tuple, list)) else value
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 @lru_cache(maxsize=1024)
 def _tried(site: Site, axis: int, layer: Layer) -> Reach:
     """What a plug-in's module sees: the outputs that become NaN where one input is, whatever the weights.
@@ -154,7 +144,7 @@ def _tried(site: Site, axis: int, layer: Layer) -> Reach:
     images = torch.ones(stride, site.incoming, *size)
     for index in range(stride):  # one image for every place that an input can have within a stride
         images.select(2 + axis, middle + index)[index] = math.nan
-    with warnings.catch_warnings(), torch.no_grad(), _one_thread():
+    with warnings.catch_warnings(), torch.no_grad(), one_thread():
         warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.backends")  # flags of other machines
         with torch.backends.mkldnn.flags(enabled=False), torch.backends.nnpack.flags(enabled=False):
             try:
