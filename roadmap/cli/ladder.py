@@ -82,6 +82,8 @@ def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool
             click.secho(f"{rung.name} ({rung.section}): {rung.change}", bold=True)
             click.echo(click.wrap_text(rung.why, width=100, initial_indent="    ", subsequent_indent="    "))
         return
+    for rung in rungs:
+        rung.design.feature_sizes(image_size)
     from roadmap.cost.counting import CONVENTION, count
 
     full = [(rung, count(rung.design, image_size)) for rung in rungs]

@@ -34,12 +34,15 @@ TEST_BATCH = 256
 EPOCH, IMAGE = 1, 2
 
 
-def seed_everything(*keys: int) -> None:
-    """Seed the global generators of Python, NumPy and torch from a tuple of numbers, such as (seed, epoch, EPOCH)."""
+def seed_everything(*keys: int, devices: bool = True) -> None:
+    """Seed the global generators of Python, NumPy and torch from a tuple of numbers, such as (seed, epoch, EPOCH).
+
+    Without ``devices`` torch's own for the CPU alone, and not those of GPUs, which belong to the network.
+    """
     state = np.random.SeedSequence(keys).generate_state(3)
     random.seed(int(state[0]))
     np.random.seed(int(state[1]))
-    torch.manual_seed(int(state[2]))
+    (torch.manual_seed if devices else torch.default_generator.manual_seed)(int(state[2]))
 
 
 class Batcher:
@@ -265,7 +268,7 @@ class _Images(Dataset):
         index = int(self._order[place])
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
-            seed_everything(*self._keys, place)
+            seed_everything(*self._keys, place, devices=False)
             return self._transform(self._split.picture(index)), int(self._split.labels[index])
         finally:  # in the main process the generators belong to the network
             random.setstate(before[0])
