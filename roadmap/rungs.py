@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
 from roadmap.family import FAMILY
+from roadmap.markup import element, table
 from roadmap.network.design import Design
 from roadmap.network.layers import find_layer, layer_names
 from roadmap.reference import PrintedRow, printed_table
@@ -78,11 +79,33 @@ class Rung:
             parts.append("recipe classic → modern")
         return ", ".join(parts) or "changes nothing at this size"
 
+    def _repr_html_(self) -> str:
+        from roadmap.cost.counting import count
+
+        road = "" if self.adopted else ", a road not taken"
+        rows = [("changes", self.change), ("in the paper", printed_text(self.printed))]
+        costs = [count(design) for design in (self.before, self.design) if design]
+        for name, scale in (("gmacs", 1), ("params", 1e6), ("activations", 1e6)):
+            values = " → ".join(f"{getattr(cost, name) / scale:.4g}" for cost in costs)
+            rows.append((COSTS[name], values))
+        head = f"{self.name} ({self.section}{road})"
+        return f"<div>{element('h4', head)}{element('p', self.why)}{table(rows)}</div>"
+
     def _differences(self) -> dict[str, tuple[Any, Any]]:
         if self.before is None:
             return {}
         old, new = vars(self.before), vars(self.design)
         return {flag: (old[flag], new[flag]) for flag in new if old[flag] != new[flag]}
+
+
+#: What a rung's costs are called, for one image of 224 px.
+COSTS = {"gmacs": "GMACs at 224 px", "params": "parameters, M", "activations": "activations at 224 px, M"}
+
+
+def printed_text(row: PrintedRow) -> str:
+    """What the paper printed for a rung, on one line."""
+    deviation = f" ±{row.top1_std:.2f}" if row.top1_std else ""
+    return f"{row.top1:.2f}{deviation} %, {row.gflops:.2f} GFLOPs"
 
 
 def _words(flag: str, value: Any) -> str:
@@ -126,6 +149,15 @@ class Ladder:
 
     def __len__(self) -> int:
         return len(self.rungs)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (rung.name if rung.adopted else f"({rung.name})", rung.section, rung.change, printed_text(rung.printed))
+            for rung in self.rungs
+        ]
+        size = f"base width {self.width}, depth {self.depth:g}"
+        what = f"{self.regime}: {len(self)} rungs, {size}; roads not taken in brackets"
+        return f"<div>{element('p', what)}{table(rows, ('step', 'section', 'changes', 'in the paper'))}</div>"
 
     def between(self, first: str | None = None, last: str | None = None, roads: bool = False) -> list[Rung]:
         """The rungs from ``first`` to ``last``, both included, with or without the roads not taken between them.

@@ -116,6 +116,12 @@ class Step:
         return cls(**facts | {"recipe": merged.recipe}, changes=merged.changes, training=merged.training)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What it sets, as plain values of which `from_mapping` makes the same step."""
+        changes = {flag: float(value) if isinstance(value, Fraction) else value for flag, value in self.changes.items()}
+        return {**changes, **self.training, **({"recipe": self.recipe} if self.recipe else {})}
+
+    @property
     def change(self) -> str:
         """What it changes, in a few words, such as ``kernel_size 7``."""
         parts = [f"{flag} {_short(value)}" for flag, value in self.changes.items() if flag != "layers"]

@@ -163,6 +163,8 @@ def test_lost_runs_are_named():
     assert "4 enter, with 3 seeds" in caption and "runs that failed: 1, that are missing: 0" in caption
     texts = [text.get_text() for text in axes_of(draw_ablation(*STUDIES["sweep, run failed"]))["sweep"].texts]
     assert any("2 of 3 seeds" in text for text in texts)
+    column = draw_ablation(*STUDIES["sweep, run failed"], width="column")
+    assert any("2 of 3 seeds" in text.get_text() for text in axes_of(column)["forest"].texts)
     texts = [text.get_text() for text in axes_of(draw_ablation(*STUDIES["grid, run missing"]))["map"].texts]
     assert any("2 of 3 seeds" in text for text in texts) and len(texts) == 42
 

@@ -20,6 +20,9 @@ from roadmap.explaining.outline import build_on_meta
 from roadmap.explaining.reach import receptive_fields
 from roadmap.network.model import RoadmapNet
 from roadmap.reference import questions
+from roadmap.rungs import ladder_steps
+from roadmap.steps import Step, compose
+from roadmap.study.spec import load_spec
 
 SMALL = "--width 8 --depth 0.2 --stem-stride 2 --image-size 32"
 LADDER = roadmap.ladder().scaled(8, 0.2, stem_stride=2)
@@ -277,7 +280,8 @@ def test_interactions_and_failures_of_a_study():
     rows = [{"effect": effect, "estimate": estimate, "low": float("nan"), "high": float("nan"), "seeds": 1, "failed": 2}
             for effect, estimate in (("gelu", 0.5), ("gelu × large_kernel", float("nan")), ("grn", 1.0))]  # fmt: skip
     runs = pd.DataFrame([{"regime": "resnet50", "data": "toy", "image_size": 32, "width": 8, "epochs": 2}])
-    study = SimpleNamespace(path=Path("toy"), design="factorial",
+    runs = runs.assign(step="all", steps="gelu", reference=False, images_per_second=float("nan"), device_name="here")
+    study = SimpleNamespace(path=Path("toy"), design="factorial", described={},
                             runs=runs, effects=pd.DataFrame(rows), steps=pd.DataFrame({"step": []}))  # fmt: skip
     explained = roadmap.explain("gelu", LADDER, 32, studies=[study])
     assert [effect.effect for effect in explained.studies[0].effects] == ["gelu", "gelu × large_kernel"]
@@ -286,6 +290,71 @@ def test_interactions_and_failures_of_a_study():
         "gelu: +0.50 points, no interval, 1 seed" in shown and "gelu × large_kernel: no result, 2 runs failed" in shown
     )
     json.dumps(explained.as_dict(), allow_nan=False)
+
+
+def toy_study(**changes):
+    """A study of two networks, with and without large_kernel, whose texts are what a stranger wrote."""
+    row = {"regime": "resnet50", "data": "toy", "image_size": 32, "width": 8, "epochs": 2, "reference": False}
+    runs = [
+        row | {"step": name, "steps": steps, "images_per_second": speed, "device_name": "a GPU"}
+        for name, steps, speeds in (("all but x", "gelu", (90, 110)), ("all", "gelu+large_kernel", (40, 60)))
+        for speed in speeds
+    ]
+    effect = {"effect": "large_kernel", "estimate": 0.5, "low": 0.1, "high": 0.9, "seeds": 2, "failed": 0}
+    facts = {"path": Path("toy"), "design": "leave-one-out", "described": {}, "runs": pd.DataFrame(runs),
+             "effects": pd.DataFrame([effect]), "steps": pd.DataFrame({"step": []})}  # fmt: skip
+    return SimpleNamespace(**facts | changes)
+
+
+def test_throughput_before_and_after_is_told_of_a_study():
+    told = roadmap.explain("large_kernel", LADDER, 32, studies=[toy_study()])
+    assert told.studies[0].speed == (100.0, 50.0, "a GPU")
+    assert "training: 100 → 50 images/s, x0.50, on a GPU" in str(told)
+    runs = toy_study().runs.assign(device_name=["a GPU", "a GPU", "a GPU", "another"])
+    assert roadmap.explain("large_kernel", LADDER, 32, studies=[toy_study(runs=runs)]).studies[0].speed is None
+    folder = Path(__file__).parents[1] / "results" / "cifar10"
+    runs = roadmap.load_study(folder).runs.groupby("step")["images_per_second"].mean()
+    shown = said(f"explain large_kernel --study {folder}", SMALL)
+    assert f"{runs['move_up_depthwise']:.4g} → {runs['large_kernel']:.4g} images/s" in shown
+
+
+def test_nothing_foreign_reaches_the_terminal_or_a_page():
+    runs = toy_study().runs.assign(data="\x1b[31mred\x1b[0m<script>alert(1)</script>", device_name="\x07<b>")
+    told = roadmap.explain("large_kernel", LADDER, 32, studies=[toy_study(runs=runs)])
+    assert "\x1b" not in str(told) and "\x07" not in str(told) and "\\x1b[31mred" in str(told)
+    assert "<script>" not in told._repr_html_() and "&lt;script&gt;" in told._repr_html_()
+    assert "k² C products" in str(told)  # what is no control character stays
+
+
+def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "name: mine\ndesign: one-at-a-time\nbase: resnet50\nsteps:\n  - gelu\n  - {name: wide, why: More channels., "
+        "width_factor: 1.5, mixup: 0.3}\n  - {name: both, steps: [large_kernel, wide]}\n"
+        "  - {name: squeezed, layers: {se: {ratio: 0.25}}}\n"
+    )
+    described = json.loads(json.dumps(load_spec(path).ablation.facts))
+    study = toy_study(described=described)
+    wide = roadmap.explain("wide", LADDER, 32, studies=[study])
+    assert wide.why == "More channels." and wide.training["mixup"] == (0.8, 0.3)
+    assert wide.after.design["widths"] == (18, 36, 72, 144)
+    both = roadmap.explain("both", LADDER, 32, onto="resnet50", studies=[study])
+    assert set(both.flags) == {"widths", "kernel_size"}
+    squeezed = roadmap.explain("squeezed", LADDER, 32, studies=[study])
+    assert squeezed.after.design["layers"] == (("se", (("ratio", 0.25),)),)
+    for step in ladder_steps():
+        again = Step.from_mapping({"name": step.name, **json.loads(json.dumps(step.settings))})
+        assert compose(LADDER.start.design, [again]) == compose(LADDER.start.design, [step])
+        assert again.recipe == step.recipe
+
+
+def test_a_study_that_does_not_say_what_its_steps_set():
+    folder = Path(__file__).parents[1] / "results" / "cifar10-order"
+    shown = call(*f"explain macro_design --study {folder} {SMALL}".split())
+    assert shown.code == 2 and len(shown.err.splitlines()) == 1
+    assert "has a step 'macro_design', but does not say what it sets" in shown.err
+    shown = call(*f"explain macro_dsign --study {folder} {SMALL}".split())
+    assert "unknown step 'macro_dsign'" in shown.err
 
 
 @pytest.mark.slow

@@ -301,7 +301,10 @@ def _draw_rows(
         difference = _difference(row)
         if not math.isnan(row["low"]):
             difference += f" [{signed(row['low'])}, {signed(row['high'])}]"
-        rows.append(_top1_row(row, row["effect"], _lost(one, seeds), difference, one.values.tolist()))
+        note = _lost(one, seeds)
+        if width == "column":  # where there are no notes
+            difference = "; ".join(filter(None, [difference, note]))
+        rows.append(_top1_row(row, row["effect"], note, difference, one.values.tolist()))
     rows += [
         _top1_row(step, step["step"], "reference", "", [], reference=True) for step in references.to_dict("records")
     ]

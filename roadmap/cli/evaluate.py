@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_table, printable
+from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.data import LOADINGS
 from roadmap.files import write_text
+from roadmap.markup import printable
 from roadmap.network.design import STEM_STRIDES
 from roadmap.rungs import REGIMES
 from roadmap.training.spec import PRECISIONS

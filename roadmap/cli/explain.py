@@ -47,7 +47,7 @@ def explaining_options(command: Any) -> Any:
         measuring_options,
         click.option("--measure", is_flag=True, help="Measure speed and memory of both networks here."),
         click.option("--study", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
-                     help="Finished study, whose results are told; may be repeated."),
+                     help="Finished study, whose results are told and whose own steps are known; may be repeated."),
         PLUGIN_OPTION,
         ladder_options,
     ):  # fmt: skip
@@ -58,13 +58,13 @@ def explaining_options(command: Any) -> Any:
 @cli.command("explain")
 @click.argument("step")
 @explaining_options
-@click.option("--onto", metavar="RUNG", help="Rung that a plug-in's step is put onto [default: the last].")
+@click.option("--onto", metavar="RUNG", help="Rung that any other step is put onto [default: the last].")
 def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
     """What a step changes, why, what it costs, and what came of it.
 
     A diagram of the blocks before and after, from the built networks; the layers that differ; costs; what a position
-    sees of the image; the paper's figures; those of your studies (--study); two questions with answers. STEP is a rung
-    or a plug-in's step.
+    sees of the image; the paper's figures; those of your studies (--study); two questions with answers. STEP is a rung,
+    a plug-in's step, or one that a study has of its own.
     """
     from roadmap.explaining.content import explain
 

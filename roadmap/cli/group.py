@@ -77,9 +77,3 @@ def print_table(rows: list[dict[str, Any]]) -> None:
             for name in names
         ]
         click.echo("  ".join(cells).rstrip())
-
-
-def printable(value: Any) -> str:
-    """A value as text that changes nothing about a terminal, whatever it holds."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else " ".join(text.split()).encode("unicode_escape").decode()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import click
 
-from roadmap.cli.group import cli, printable
+from roadmap.cli.group import cli
+from roadmap.markup import printable
 
 
 @cli.command("report")

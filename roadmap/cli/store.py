@@ -16,8 +16,9 @@ import click
 from click.core import ParameterSource
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_table, printable
+from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
+from roadmap.markup import printable
 from roadmap.study.store import COLUMNS, DEFAULT_STORE, STATUSES, Entry, Store, csv_text, disk_bytes, row_of
 
 #: Columns of `roadmap list`.

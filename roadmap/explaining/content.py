@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -102,13 +102,15 @@ class Trained:
 @dataclass(frozen=True)
 class Measured:
     """What one study says of the step, or of the networks: its folder's name, its design, and on what it was measured.
-    ``remark`` says why there is nothing."""
+    ``speed``: images per second in training without the step and with it, or of both networks, and on which device;
+    None where not all was trained on one. ``remark`` says why there is nothing."""
 
     study: str
     design: str
     setting: str
     effects: tuple[Effect, ...]
     networks: tuple[Trained, ...]
+    speed: tuple[float, float, str] | None
     remark: str
 
 
@@ -146,6 +148,11 @@ class Explanation:
 
         return plain(self)
 
+    def _repr_html_(self) -> str:
+        from roadmap.explaining.html import as_html
+
+        return as_html(self)
+
 
 class StudyLike(Protocol):
     """What is read of a finished study: a `roadmap.analysis.study.Study`."""
@@ -156,6 +163,8 @@ class StudyLike(Protocol):
     def runs(self) -> pd.DataFrame: ...
     @property
     def design(self) -> str: ...
+    @property
+    def described(self) -> Mapping[str, Any]: ...
     @property
     def steps(self) -> pd.DataFrame: ...
     @property
@@ -181,14 +190,15 @@ def explain(
     measure: Measuring | None = None,
     studies: Iterable[StudyLike] = (),
 ) -> Explanation:
-    """What a step does: a rung of the ladder, in its place, or a step of a plug-in, on the rung ``onto`` (the last).
+    """What a step does: a rung of the ladder, in its place, or a step of a plug-in or of one of the ``studies``, on the
+    rung ``onto`` (the last).
 
     ``rungs``: the ladder, of some size: ``roadmap.ladder("resnet200").scaled(16)``. ``studies``: finished ones, whose
     results for this step are to be told: ``[roadmap.load_study("results/ladder")]``. Raises `RoadmapError` with the
     nearest name for an unknown step, and where the network cannot be built or does not take images of this size.
     """
-    rungs = rungs or ladder()
-    before, after = _around(step, rungs, onto)
+    rungs, studies = rungs or ladder(), list(studies)
+    before, after = _around(step, rungs, onto, studies)
     name, what = (rungs.start.name, rungs.start) if after.step is None else (after.step.name, after.step)
     return _explanation(
         name, what.section, what.why, rungs, before, after, image_size, measure,
@@ -247,7 +257,7 @@ def _with(base: _Chosen, step: Step, design: Design) -> _Chosen:
     return _Chosen(f"{base.name}+{step.name}", design, step=step, recipe=recipe)
 
 
-def _around(name: str, rungs: Ladder, onto: str | None) -> tuple[_Chosen | None, _Chosen]:
+def _around(name: str, rungs: Ladder, onto: str | None, studies: Sequence[StudyLike]) -> tuple[_Chosen | None, _Chosen]:
     """The networks before and after a step."""
     if name in rungs.names:
         if onto is not None:
@@ -257,10 +267,28 @@ def _around(name: str, rungs: Ladder, onto: str | None) -> tuple[_Chosen | None,
         return (_of_rung(rungs[_before(rung, rungs)], rungs) if rung.path else None), after
     if name in FAMILY and name not in step_names(rungs.regime):
         raise RoadmapError(f"'{name}' is a network and no step: say roadmap diff {rungs.start.name} {name}")
-    step = find_step(name, rungs.regime)
+    step = _own_step(name, rungs, studies) or find_step(name, rungs.regime)
     rung = rungs[onto] if onto else rungs.rungs[-1]
     base = _of_rung(rung, rungs)
     return base, _with(base, step, rungs.design_of([*rung.path, step]))
+
+
+def _own_step(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> Step | None:
+    """The step of that name that one of the studies has of its own, as its study.json describes it."""
+    if name in step_names(rungs.regime):
+        return None
+    for study in studies:
+        for facts in study.described.get("steps", ()):
+            if facts["name"] == name and "settings" not in facts:
+                raise RoadmapError(
+                    f"the study {study.path.name} has a step '{name}', but does not say what it sets: run the study "
+                    "again, which trains nothing anew, or name the plug-in's file that the step is from"
+                )
+            if facts["name"] == name:
+                return Step.from_mapping(
+                    {"name": name, **{k: facts[k] for k in ("why", "section")}, **facts["settings"]}
+                )
+    return None
 
 
 def _before(rung: Rung, rungs: Ladder) -> str:
@@ -421,7 +449,7 @@ def _printed(before: _Chosen | None, after: _Chosen) -> Printed | None:
 def _of_step(study: StudyLike, step: str, regime: str) -> Measured:
     """What a study says of a step: its effect, those of its combinations, and the network of its name."""
     if remark := _other_regime(study, regime):
-        return _said(study, [], [], remark)
+        return _said(study, remark)
     rows = [row for row in study.effects.to_dict("records") if step in str(row["effect"]).split(" × ")]
     effects = [
         Effect(
@@ -432,14 +460,41 @@ def _of_step(study: StudyLike, step: str, regime: str) -> Measured:
         for row in rows
     ]  # fmt: skip
     networks = _trained(study, [step])
-    return _said(study, effects, networks, "" if effects or networks else f"nothing about {step}")
+    remark = "" if effects or networks else f"nothing about {step}"
+    return _said(study, remark, effects, networks, _pairs(study, step))
 
 
 def _of_networks(study: StudyLike, names: Sequence[str], regime: str) -> Measured:
     if remark := _other_regime(study, regime):
-        return _said(study, [], [], remark)
+        return _said(study, remark)
     networks = _trained(study, names)
-    return _said(study, [], networks, "" if networks else f"neither {names[0]} nor {names[1]}")
+    remark = "" if networks else f"neither {names[0]} nor {names[1]}"
+    return _said(study, remark, [], networks, [(names[0], names[1])])
+
+
+def _pairs(study: StudyLike, step: str) -> list[tuple[str, str]]:
+    """Names of the networks of a study that differ in a step alone: without it, and with it."""
+    effects = study.effects
+    if "against" in effects:
+        return [*effects.loc[effects["effect"] == step, ["against", "effect"]].itertuples(index=False, name=None)]
+    own = study.runs[~study.runs["reference"]]
+    names = {
+        frozenset(str(steps).split("+")) - {""}: name for name, steps in zip(own["step"], own["steps"], strict=True)
+    }
+    return [(names[key - {step}], name) for key, name in names.items() if step in key and key - {step} in names]
+
+
+def _speeds(study: StudyLike, pairs: Sequence[tuple[str, str]]) -> tuple[float, float, str] | None:
+    """Images per second in training, the mean over pairs of networks, of the first and of the second of each, and the
+    device; None where they are not all known, of one device."""
+    runs = study.runs[study.runs["images_per_second"].notna()]
+    speeds = runs.groupby("step")["images_per_second"].mean()
+    there = [pair for pair in pairs if pair[0] in speeds and pair[1] in speeds]
+    devices = runs.loc[runs["step"].isin([name for pair in there for name in pair]), "device_name"].unique()
+    if len(devices) != 1:
+        return None
+    first, second = (float(speeds[[pair[side] for pair in there]].mean()) for side in (0, 1))
+    return first, second, str(devices[0])
 
 
 def _trained(study: StudyLike, names: Sequence[str]) -> list[Trained]:
@@ -456,10 +511,17 @@ def _other_regime(study: StudyLike, regime: str) -> str:
     return "" if other == regime else f"it is of the regime {other}"
 
 
-def _said(study: StudyLike, effects: Sequence[Effect], networks: Sequence[Trained], remark: str) -> Measured:
+def _said(
+    study: StudyLike,
+    remark: str,
+    effects: Sequence[Effect] = (),
+    networks: Sequence[Trained] = (),
+    pairs: Sequence[tuple[str, str]] = (),
+) -> Measured:
     first = study.runs.iloc[0]
     setting = f"{first['data']}, {first['image_size']} px, width {first['width']}, {study.runs['epochs'].max()} epochs"
-    return Measured(study.path.name, study.design, setting, tuple(effects), tuple(networks), remark)
+    speeds = _speeds(study, pairs)
+    return Measured(study.path.name, study.design, setting, tuple(effects), tuple(networks), speeds, remark)
 
 
 def _number(value: Any) -> float | None:

@@ -6,6 +6,7 @@ All lengths are inches, from the upper left corner.
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +40,7 @@ GAP, HEAD, ROW, LINE = 0.26, 0.42, 0.27, 0.14
 TALL, FLAT, NARROW, ASIDE, SQUARE, STRIPE, BLOCK, SUM = 0.22, 0.075, 0.05, 0.16, 0.02, 0.05, 0.1, 0.07
 #: Font sizes in points, and a character's width, in font sizes, in bold print and in words with many digits.
 TITLE, HEADING, WORDS, SMALL = 12.5, 9.0, 8.0, 7.0
-BOLD, PLAIN = 0.72, 0.62
+BOLD, PLAIN = 0.72, 0.6
 
 
 def draw_blocks(explanation: Explanation, width: str = "page") -> NotebookFigure:
@@ -68,6 +69,8 @@ def draw_blocks(explanation: Explanation, width: str = "page") -> NotebookFigure
             for x, panel in zip((EDGE, inches - EDGE - grid.width), band, strict=False):
                 panel.draw(axes, x, y)
         _write(axes, EDGE, tops[-1] + LINE / 2, caption, SMALL, color=FAINT)
+        for artist in axes.get_children():
+            artist.set_clip_on(False)  # all lies within, and files need not say so of each
     return figure
 
 
@@ -412,5 +415,7 @@ def _length(text: str, size: float, character: float = PLAIN) -> float:
 
 
 def _folded(text: str, inches: float, size: float, character: float = PLAIN) -> list[str]:
-    """Text in lines at most so long."""
-    return textwrap.wrap(text, int(inches * 72 / (character * size)), break_on_hyphens=False)
+    """Text in lines at most so long, a number on the line of what it is of."""
+    joined = re.sub(r"(groups|stride|dilation|sees) ", "\\1\u00a0", text)
+    lines = textwrap.wrap(joined, int(inches * 72 / (character * size)), break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in lines]

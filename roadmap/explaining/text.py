@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from roadmap.explaining import words
 from roadmap.explaining.lines import Line, aligned, lines_after
+from roadmap.markup import printable
 
 if TYPE_CHECKING:
     from roadmap.explaining.content import Explanation, Network
@@ -27,6 +29,7 @@ def plain(explanation: Explanation) -> str:
 
 def styled(explanation: Explanation, every_layer: bool = False) -> str:
     """The text with colours; with ``every_layer`` each layer that differs by its own name."""
+    explanation = _harmless(explanation)
     before, after = explanation.before, explanation.after
     section = f" ({explanation.section})" if explanation.section else ""
     lines = [click.style(f"{explanation.title}{section}", bold=True)]
@@ -53,18 +56,29 @@ def styled(explanation: Explanation, every_layer: bool = False) -> str:
     if explanation.printed:
         lines += ["", _heading("In the paper: ImageNet-1K, at full size"), *_listed(words.printed(explanation))]
     for study in explanation.studies:
-        lines += ["", _heading(f"In the study {study.study} ({study.design}; {study.setting})")]
+        heading = f"In the study {study.study} ({study.design}; {study.setting})"
+        lines += ["", *map(_heading, _wrapped(heading, indent=""))]
         lines += _listed(words.measured(study))
     if explanation.questions:
-        other = explanation.regime != "resnet50"
-        lines += [
-            "",
-            _heading("Questions" + (" (figures: ResNet-50 regime, where no other is named)" if other else "")),
-        ]
+        lines += ["", _heading(words.questions_heading(explanation))]
     for number, asked in enumerate(explanation.questions, 1):
         lines += _wrapped(f"{number}. {asked.question}", hanging="     ")
         lines += _wrapped(f"{asked.answer} ({asked.section})", indent="     ")
     return "\n".join(lines)
+
+
+def _harmless(value: Any) -> Any:
+    """The same with nothing in its texts that changes a terminal: names come from plug-ins and foreign tables."""
+    if isinstance(value, str):
+        return printable(" ".join(value.split()))
+    if isinstance(value, Mapping):
+        return {_harmless(key): _harmless(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_harmless, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _harmless(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    return value
 
 
 def _heading(text: str) -> str:

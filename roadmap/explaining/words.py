@@ -205,6 +205,9 @@ def measured(study: Measured) -> Iterator[str]:
         if network.top1_mean is not None:
             mean = _with_error(network.top1_mean, network.top1_std)
             yield f"{network.name}: {mean} %, {_seeds(network.seeds)}"
+    if study.speed:
+        old, new, device = study.speed
+        yield f"training: {old:.4g} → {new:.4g} images/s, x{new / old:.2f}, on {device}"
     for effect in study.effects:
         if effect.estimate is None:
             yield f"{effect.effect}: no result, {effect.failed} runs failed"
@@ -230,3 +233,9 @@ def _signed(value: float) -> str:
 
 def _seeds(number: int) -> str:
     return f"{number} {'seed' if number == 1 else 'seeds'}"
+
+
+def questions_heading(explanation: Explanation) -> str:
+    """What stands above the questions, whose figures are those of one regime."""
+    other = explanation.regime != "resnet50"
+    return "Questions" + (" (figures: ResNet-50 regime, where no other is named)" if other else "")

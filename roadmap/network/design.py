@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number
+from roadmap.markup import element, table
 
 STEMS = ("resnet", "patchify")
 STEM_STRIDES = (1, 2, 4, 8, 16)
@@ -167,6 +168,18 @@ class Design:
         """This design with some flags changed. Raises `RoadmapError` for a flag that does not exist."""
         check_known("flag of the design", changes, (field.name for field in dataclasses.fields(self)))
         return dataclasses.replace(self, **changes)
+
+    def _repr_html_(self) -> str:
+        default = Design()
+        rows = [
+            (field.name, repr(getattr(default, field.name)), repr(getattr(self, field.name)))
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != getattr(default, field.name)
+        ]
+        if not rows:
+            return f"<div>{element('p', 'Design: ResNet-50')}</div>"
+        what = "Design: ResNet-50 but for these flags"
+        return f"<div>{element('p', what)}{table(rows, ('flag', 'ResNet-50', 'here'))}</div>"
 
     @property
     def stem_channels(self) -> int:

@@ -32,8 +32,8 @@ ENVIRONMENT = {
 RUN_COLUMNS = {
     "step": ("step", ""), "seed": ("seed", "d"), "signature": ("signature", ""), "status": ("status", ""),
     "top1": ("top-1 %", ".2f"), "top5": ("top-5 %", ".2f"), "loss": ("test loss", ".3f"),
-    "train_loss": ("train loss", ".3f"), "epochs": ("epochs", "d"), "seconds": ("seconds", ".0f"), "images_per_second": ("img/s", ".0f"),
-    "reason": ("why it failed", ""),
+    "train_loss": ("train loss", ".3f"), "epochs": ("epochs", "d"), "seconds": ("seconds", ".0f"),
+    "images_per_second": ("img/s", ".0f"), "reason": ("why it failed", ""),
 }  # fmt: skip
 #: Side of the paper's images; what is smaller is a small study.
 FULL_SIZE = 224

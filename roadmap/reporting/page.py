@@ -63,7 +63,6 @@ def page_of(study: Study, say: Callable[[str], None] = lambda text: None) -> str
         content=content,
         pictures=pictures,
         words=words,
-        label=label,
         style=Markup(f"{font_faces(drawings)}\n{style}"),  # noqa: S704
         script=Markup(script),  # noqa: S704
         digest=digest,
@@ -81,6 +80,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["csv_uri"] = lambda text: f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
     environment.filters["drawing"] = Markup
+    environment.filters["label"] = label
     return environment.from_string(_part("page.html"))
 
 

@@ -17,8 +17,9 @@ from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
-from roadmap.explaining.content import Explanation, explain
+from roadmap.explaining.content import MODERN, Explanation, explain
 from roadmap.look import cost_text, label, number, signed
+from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import Ladder, ladder
 
 #: What the designs are called, what each asks, and what one of its effects is.
@@ -31,6 +32,9 @@ DESIGNS = {
     "sweep": ("Sweep", "how much of it?", "Difference"),
 }
 
+#: The row of costs that was measured in the runs themselves.
+THROUGHPUT = "training, img/s"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -40,7 +44,8 @@ class Section:
     ``numbers``: what a reader wants to know first, on a few lines. ``results``: what the study measured, by name.
     ``verdict`` is of `roadmap.analysis.statistics`, or empty, ``estimate`` what it judges, in points. ``printed``: what
     the paper says. ``shown``: the networks whose curves tell of it.
-    ``explanation``: what the step does, where it is a rung of the ladder; ``place`` says where it is put then.
+    ``explanation``: what the step does, where it is a rung of the ladder; ``place`` says what of it
+    is otherwise in the study.
     """
 
     id: str
@@ -77,7 +82,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
         explanation = None
         if rungs and name in rungs.names and not (step is not None and step["reference"]):
             say(name)
-            explanation = _explained(name, rungs, size)
+            explanation = _explained(study, name, rungs, size)
         told = described.get(name, {})
         yield Section(
             id=ids[name],
@@ -96,7 +101,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
             shown=_networks_shown(study, name, step),
             costs=tuple(_costs(study, step, explanation)),
             explanation=explanation,
-            place=_place(study, step, explanation),
+            place=" ".join(_place(study, step, explanation)),
         )
 
 
@@ -126,10 +131,10 @@ def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     return classes + 1 if not rest and classes >= 0 else None
 
 
-def _explained(name: str, rungs: Ladder, image_size: int) -> Explanation | None:
+def _explained(study: Study, name: str, rungs: Ladder, image_size: int) -> Explanation | None:
     """None where the rung cannot be built at this size: what the study has to say is told all the same."""
     try:
-        return explain(name, rungs=rungs, image_size=image_size)
+        return explain(name, rungs=rungs, image_size=image_size, studies=[study])
     except RoadmapError:
         return None
 
@@ -272,28 +277,31 @@ def _networks_shown(study: Study, name: str, step: Row | None) -> tuple[str, ...
 
 def _costs(study: Study, step: Row | None, explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
     """Rows of costs: counted before and after, and as they were measured in the study's runs."""
-    measured = {row["step"]: float(row["images_per_second"]) for row in study.costs.to_dict("records")}
+    row = None if step is None else next(row for row in study.costs.to_dict("records") if row["step"] == step["step"])
+    speed = math.nan if row is None else float(row["images_per_second"])
     if explanation is not None:
-        before, after = explanation.before, explanation.after
-        yield from words.costs(before, after)
-        speed = [measured.get(network.name, math.nan) for network in (before, after) if network]
-        if study.design == "ladder" and not any(map(math.isnan, speed)):
-            yield words.cost_row("training, img/s", ".0f", speed[0] if before else None, speed[-1])
-    elif step is not None:
-        row = next(row for row in study.costs.to_dict("records") if row["step"] == step["step"])
+        yield from words.costs(explanation.before, explanation.after)
+        (measured,) = explanation.studies
+        if explanation.before is None and not math.isnan(speed):
+            yield words.cost_row(THROUGHPUT, ".0f", None, speed)
+        elif measured.speed:
+            yield words.cost_row(THROUGHPUT, ".0f", *measured.speed[:2])
+    elif row is not None:
         yield words.cost_row("GMACs", ".4g", None, float(row["gmacs"]))
         yield words.cost_row("parameters, M", ".4g", None, float(row["params"]) / 1e6)
         if not pd.isna(row["activations"]):
             yield words.cost_row("activations, M", ".4g", None, float(row["activations"]) / 1e6)
-        if not math.isnan(row["images_per_second"]):
-            yield words.cost_row("training, img/s", ".0f", None, float(row["images_per_second"]))
+        if not math.isnan(speed):
+            yield words.cost_row(THROUGHPUT, ".0f", None, speed)
 
 
-def _place(study: Study, step: Row | None, explanation: Explanation | None) -> str:
-    """Where the explanation puts the step, if that is not where the study has it."""
+def _place(study: Study, step: Row | None, explanation: Explanation | None) -> Iterable[str]:
+    """What the explanation shows otherwise than the study has it: the place of the step, and the recipes."""
     if explanation is None or explanation.before is None:
-        return ""
+        return
     before = explanation.before.name
-    if step is not None and study.design == "ladder" and _text(step, "against") in (before, ""):
-        return ""
-    return f"Shown in its place on the paper's ladder, after {label(before)}."
+    if study.design != "ladder" or _text(step, "against") not in (before, ""):
+        yield f"Shown in its place on the paper's ladder, after {label(before)}."
+    recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
+    if explanation.training and not set(recipes) <= {MODERN, load_recipe(MODERN).classic}:
+        yield f"Settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."

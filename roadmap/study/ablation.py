@@ -137,7 +137,7 @@ def _facts(design: str, base: Sequence[Step], factors: Sequence[Step], **more: A
         "base": [step.name for step in base],
         "steps": [
             {"name": step.name, "why": step.why, "section": step.section, "change": step.change,
-             "adopted": step.adopted}
+             "adopted": step.adopted, "settings": step.settings}
             for step in [*base, *factors]
         ],
         **more,

@@ -1,0 +1,42 @@
+"""Foreign text made harmless, for a terminal and for HTML; and the few pieces of HTML that notebooks are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+
+def printable(value: Any) -> str:
+    """A value as text that changes nothing about a terminal, whatever it holds."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else " ".join(text.split()).encode("unicode_escape").decode()
+
+
+def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), numbers: bool = False) -> str:
+    """An HTML table of escaped cells, to the left, or all but the first column to the right: ``numbers``."""
+
+    def line(tag: str, cells: Sequence[str]) -> str:
+        sides = ["left", *["right" if numbers else "left"] * len(cells)]
+        shown = (f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
+                 for side, text in zip(sides, cells, strict=False))  # fmt: skip
+        return f"<tr>{''.join(shown)}</tr>"
+
+    head = f"<thead>{line('th', header)}</thead>" if header else ""
+    return f"<table>{head}<tbody>{''.join(line('td', row) for row in rows)}</tbody></table>"
+
+
+def element(tag: str, text: str) -> str:
+    """An HTML element with escaped text in it."""
+    return f"<{tag}>{escape(text)}</{tag}>"
+
+
+def items(texts: Iterable[str]) -> str:
+    """An HTML list of escaped texts; nothing where there are none."""
+    listed = "".join(element("li", text) for text in texts)
+    return f"<ul>{listed}</ul>" if listed else ""
+
+
+def folded(summary: str, content: str) -> str:
+    """HTML that is shown when its ``summary``, which is escaped, is clicked."""
+    return f"<details>{element('summary', summary)}{content}</details>"
