@@ -34,7 +34,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, parameters: Mapping[s
     place.mkdir()
     for kept in (PROJECT / "results").glob("*/"):
         shutil.copytree(kept, folder / "results" / kept.name, ignore=shutil.ignore_patterns("*.png", "*.svg", "store"))
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}  # the same sums anywhere
     client = nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(place)}}
     )

@@ -170,6 +170,8 @@ def filled(words: tuple[str, ...], desk: Path) -> list[str]:
         "3f2a": run[:12],
         "PATH": FOLDERS.get(str(data_of([*words])), "images"),
         "FOLDER": "results/cifar10",
+        "STUDY": "results/cifar10",
+        "STEP": "gelu",
         "NAME": "modern",
         "FILE": f"results/store/runs/{run}/weights.safetensors",
         "hfds/uoft-cs/cifar10": f"hfds/{(desk / 'images').resolve()}",
