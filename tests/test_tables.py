@@ -257,9 +257,12 @@ def test_a_study_is_compared_with_another_or_its_folder(tmp_path):
 def test_the_gains_of_a_ladder_as_a_forest(tmp_path):
     study = Study(tmp_path, make_runs(full_scores()))
     (axes,) = (axes for axes in study.ablation().axes if axes.get_label() == "forest")
-    gains = study.effects.set_index("effect")["estimate"].sort_values(ascending=False)
-    drawn = {bars.get_label(): bars.lines[0].get_xdata()[0] for bars in axes.containers}
-    assert drawn == pytest.approx({f"estimate of {step.replace('_', ' ')}": gain for step, gain in gains.items()})
+    gains = study.effects.set_index("effect")["estimate"].sort_values(key=lambda gain: -gain.abs(), kind="stable")
+    shown = {bars.get_label(): bars for bars in axes.containers}
+    for step, gain in gains.items():
+        name = step.replace("_", " ")
+        assert shown[f"estimate of {name}"].lines[0].get_xdata()[0] == pytest.approx(gain)
+        assert shown[f"bar of {name}"][0].get_width() == pytest.approx(gain)
     assert [label.get_text() for label in axes.get_yticklabels()] == [step.replace("_", " ") for step in gains.index]
     with pytest.raises(RoadmapError, match="there are no two steps to compare"):
         Study(tmp_path, make_runs({"gelu": {0: 60.0}})).ablation()
