@@ -10,7 +10,7 @@ from roadmap.study.display import Display, PlainDisplay
 from roadmap.study.preparing import Prepared, prepare
 from roadmap.study.runner import default_folder, run_study
 from roadmap.study.spec import load_spec
-from roadmap.study.store import DEFAULT_STORE, Store
+from roadmap.study.store import Store, store_at
 
 
 def run(
@@ -24,14 +24,15 @@ def run(
 
     ``study`` is a study's YAML file; ``settings`` are fields of `StudySpec` and of `Recipe`, such as ``seeds=3``,
     ``upto="large_kernel"``, ``data="folder"``, ``data_dir="images"``, ``mixup=0.8``. Table and figure go to ``out``, by
-    default ``results/NAME``; runs are in the ``store``, by default ``results/store``, which all studies share.
+    default ``results/NAME``; runs are in the ``store`` that all studies share, by default ``$ROADMAP_STORE``, else
+    ``results/store``.
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     spec = load_spec(Path(study) if study else None, **settings)
     given = {"study": study, "out": out, "store": store} | settings
     words = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
     folder = Path(out) if out else default_folder(spec)
-    place, display = Store(store or DEFAULT_STORE), PlainDisplay()
+    place, display = store_at(store), PlainDisplay()
     prepared = prepare(spec, place)
     for remark in prepared.remarks:
         display.say(remark)

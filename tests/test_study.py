@@ -260,6 +260,13 @@ def test_from_python_on_the_embedded_set(tmp_path, monkeypatch, capsys):
     assert row["command"] == "roadmap.run(only=['stage_ratio'], seeds=[3], epochs=1, image_size=16, threads=1)"
     assert study.trajectory() is not None and "stage_ratio" in repr(study)
 
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("ROADMAP_STORE", str(tmp_path / "results" / "store"))
+    again = roadmap.run(only=["stage_ratio"], seeds=[3], epochs=1, image_size=16, threads=1, out="study")
+    assert [path.name for path in Path().iterdir()] == ["study"]
+    assert again.runs["started"].tolist() == study.runs["started"].tolist(), "not trained again"
+
 
 def test_streamed_images_train_too(images, tmp_path):
     words = (

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.markup import printable
-from roadmap.study.store import COLUMNS, DEFAULT_STORE, STATUSES, Entry, Store, csv_text, disk_bytes, row_of
+from roadmap.study.store import COLUMNS, STATUSES, Entry, Store, csv_text, disk_bytes, row_of, store_at
 
 #: Columns of `roadmap list`.
 LISTED = ("signature", "status", "step", "seed", "data", "recipe", "width", "depth", "epochs", "top1", "seconds",
@@ -34,7 +33,7 @@ JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def _open(folder: Path | None) -> Store:
-    store = Store(folder or DEFAULT_STORE)
+    store = store_at(folder)
     store.check()
     return store
 
@@ -55,7 +54,7 @@ def _open_study(folder: Path) -> tuple[list[dict[str, Any]], Store]:
     """The runs that a study asked for, and its store."""
     from roadmap.study.folder import StudyFolder
 
-    if click.get_current_context().get_parameter_source("store") is ParameterSource.COMMANDLINE:
+    if click.get_current_context().params["store"]:
         raise RoadmapError(f"{folder} says itself where its store is: leave out --store")
     study = StudyFolder(folder).study()
     return study["runs"], _open((folder / study["store"]).resolve())

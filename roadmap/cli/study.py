@@ -75,7 +75,7 @@ OUT_OPTION = click.option(
     help="Folder of table and figure [default: results/NAME].",
 )
 STORE_OPTION = click.option(
-    "--store", type=click.Path(path_type=Path), metavar="FOLDER", envvar="ROADMAP_STORE",
+    "--store", type=click.Path(path_type=Path), metavar="FOLDER",
     help="Folder of the runs, shared by studies [default: $ROADMAP_STORE, else results/store].",
 )  # fmt: skip
 
@@ -195,12 +195,12 @@ def _prepare(
     from roadmap.study.preparing import prepare
     from roadmap.study.runner import default_folder
     from roadmap.study.spec import load_spec
-    from roadmap.study.store import DEFAULT_STORE, Store
+    from roadmap.study.store import store_at
 
     source = click.get_current_context().get_parameter_source
     given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
     spec = load_spec(study, **(defaults | given))
-    place = Store(store or DEFAULT_STORE)
+    place = store_at(store)
     prepared = prepare(spec, place)
     for remark in prepared.remarks:
         click.echo(remark, err=True)

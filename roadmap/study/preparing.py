@@ -14,7 +14,7 @@ from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.matching import rescale
 from roadmap.study.planning import plan as plan_study
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import DEFAULT_STORE, Store
+from roadmap.study.store import Store, store_at
 from roadmap.study.work import Task
 from roadmap.training.spec import RunSpec
 
@@ -116,7 +116,7 @@ def prepare(
 
     check_logger(spec.logger)
     check_engine(spec)
-    place = store or Store(DEFAULT_STORE)
+    place = store or store_at()
     if spec.start_from and initial is None:
         start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path

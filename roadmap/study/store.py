@@ -524,6 +524,11 @@ def is_settled(record: dict[str, Any] | None) -> bool:
     return record is not None and not record["result"]["retry"]
 
 
+def store_at(folder: str | os.PathLike | None = None) -> Store:
+    """The store in a folder, by default that of ``$ROADMAP_STORE``, else results/store."""
+    return Store(folder or os.environ.get("ROADMAP_STORE") or DEFAULT_STORE)
+
+
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
     """A record as one flat mapping of `COLUMNS`; names in a list are joined by +."""
     row = {column: record[part][column] for column, part in COLUMNS.items()}

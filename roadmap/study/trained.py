@@ -24,7 +24,7 @@ from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import Weights, open_weights
 from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
 from roadmap.study.spec import OPENED
-from roadmap.study.store import DEFAULT_STORE, WEIGHTS, Entry, Store
+from roadmap.study.store import WEIGHTS, Entry, Store, store_at
 from roadmap.training.evaluate import Evaluation, evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
 
@@ -172,7 +172,7 @@ def _like(design: Design) -> tuple[Rung, dict[str, Any]]:
 
 
 def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None, option: str) -> Trained:
-    store = Store(folder or DEFAULT_STORE)
+    store = store_at(folder)
     store.check()
     signature = store.find(beginning)
     name = f"run {signature}"
