@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -26,10 +26,6 @@ from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.study.networks import FRACTIONS, ablate, parse_levels
 from roadmap.training.spec import PRECISIONS, Execution
-
-if TYPE_CHECKING:
-    pass
-
 
 #: Argument of `open_data` -> the setting of a study that it is.
 OPENED = {
