@@ -308,6 +308,14 @@ def test_plots_that_cannot_be(tmp_path, words, message):
     assert shown.code == 2 and message in shown.err and shown.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("scores", [{"gelu": {0: 60.0, 1: 61.0}}, {"resnet50": {0: None}, "modern_recipe": {0: None}}])
+def test_a_study_without_effects_says_so(tmp_path, scores):
+    write_study(tmp_path / "study", make_rows(scores))
+    shown = call("effects", tmp_path / "study")
+    assert (shown.code, shown.out) == (2, "") and shown.err == "roadmap: there are no two steps to compare\n"
+    assert json.loads(call("effects", tmp_path / "study", "--json").out) == []
+
+
 # --- a study shown
 
 
