@@ -125,6 +125,14 @@ def test_values_of_another_type(column, value, message):
         typed(pd.DataFrame({column: pd.Series([value], dtype=object)}), RUNS)
 
 
+@pytest.mark.parametrize("top1", [math.nan, math.inf])
+def test_a_run_that_is_done_has_an_accuracy(tmp_path, top1):
+    runs = make_runs({"resnet50": {0: 60.0, 1: top1}, "modern_recipe": {0: 65.0, 1: 66.0}})
+    runs.to_csv(tmp_path / "trajectory.csv", index=False)
+    with pytest.raises(RoadmapError, match="the run of 'resnet50' with seed 1 is done, but has no top1"):
+        load_study(tmp_path)
+
+
 # --- from the store and from kept files
 
 
