@@ -11,7 +11,7 @@ import browsers
 import commands
 import pandas as pd
 import pytest
-from ablations import make_ablation, make_networks, make_star, make_sweep, own_ladder, reference
+from ablations import make_ablation, make_networks, make_star, make_sweep, own_ladder, reference, steps_said
 from axe_playwright_python.sync_playwright import Axe
 from pypdf import PdfReader
 from test_analysis import make_runs
@@ -272,6 +272,17 @@ def test_the_yaml_of_a_page_asks_for_the_same_study(tmp_path):
     }
 
 
+def test_differences_without_any_spread_are_no_findings(tmp_path):
+    page = check(roadmap.report(keep(tmp_path / "study", *own_ladder())))
+    assert "No verdict: the differences are the very same with all seeds" in page.text
+
+
+def test_a_rung_after_a_failed_start_is_not_called_the_start(tmp_path):
+    runs = make_runs({"resnet50": {0: None}, "modern_recipe": {0: 71.0}, "stage_ratio": {0: 72.0}})
+    page = check(roadmap.report(keep(tmp_path / "study", runs)))
+    assert [step for step in runs["step"] if "the start" in page.texts_of[section_ids([step])[step]]] == ["resnet50"]
+
+
 def test_a_single_run_has_a_page(tmp_path):
     page = check(roadmap.report(keep(tmp_path / "study", make_runs({"gelu": {0: 71.0}}))))
     assert "No verdict: no two networks" in page.text and "One seed" in page.text
@@ -467,3 +478,14 @@ def test_names_of_users_run_nothing(chromium, tmp_path):
             page.locator(f'a.row[href="#{section_ids([name])[name]}"]:visible').hover()
             assert name in page.locator(".tip").inner_text()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_a_name_as_long_as_a_line_stays_on_the_page(chromium, tmp_path):
+    names = ["x" * 120, "short"]
+    networks = {"resnet50": frozenset(), names[0]: frozenset(names[:1]), names[1]: frozenset(names)}
+    runs = make_networks("ladder", networks, lambda steps, seed: 70.0 + len(steps) + seed / 8, 2, names)
+    described = {"design": "ladder", "steps": steps_said(names)}
+    path = roadmap.report(keep(tmp_path / "study", runs, described))
+    for width in (1280, 360):
+        with browsers.visit(chromium, path, width) as page:
+            assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -125,6 +125,14 @@ def test_values_of_another_type(column, value, message):
         typed(pd.DataFrame({column: pd.Series([value], dtype=object)}), RUNS)
 
 
+@pytest.mark.parametrize("top1", [math.nan, math.inf])
+def test_a_run_that_is_done_has_an_accuracy(tmp_path, top1):
+    runs = make_runs({"resnet50": {0: 60.0, 1: top1}, "modern_recipe": {0: 65.0, 1: 66.0}})
+    runs.to_csv(tmp_path / "trajectory.csv", index=False)
+    with pytest.raises(RoadmapError, match="the run of 'resnet50' with seed 1 is done, but has no top1"):
+        load_study(tmp_path)
+
+
 # --- from the store and from kept files
 
 
@@ -306,6 +314,14 @@ def test_plots_that_cannot_be(tmp_path, words, message):
     write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}}))
     shown = call("plot", "study", *words.split(), cwd=tmp_path)
     assert shown.code == 2 and message in shown.err and shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("scores", [{"gelu": {0: 60.0, 1: 61.0}}, {"resnet50": {0: None}, "modern_recipe": {0: None}}])
+def test_a_study_without_effects_says_so(tmp_path, scores):
+    write_study(tmp_path / "study", make_rows(scores))
+    shown = call("effects", tmp_path / "study")
+    assert (shown.code, shown.out) == (2, "") and shown.err == "roadmap: there are no two steps to compare\n"
+    assert json.loads(call("effects", tmp_path / "study", "--json").out) == []
 
 
 # --- a study shown

@@ -42,7 +42,8 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
     ``ablation`` is what study.json says of the design. The estimate is, by design:
 
     ladder
-        The gain of a rung over the one before it, see `summarize`.
+        The gain of a rung over the one before it, see `summarize`: the difference of their means, with an error only
+        where both ended well with the same seeds.
     leave-one-out
         v(all factors) - v(all but this one).
     one-at-a-time
@@ -57,10 +58,10 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
     sweep
         v(level) - v(base): the base level, else the network without any level, else the first one of its flag.
 
-    The estimate is the mean over the seeds (and orders) in which all networks of it ended well. Paired by seed, with
-    one value a seed, it has R - 1 degrees of freedom; of order designs see `_spread_of_mean`: with one seed their error
-    tells of the choice of orders alone, and a run that failed or is missing takes the orders through its network (or
-    its seed) with it. One seed has no p, even with many orders, since it says nothing of another.
+    But for ladders the estimate is the mean over the seeds (and orders) in which all networks of it ended well. Paired
+    by seed, with one value a seed, it has R - 1 degrees of freedom; of order designs see `_spread_of_mean`: with one
+    seed their error tells of the choice of orders alone, and a run that failed or is missing takes the orders through
+    its network (or its seed) with it. One seed has no p, even with many orders, since it says nothing of another.
 
     Columns: those of `roadmap.analysis.schema.EFFECTS` that the design has, docs/tables.md.
 

@@ -58,7 +58,8 @@ _MATCH_FACTOR = Column(
 )
 _DATA_SECONDS = Column("float64", "of them: waiting for batches", "s")
 _P = Column("float64", "two-sided p that the true difference is zero, by Student's t with its own standard error and "
-            "degrees of freedom: the paired t-test, where it is paired by seed")  # fmt: skip
+            "degrees of freedom: the paired t-test, where it is paired by seed; missing where all seeds have the "
+            "very same difference, unless it is zero")  # fmt: skip
 _P_HOLM = Column("float64", "the same by Holm's correction over all rows of the table that have one, roads not taken "
                  "included")  # fmt: skip
 _VERDICT = Column("text", "`gain` or `loss`, by its sign, where `p_holm` is below 0.05, else `within noise`; missing "

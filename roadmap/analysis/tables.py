@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from roadmap.analysis.schema import COSTS, RUNS, STEPS, typed
@@ -189,7 +190,8 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
     whether they come from records or as text from a file.
 
     Runs that name no design are rungs of the paper's ladder. Raises `RoadmapError` for an empty table, one that mixes
-    regimes or has two runs of one network and seed, a rung that the ladder does not have, and a value of another type.
+    regimes or has two runs of one network and seed, a rung that the ladder does not have, a run that is done and has no
+    finite top1, and a value of another type.
     """
     if not len(runs):
         raise RoadmapError("there are no runs to summarise")
@@ -209,7 +211,11 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
         )
     ]
     runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), "ladder")
-    return typed(runs, RUNS)
+    runs = typed(runs, RUNS)
+    unknown = (runs["status"] == "done") & ~np.isfinite(runs["top1"])
+    for step, seed in runs.loc[unknown, ["step", "seed"]].to_numpy():
+        raise RoadmapError(f"the run of '{step}' with seed {seed} is done, but has no top1")
+    return runs
 
 
 def _is_true(value: Any) -> bool:

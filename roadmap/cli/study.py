@@ -414,6 +414,8 @@ def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
         click.echo(study.effects.to_json(orient="records", indent=1, double_precision=12))
     elif as_csv:
         click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
+    elif study.effects.empty:
+        raise RoadmapError("there are no two steps to compare")
     else:
         rows = readable(study.effects)
         print_table([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])

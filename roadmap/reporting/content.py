@@ -126,6 +126,8 @@ def _unjudged(study: Study) -> str:
         return "no two networks of this study are compared with each other."
     if study.runs.groupby("step")["seed"].nunique().max() < 2:
         return "with one seed nothing can be told from noise."
+    if study.effects["freedom"].notna().any():
+        return "the differences are the very same with all seeds, which says nothing of the noise."
     return "no difference has all the runs that it needs."
 
 

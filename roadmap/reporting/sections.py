@@ -88,7 +88,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
             id=ids[name],
             step=name,
             name=label(name) if step is None or not step["reference"] else name,
-            kind=_kind(study.design, step, effect),
+            kind=_kind(study, step, effect),
             section=explanation.section if explanation else str(told.get("section") or ""),
             why=explanation.why if explanation else str(told.get("why") or ""),
             change=str(told.get("change") or ""),
@@ -152,17 +152,17 @@ def section_ids(names: Iterable[str]) -> dict[str, str]:
 Row = Mapping[Any, Any]
 
 
-def _kind(design: str, step: Row | None, effect: Row | None) -> str:
+def _kind(study: Study, step: Row | None, effect: Row | None) -> str:
     if step is not None and step["reference"]:
         return "reference"
-    if design == "ladder":
+    if study.design == "ladder":
         assert step is not None
-        return (
-            "the start" if effect is None and pd.isna(step["against"]) else "" if step["adopted"] else "road not taken"
-        )
+        # Without a gain is a rung, too, whose start failed.
+        first = step["step"] == study.steps["step"].iloc[0]
+        return "the start" if first else "" if step["adopted"] else "road not taken"
     if effect is not None and _text(effect, "kind") == "interaction":
         return "interaction"
-    return "level" if design == "sweep" else ""
+    return "level" if study.design == "sweep" else ""
 
 
 def _verdict(effect: Row | None) -> str:
