@@ -68,8 +68,12 @@ def vanishing(found: dict[str, Tensor]) -> set[str]:
 
 @pytest.mark.parametrize("architecture", list(itertools.product(*ARCHITECTURES.values())), ids="-".join)
 def test_every_combination_runs_and_learns(architecture):
+    """Every other one, so that all combinations of all flags but any one are there."""
     draw = random.Random(str(architecture))
+    every = {**ARCHITECTURES, **DETAILS}
     for detail in itertools.product(*DETAILS.values()):
+        if sum(every[name].index(value) for name, value in zip(every, architecture + detail, strict=True)) % 2:
+            continue
         flags = dict(zip(ARCHITECTURES, architecture, strict=True)) | dict(zip(DETAILS, detail, strict=True))
         flags |= {name: draw.choice(values) for name, values in DRAWN.items()}
         design, batch = TINY.replace(**flags), draw.choice(BATCHES)

@@ -13,7 +13,7 @@ from notebooks import NOTEBOOKS, execute
 SHORT = {
     "1_the_ladder_in_10_minutes": {"UPTO": "modern_recipe", "SEEDS": 2, "EPOCHS": 1},
     "2_analysing_an_ablation": {},
-    "3_inside_the_block": {"IMAGES": 2, "EVERY": 6},
+    "3_inside_the_block": {"WIDTH": 8, "IMAGES": 1, "EVERY": 8},
     "4_your_own_step": {"SEEDS": 2, "EPOCHS": 1, "WIDTH": 4},
 }
 #: Bytes of a kept notebook, at most.

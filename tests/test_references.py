@@ -52,7 +52,7 @@ CONVOLUTIONAL = ["resnet18", "convnext_atto", "efficientnet_b0", "mobilenetv3_sm
 PATCHED = ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "deit_tiny_distilled_patch16_224", "test_vit",
            "mixer_s32_224", "levit_128s", "xcit_nano_12_p16_224", "volo_d1_224"]  # fmt: skip
 SIZED = [(name, *sized) for name in PATCHED + CONVOLUTIONAL for sized in ((32, 2), (224, 4))]
-SIZED += [(name, *sized) for name in PATCHED for sized in ((64, 2), (96, 2))]
+SIZED += [(name, 96, 2) for name in PATCHED]
 
 
 def torch_count(design, size):
@@ -62,7 +62,7 @@ def torch_count(design, size):
         with torch.device("meta"):
             network = build_network(design).eval()
             with FlopCounterMode(display=False) as counter:
-                network(torch.zeros(1, 3, size, size))
+                assert network(torch.zeros(1, 3, size, size)).shape == (1, design.num_classes)
     finally:
         set_fused_attn(True)
     return counter.get_total_flops() / 2e9
@@ -77,8 +77,11 @@ def test_a_model_is_made_for_the_images_and_counted(name, size, stride):
     assert design == TimmModel(name, 7, size, stride, stochastic_depth=0.1)
     cost = count(design, size)
     assert cost.gmacs == pytest.approx(torch_count(design, size), rel=1e-6)
+    assert cost.params == count_params(design)
+    if size > 32:  # larger images have passed through it without memory: in training as a reference, then counted
+        return
     network = build_network(design)
-    assert cost.params == count_params(design) == sum(parameter.numel() for parameter in network.parameters())
+    assert cost.params == sum(parameter.numel() for parameter in network.parameters())
     for mode in (True, False):
         assert network.train(mode)(torch.randn(2, 3, size, size)).shape == (2, 7)
 

@@ -354,7 +354,7 @@ def test_reading_while_others_write(store, call):
     try:
         for _ in range(8):  # each run was there once
             assert writer.stdout.readline() == "\n", writer.stderr.read()
-        for _ in range(60):
+        for _ in range(30):
             rows = json.loads(call("list", "--store", store, "--json").out)
             assert {row["status"] for row in rows} <= {"done", "running", "failed", "interrupted"}
             done = [row for row in rows if row["status"] == "done"]
