@@ -238,7 +238,8 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(data, tmp_path, monkeypatch, 
 
     class Listening(Watch):
         def report(self, progress):
-            seen.append(progress.epoch)
+            if not progress.fraction:  # an epoch's end; a slow machine reports within epochs as well
+                seen.append(progress.epoch)
 
     resumed = fit_run(run, data, tmp_path / "parts", execution, Listening())
     assert min(seen) == stopped, "where it went on"
