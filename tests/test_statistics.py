@@ -253,16 +253,30 @@ def test_a_summary_says_how_sure_its_gains_are():
     assert start[["p", "p_holm", "verdict", "seeds_needed"]].isna().all()
 
 
-def test_lost_runs_are_counted_and_have_no_verdict():
+def test_a_gain_is_over_the_seeds_of_both_and_has_no_verdict_where_a_run_failed():
     runs = make_runs({
-        "gelu": {0: 60.0, 1: 62.0, 2: 61.0},
-        "fewer_activations": {0: 70.0, 1: 72.1, 2: None},
-        "fewer_norms": {0: 71.0, 1: 72.5},
+        "separate_downsample": {0: 60.0, 1: 62.0, 2: 61.0},
+        "gelu": {0: 50.0, 1: 57.0, 2: 51.1, 3: 90.0},
+        "fewer_activations": {0: 60.0, 1: 67.1},
+        "fewer_norms": {0: 70.0, 1: 72.1, 2: None},
+        "layer_norm": {0: 71.0, 1: 72.5},
     })  # fmt: skip
-    summary = summarize(runs)
-    assert summary[["seeds", "failed", "missing"]].to_numpy().tolist() == [[3, 0, 0], [2, 1, 0], [2, 0, 1]]
-    assert summary["verdict"].isna().tolist() == [True, True, False], "the last two have their seeds in common"
-    assert row_of(summary, "fewer_norms")["p"] == row_of(summary, "fewer_norms")["p_holm"], "the only test"
+    summary = summarize(runs).set_index("step")
+    rungs = summary.loc[["gelu", "fewer_activations", "fewer_norms", "layer_norm", "separate_downsample"]]
+    assert rungs[["seeds", "failed", "missing"]].to_numpy().tolist() == [
+        [4, 0, 0], [2, 0, 2], [2, 1, 1], [2, 0, 2], [3, 0, 1]
+    ]  # fmt: skip
+    assert rungs["pairs"].fillna(0).tolist() == [0, 2, 2, 2, 2]
+    assert rungs["gain"].tolist() == pytest.approx([math.nan, 10.05, 7.5, 0.7, -10.75], nan_ok=True)
+    test = stats.ttest_1samp([10.0, 10.1], 0)
+    found = rungs.loc["fewer_activations"]
+    assert found["p"] == pytest.approx(test.pvalue)
+    assert [found["gain_low"], found["gain_high"]] == pytest.approx([*test.confidence_interval()])
+    assert found["verdict"] == "gain" and rungs["p"].isna().tolist() == [True, False, True, True, False]
+    assert found["p_holm"] == pytest.approx(2 * found["p"]), "two tests: a network with a failed run is in none"
+    measured = effects(runs).set_index("effect")
+    for effect, step in (("estimate", "gain"), ("low", "gain_low"), ("seeds", "pairs"), ("p_holm", "p_holm")):
+        assert measured[effect].tolist() == pytest.approx(rungs[step].tolist()[1:], nan_ok=True), effect
 
 
 def test_one_seed_has_no_verdict():

@@ -17,8 +17,16 @@ import numpy as np
 import pandas as pd
 
 from roadmap.analysis.schema import EFFECTS, typed
-from roadmap.analysis.statistics import half_width, holm, mean_interval, p_value, satterthwaite, verdict
-from roadmap.analysis.tables import completed, design_of, scores_of, steps_in, summarize
+from roadmap.analysis.statistics import (
+    half_width,
+    holm,
+    mean_interval,
+    p_value,
+    paired_interval,
+    satterthwaite,
+    verdict,
+)
+from roadmap.analysis.tables import completed, design_of, differences_of, scores_of, steps_in, summarize
 from roadmap.checks import RoadmapError, check_choice
 from roadmap.rungs import ladder
 
@@ -42,8 +50,7 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
     ``ablation`` is what study.json says of the design. The estimate is, by design:
 
     ladder
-        The gain of a rung over the one before it, see `summarize`: the difference of their means, with an error only
-        where both ended well with the same seeds.
+        v(rung) - v(the adopted one before it), see `summarize`.
     leave-one-out
         v(all factors) - v(all but this one).
     one-at-a-time
@@ -58,10 +65,10 @@ def effects(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd
     sweep
         v(level) - v(base): the base level, else the network without any level, else the first one of its flag.
 
-    But for ladders the estimate is the mean over the seeds (and orders) in which all networks of it ended well. Paired
-    by seed, with one value a seed, it has R - 1 degrees of freedom; of order designs see `_spread_of_mean`: with one
-    seed their error tells of the choice of orders alone, and a run that failed or is missing takes the orders through
-    its network (or its seed) with it. One seed has no p, even with many orders, since it says nothing of another.
+    The estimate is the mean over the seeds (and orders) in which all networks of it ended well. Paired by seed, with
+    one value a seed, it has R - 1 degrees of freedom; of order designs see `_spread_of_mean`: with one seed their error
+    tells of the choice of orders alone, and a run that failed or is missing takes the orders through its network (or
+    its seed) with it. One seed has no p, even with many orders, since it says nothing of another.
 
     Columns: those of `roadmap.analysis.schema.EFFECTS` that the design has, docs/tables.md.
 
@@ -158,9 +165,7 @@ class Results:
         values = values[~np.isnan(values)]
         different = set(networks)
         failed = sum(self._failed.get(network, 0) for network in different)
-        mean, std, low, high = mean_interval(values)
-        if failed:
-            std = low = high = math.nan
+        mean, std, low, high = paired_interval(values, bool(failed))
         return {
             "effect": effect,
             "estimate": mean,
@@ -194,7 +199,7 @@ def _on_ladder(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[Measured
     measured = []
     for step in summary[summary["against"].notna()].to_dict("records"):
         other = summary.loc[step["against"]]
-        values = (scores.get(step["step"], pd.Series(dtype=float)) - scores[other["step"]]).dropna().to_numpy()
+        values = differences_of(scores, step["step"], step["against"])
         failed, done = int(step["failed"] + other["failed"]), int(step["seeds"] + other["seeds"])
         row = {
             "effect": step["step"],
@@ -203,7 +208,7 @@ def _on_ladder(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[Measured
             "low": step["gain_low"],
             "high": step["gain_high"],
             "freedom": math.nan if math.isnan(step["gain_std"]) else len(values) - 1,
-            "seeds": step["seeds"],
+            "seeds": len(values),
             "networks": 2,
             "failed": failed,
             "missing": 2 * seeds - failed - done,

@@ -153,11 +153,12 @@ STEPS: Schema = {
         "`large_kernel`, not an addition to it). Where rungs between are missing from the study, the gain is that of "
         "all their changes together. References, and the networks of other designs, compare with none: see effects",
     ),
-    "gain": Column("float64", "`top1_mean` minus that of `against`", "points"),
+    "pairs": Column("Int64", "seeds with which both it and `against` ended well"),
+    "gain": Column("float64", "top1 minus that of `against`, mean over the `pairs`", "points"),
     "gain_low": Column(
         "float64",
-        "lower end of the gain's 95 % interval, paired by seed: gain - t s / sqrt(n), s being `gain_std`; missing "
-        "unless both networks ended well with the same seeds, at least two of them",
+        "lower end of the gain's 95 % interval, paired by seed: gain - t s / sqrt(pairs), s being `gain_std`; missing "
+        "for one pair, and where a run of either failed, since runs that fail are no chance selection",
         "points",
     ),
     "gain_high": Column("float64", "its upper end", "points"),

@@ -51,6 +51,14 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
     return mean, std, mean - half, mean + half
 
 
+def paired_interval(differences: Iterable[float], failed: bool) -> tuple[float, float, float, float]:
+    """`mean_interval` of the differences between runs of one seed. Where a run ``failed`` only the mean is known: runs
+    that diverge are no chance selection, and so the rest of them say nothing of how far others vary."""
+    mean, *spread = mean_interval(differences)
+    std, low, high = [math.nan] * 3 if failed else spread
+    return mean, std, low, high
+
+
 def half_width(std_error: float, freedom: float) -> float:
     """Half the length of the 95 % interval of an estimate with this standard error and these degrees of freedom."""
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * std_error

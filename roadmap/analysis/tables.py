@@ -18,6 +18,7 @@ from roadmap.analysis.statistics import (
     holm,
     mean_interval,
     p_value,
+    paired_interval,
     pooled_deviation,
     rank_agreement,
     seeds_needed,
@@ -52,7 +53,8 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     seeds = own.nunique()
     rows = [
         _summary_row(
-            runs[runs["step"] == step],
+            runs,
+            step,
             seeds,
             scores,
             baseline(step, ways, scores),
@@ -61,7 +63,7 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
         for step in networks_of(runs, ablation)
     ]
     tests = sum(not math.isnan(row["p"]) for row in rows)
-    deviation = pooled_deviation([row["gain_std"] for row in rows], [row["seeds"] for row in rows])
+    deviation = pooled_deviation([row["gain_std"] for row in rows], [row["pairs"] for row in rows])
     for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"], row["verdict"] = p_holm, verdict(row["gain"], p_holm)
         row["seeds_needed"] = seeds_needed(row["gain"], deviation, max(tests, 1))
@@ -69,25 +71,26 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
 
 
 def _summary_row(
-    runs: pd.DataFrame, seeds: int, scores: Mapping[str, pd.Series], before: str | None, printed: tuple[float, float]
+    runs: pd.DataFrame,
+    step: str,
+    seeds: int,
+    scores: Mapping[str, pd.Series],
+    before: str | None,
+    printed: tuple[float, float],
 ) -> dict[str, Any]:
-    first = runs.iloc[0]
-    done = runs[runs["status"] == "done"]
-    own = scores.get(first["step"], pd.Series(dtype=float))
-    mean, std, low, high = mean_interval(own)
-    gain = gain_std = gain_low = gain_high = math.nan
-    if before is not None:
-        other = scores[before]
-        gain = mean - other.mean()
-        if set(own.index) == set(other.index):
-            _, gain_std, gain_low, gain_high = mean_interval(own - other)
+    own = runs[runs["step"] == step]
+    first = own.iloc[0]
+    mean, std, low, high = mean_interval(scores.get(step, ()))
+    pairs = np.array([]) if before is None else differences_of(scores, step, before)
+    failed = runs["step"].isin([step, before]) & (runs["status"] != "done")
+    gain, gain_std, gain_low, gain_high = paired_interval(pairs, bool(failed.any()))
     return {
-        "step": first["step"],
+        "step": step,
         "adopted": bool(first["adopted"]),
         "reference": bool(first["reference"]),
-        "seeds": len(done),
-        "failed": len(runs) - len(done),
-        "missing": max(seeds - len(runs), 0),
+        "seeds": int((own["status"] == "done").sum()),
+        "failed": int((own["status"] != "done").sum()),
+        "missing": max(seeds - len(own), 0),
         "gmacs": float(first["gmacs"]),
         "params": int(first["params"]),
         "match_factor": float(first["match_factor"]),
@@ -96,11 +99,12 @@ def _summary_row(
         "top1_low": low,
         "top1_high": high,
         "against": before,
+        "pairs": None if before is None else len(pairs),
         "gain": gain,
         "gain_low": gain_low,
         "gain_high": gain_high,
         "gain_std": gain_std,
-        "p": p_value(gain, gain_std / math.sqrt(max(len(done), 1)), len(done) - 1),
+        "p": p_value(gain, gain_std / math.sqrt(max(len(pairs), 1)), len(pairs) - 1),
         "p_holm": math.nan,
         "verdict": None,
         "seeds_needed": None,
@@ -137,6 +141,12 @@ def scores_of(runs: pd.DataFrame) -> dict[str, pd.Series]:
     """Network -> top1 in per cent by seed, of the runs that ended well."""
     done = runs[runs["status"] == "done"]
     return {str(step): group.set_index("seed")["top1"].astype(float) for step, group in done.groupby("step")}
+
+
+def differences_of(scores: Mapping[str, pd.Series], step: str, against: str) -> np.ndarray:
+    """What ``step`` has more than ``against`` in percentage points, one value a seed with which both ended well."""
+    none = pd.Series(dtype=float)
+    return (scores.get(step, none) - scores.get(against, none)).dropna().to_numpy()
 
 
 def agreement(summary: pd.DataFrame) -> Agreement:
