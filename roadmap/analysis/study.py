@@ -231,6 +231,9 @@ def _described(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
     described = study.get("ablation", {"design": "ladder"})
     if not isinstance(described, dict) or "design" not in described:
         raise RoadmapError(f"{path / STUDY} is damaged: its ablation has no design")
+    for step in described.get("steps", ()):
+        if not isinstance(step, dict) or not step.keys() >= {"name", "section", "change"}:
+            raise RoadmapError(f"{path / STUDY} is damaged: a step of its ablation has no name, section or change")
     return described
 
 

@@ -201,7 +201,7 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
 
     Runs that name no design are rungs of the paper's ladder. Raises `RoadmapError` for an empty table, one that mixes
     regimes or has two runs of one network and seed, a rung that the ladder does not have, a run that is done and has no
-    finite top1, and a value of another type.
+    top1 between 0 and 100 %, and a value of another type.
     """
     if not len(runs):
         raise RoadmapError("there are no runs to summarise")
@@ -222,9 +222,9 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), "ladder")
     runs = typed(runs, RUNS)
-    unknown = (runs["status"] == "done") & ~np.isfinite(runs["top1"])
+    unknown = (runs["status"] == "done") & ~runs["top1"].between(0, 100)
     for step, seed in runs.loc[unknown, ["step", "seed"]].to_numpy():
-        raise RoadmapError(f"the run of '{step}' with seed {seed} is done, but has no top1")
+        raise RoadmapError(f"the run of '{step}' with seed {seed} is done, but has no top1 between 0 and 100 %")
     return runs
 
 

@@ -83,7 +83,7 @@ def _print(result: Any) -> None:
     )
     click.secho(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f}", bold=True)
     click.echo()
-    names = [printable(name) for name in result.class_names]
+    names = result.class_names
     print_table(
         [
             {"class": name, "images": facts["images"], "top-1 %": _per_cent(facts["top1"])}
@@ -100,7 +100,7 @@ def _print(result: Any) -> None:
         )
     elif mistakes := result.mistakes(SHOWN):
         click.secho("\nthe commonest confusions", bold=True)
-        print_table([{name: printable(value) for name, value in row.items()} for row in mistakes])
+        print_table(mistakes)
 
 
 def _per_cent(value: float | None) -> str:

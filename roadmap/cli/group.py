@@ -8,6 +8,7 @@ import click
 
 from roadmap import __version__
 from roadmap.checks import RoadmapError, nearest
+from roadmap.markup import printable
 
 
 class OneSentence(click.Group):
@@ -68,12 +69,11 @@ def cli() -> None:
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     """Columns aligned with spaces: words to the left, numbers to the right."""
-    names = list(rows[0])
-    widths = {name: max(len(name), *(len(str(row[name])) for row in rows)) for name in names}
-    words = {name for name in names if not all(str(row[name])[:1].isdigit() or not str(row[name]) for row in rows)}
-    for row in ({name: name for name in names}, *rows):
-        cells = [
-            str(row[name]).ljust(widths[name]) if name in words else str(row[name]).rjust(widths[name])
-            for name in names
-        ]
-        click.echo("  ".join(cells).rstrip())
+    columns = []
+    for name in rows[0]:
+        header, *cells = [printable(name), *(printable(row[name]) for row in rows)]
+        width = max(map(len, (header, *cells)))
+        numbers = all(cell[:1].isdigit() for cell in cells if cell)
+        columns.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in (header, *cells)])
+    for line in zip(*columns, strict=True):
+        click.echo("  ".join(line).rstrip())

@@ -279,7 +279,7 @@ def _own_step(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> Step | 
         return None
     for study in studies:
         for facts in study.described.get("steps", ()):
-            if facts["name"] == name and "settings" not in facts:
+            if facts["name"] == name and not facts.keys() >= {"why", "settings"}:
                 raise RoadmapError(
                     f"the study {study.path.name} has a step '{name}', but does not say what it sets: run the study "
                     "again, which trains nothing anew, or name the plug-in's file that the step is from"

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from roadmap.analysis.shown import plural
-from roadmap.analysis.statistics import POWER
+from roadmap.analysis.statistics import FINDINGS, POWER
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
@@ -225,7 +225,7 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
         yield "p", f"{effect['p']:.2g}; by Holm's correction {effect['p_holm']:.2g}"
     if _verdict(effect):
         yield "Verdict", _verdict(effect)
-    if needed := _seeds_needed(study, effect):
+    if _verdict(effect) not in FINDINGS and (needed := _seeds_needed(study, effect)):
         yield "Seeds needed", needed
     if "orders" in effect and not math.isnan(effect["least"]):
         yield "In any order", f"{signed(effect['least'])} to {signed(effect['greatest'])} points"
