@@ -18,6 +18,7 @@ from folders import make_image_folder
 from torch.utils.flop_counter import FlopCounterMode
 
 from roadmap.checks import RoadmapError
+from roadmap.cost import measuring
 from roadmap.data.sources import open_data
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
@@ -411,10 +412,21 @@ def test_matching_excuses_no_step_that_changes_nothing(tmp_path):
         prepare(load_spec(design="one-at-a-time", match="gmacs", steps=steps, seeds=1), Store(tmp_path / "store"))
 
 
-def test_times_that_a_match_measured_are_kept(tmp_path):
+def test_times_that_a_match_measured_are_kept(tmp_path, monkeypatch):
+    asked_for = []
+
+    def seconds(design, *how):
+        """What this machine takes, other work on it included, for an image."""
+        asked_for.append(design)
+        return sum(design.widths) ** 0.7 * (1 + len(asked_for) % 3 / 50)
+
+    monkeypatch.setattr(measuring, "training_seconds", seconds)
     asked = "plan --design one-at-a-time --base modern_recipe --steps inverted_bottleneck --match time --seeds 1"
     words = (*asked.split(), "--threads", "1", "--store", tmp_path / "store", "--json")
-    first, second = (json.loads(command(*words).out) for _ in range(2))
+    first = json.loads(command(*words).out)
+    measured_once = len(asked_for)
+    second = json.loads(command(*words).out)
+    assert measured_once == len(asked_for) >= 6, "three times each, of two designs at least; then no more"
     assert [run["signature"] for run in first["schedule"]] == [run["signature"] for run in second["schedule"]]
     measured = json.loads((tmp_path / "store" / "measured.json").read_text())["measured"]
     assert sum("time" in fact for fact in measured.values()) >= 2
@@ -538,7 +550,7 @@ def test_a_study_with_a_plug_in_from_end_to_end(tmp_path):
              "--out", tmp_path / "study"]  # fmt: skip
     done = command(*words)
     assert done.code == 0, done.err
-    table = pd.read_csv(tmp_path / "study" / "trajectory.csv").fillna("")
+    table = pd.read_csv(tmp_path / "study" / "trajectory.csv", keep_default_na=False)
     assert table["steps"].tolist() == [
         name for name in ("modern_recipe+stage_ratio+dropped_channels", "modern_recipe+dropped_channels",
                           "modern_recipe+stage_ratio") for _ in range(2)

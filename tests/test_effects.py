@@ -242,7 +242,7 @@ def test_intervals_of_sampled_orders_cover_the_shapley_value(factors, orders, se
     names = list("abcde"[:factors])
     every = list(itertools.permutations(names))
     held = total = 0
-    for _ in range(150):  # the intervals of one study are no independent trials
+    for _ in range(100):  # the intervals of one study are no independent trials
         alone = dict(zip(names, generator.normal(0, 1, factors), strict=True))
         pairs = {pair: generator.normal(0, interaction) for pair in itertools.combinations(names, 2)}
 

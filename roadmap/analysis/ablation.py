@@ -122,15 +122,14 @@ def _judged(measured: Sequence[Measured]) -> list[Measured]:
 
 
 class Results:
-    """The networks of a study by their factors: top1 and cost of each, and what failed or is missing.
+    """The networks of `completed` runs by their factors: top1 and cost of each, and what failed or is missing.
 
     ``seeds`` are those of the study. A network that is there under two names counts once. Networks with steps that are
     neither factors nor in the base are no part of the design.
     """
 
     def __init__(self, runs: pd.DataFrame, ablation: Mapping[str, Any]) -> None:
-        runs = completed(runs)
-        runs = runs[~runs["reference"]]
+        runs = runs.loc[~runs["reference"], ["regime", "step", "steps", "seed", "status", "top1", "gmacs", "params"]]
         levels = ablation.get("levels") or {}
         self.factors: list[str] = [*itertools.chain(*levels.values())] if levels else list(ablation["factors"])
         known = {*self.factors, *ablation.get("base", ()), *(ladder(regime).start.name for regime in runs["regime"])}
@@ -145,7 +144,7 @@ class Results:
             factors = frozenset(steps) & frozenset(self.factors)
             if not known.issuperset(steps) or factors in self.names:
                 continue
-            done = group[group["status"] == "done"].set_index("seed")["top1"].astype(float)
+            done = group.loc[group["status"] == "done", ["seed", "top1"]].set_index("seed")["top1"]
             self.names[factors] = str(step)
             self._top1[factors] = done.reindex(self.seeds).to_numpy()
             self._failed[factors] = len(group) - len(done)

@@ -139,8 +139,8 @@ def _cost_row(runs: pd.DataFrame) -> dict[str, Any]:
 
 def scores_of(runs: pd.DataFrame) -> dict[str, pd.Series]:
     """Network -> top1 in per cent by seed, of the runs that ended well."""
-    done = runs[runs["status"] == "done"]
-    return {str(step): group.set_index("seed")["top1"].astype(float) for step, group in done.groupby("step")}
+    done = runs.loc[runs["status"] == "done", ["step", "seed", "top1"]].set_index("seed")
+    return {str(step): top1.astype(float) for step, top1 in done.groupby("step")["top1"]}
 
 
 def differences_of(scores: Mapping[str, pd.Series], step: str, against: str) -> np.ndarray:
