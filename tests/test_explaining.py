@@ -340,6 +340,11 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
     assert wide.after.design["widths"] == (18, 36, 72, 144)
     both = roadmap.explain("both", LADDER, 32, onto="resnet50", studies=[study])
     assert set(both.flags) == {"widths", "kernel_size"}
+    onto = roadmap.explain("wide", LADDER, 32, onto="resnet50+squeezed", studies=[study])
+    assert (onto.before.name, onto.after.name) == ("resnet50+squeezed", "resnet50+squeezed+wide")
+    assert onto.before.design["layers"] == onto.after.design["layers"] and set(onto.flags) == {"widths"}
+    two = roadmap.diff("gelu+wide", "squeezed", LADDER, 32, studies=[study])
+    assert {"widths", "layers", "norm"} <= set(two.flags)
     squeezed = roadmap.explain("squeezed", LADDER, 32, studies=[study])
     assert squeezed.after.design["layers"] == (("se", (("ratio", 0.25),)),)
     for step in ladder_steps():
@@ -373,7 +378,8 @@ def test_speed_is_measured_where_asked():
         ("diff resnet50 convnxt_tiny", "unknown network 'convnxt_tiny' (did you mean 'convnext_tiny'?)"),
         ("explain convnext_tiny", "'convnext_tiny' is a network and no step: say roadmap diff resnet50 convnext_tiny"),
         ("explain gelu --onto resnet50", "is a rung of the ladder and has its place"),
-        ("explain grn --onto gleu", "unknown step 'gleu' (did you mean 'gelu'?)"),
+        ("explain grn --onto gleu", "unknown network 'gleu' (did you mean 'gelu'?)"),
+        ("explain gelu+grn", "unknown step 'gelu+grn'"),
         ("explain gelu --image-size 3", "an image of 3 pixels is reduced to nothing"),
         ("explain gelu --study nowhere", "nowhere"),
         ("explain gelu --batch-size 1", "batch size is 1, but must be between 2 and"),

@@ -227,6 +227,34 @@ def test_every_design_has_its_page(tmp_path, name):
     assert not missing or f"{missing} missing" in page.text
 
 
+OWN = [{"name": "wider", "why": "More channels.", "width_factor": 1.5},
+       {"name": "bigger", "why": "More pixels.", "kernel_size": 5}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "step", "before"),
+    [
+        ({"steps": ["modern_recipe", *OWN]}, "wider", "modern recipe"),
+        ({"steps": ["modern_recipe", *OWN]}, "bigger", "modern recipe+wider"),
+        ({"design": "one-at-a-time", "base": "modern_recipe", "steps": OWN}, "bigger", "modern recipe"),
+        ({"design": "leave-one-out", "base": "modern_recipe", "steps": [*OWN, "gelu"]}, "bigger", "wider+gelu"),
+        ({"sweep": {"kernel_size": [3, 5, 9]}, "base": "resnet50"}, "kernel_size=5", "kernel size=3"),
+    ],
+)
+def test_own_steps_are_explained_on_the_network_that_the_study_puts_them_onto(tmp_path, asked, step, before):
+    spec = load_spec(width=16, **asked)
+    networks = {network.name: [one.name for one in network.steps] for network in spec.ablation.networks}
+    runs = make_networks(spec.ablation.design, {name: frozenset(way) for name, way in networks.items()},
+                         lambda way, seed: 70.0 + len(way) + seed**2 / 9, 3, [])  # fmt: skip
+    runs["steps"] = ["+".join(networks[name]) for name in runs["step"]]
+    page = check(roadmap.report(keep(tmp_path / "study", runs, json.loads(json.dumps(spec.ablation.facts)))))
+    assert "What it costs" in page.section(step) and "ratio" in page.section(step)
+    name = step.replace("_", " ")
+    drawn = [words for attributes in page.all("svg") if (words := attributes["aria-label"]).startswith("Block diagram")]
+    shown = rf"Block diagram of {re.escape(name)}, before \((.*\+)?{re.escape(before)}\)"
+    assert any(re.match(shown, one) for one in drawn), drawn
+
+
 def test_names_of_users_stay_text(tmp_path):
     networks = {"all": frozenset(NASTY)} | {f"all but {name}": frozenset(NASTY) - {name} for name in NASTY}
     runs = make_networks("leave-one-out", networks, lambda steps, seed: 70.0 + len(steps) + seed, 2, NASTY)

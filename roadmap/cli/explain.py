@@ -58,7 +58,8 @@ def explaining_options(command: Any) -> Any:
 @cli.command("explain")
 @click.argument("step")
 @explaining_options
-@click.option("--onto", metavar="RUNG", help="Rung that any other step is put onto [default: the last].")
+@click.option("--onto", metavar="NETWORK",
+              help="Network that any other step is put onto, named as for diff [default: the last rung].")  # fmt: skip
 def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
     """What a step changes, why, what it costs, and what came of it.
 
@@ -78,8 +79,8 @@ def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
 def diff_command(first: str, second: str, asked: dict[str, Any]) -> Any:
     """How two networks differ, as `roadmap explain` says it of a step.
 
-    FIRST and SECOND are rungs, networks of `roadmap family`, scaled as the ladder is, or plug-ins' steps, on the last
-    rung. gelu+se is a rung with a further step.
+    FIRST and SECOND are rungs, networks of `roadmap family`, scaled as the ladder is, or steps of plug-ins or of a
+    study (--study), on the last rung. gelu+se is a rung with a further step.
     """
     from roadmap.explaining.content import diff
 

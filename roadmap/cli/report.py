@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from roadmap.cli.group import cli
+from roadmap.cli.study import PLUGIN_OPTION
 from roadmap.markup import printable
 
 
@@ -15,18 +16,22 @@ from roadmap.markup import printable
 @click.argument("study", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE.html",
               help="File to write [default: report.html in the study's folder].")  # fmt: skip
-def report_command(study: Path, output: Path | None) -> None:
+@PLUGIN_OPTION
+def report_command(study: Path, output: Path | None, plugin: tuple[str, ...]) -> None:
     """Write a study's report: one page of HTML that needs nothing but a browser.
 
     What was found, the figure with its numbers, a section on every step (what changes, why, costs, block diagrams,
     curves, the difference with its interval), all tables, the environment, and how to make it again. STUDY is a study's
-    folder. The page has everything within itself: it can be sent, and opened without a network.
+    folder. The page has everything within itself: it can be sent, and opened without a network. Blocks with a layer of
+    your own are drawn where its file is named (--plugin).
 
     \b
     roadmap report results/cifar10
     """
+    from roadmap.network.layers import load_plugins
     from roadmap.reporting.page import report
 
+    load_plugins(plugin)
     click.echo(report(study, output, _show if sys.stderr.isatty() else lambda text: None))
 
 

@@ -191,7 +191,7 @@ def explain(
     studies: Iterable[StudyLike] = (),
 ) -> Explanation:
     """What a step does: a rung of the ladder, in its place, or a step of a plug-in or of one of the ``studies``, on the
-    rung ``onto`` (the last).
+    network ``onto`` (the last rung), named as in `diff`.
 
     ``rungs``: the ladder, of some size: ``roadmap.ladder("resnet200").scaled(16)``. ``studies``: finished ones, whose
     results for this step are to be told: ``[roadmap.load_study("results/ladder")]``. Raises `RoadmapError` with the
@@ -215,10 +215,10 @@ def diff(
     measure: Measuring | None = None,
     studies: Iterable[StudyLike] = (),
 ) -> Explanation:
-    """How two networks differ: rungs, members of the `FAMILY`, scaled as the ladder is, or plug-ins' steps, on the last
-    rung. ``gelu+se`` is a network with a further step. Otherwise as `explain`."""
-    rungs = rungs or ladder()
-    before, after = _named(first, rungs), _named(second, rungs)
+    """How two networks differ: rungs, members of the `FAMILY`, scaled as the ladder is, or steps of plug-ins or of the
+    ``studies``, on the last rung. ``gelu+se`` is a network with a further step. Otherwise as `explain`."""
+    rungs, studies = rungs or ladder(), list(studies)
+    before, after = _named(first, rungs, studies), _named(second, rungs, studies)
     return _explanation(
         f"{first} → {second}", "", "", rungs, before, after, image_size, measure,
         [_of_networks(study, (first, second), rungs.regime) for study in studies], (),
@@ -267,44 +267,49 @@ def _around(name: str, rungs: Ladder, onto: str | None, studies: Sequence[StudyL
         return (_of_rung(rungs[_before(rung, rungs)], rungs) if rung.path else None), after
     if name in FAMILY and name not in step_names(rungs.regime):
         raise RoadmapError(f"'{name}' is a network and no step: say roadmap diff {rungs.start.name} {name}")
-    step = _own_step(name, rungs, studies) or find_step(name, rungs.regime)
-    rung = rungs[onto] if onto else rungs.rungs[-1]
-    base = _of_rung(rung, rungs)
-    return base, _with(base, step, rungs.design_of([*rung.path, step]))
+    _step(name, rungs, studies)  # one, and no network of several
+    onto = onto or rungs.rungs[-1].name
+    return _named(onto, rungs, studies), _named(f"{onto}+{name}", rungs, studies)
 
 
-def _own_step(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> Step | None:
-    """The step of that name that one of the studies has of its own, as its study.json describes it."""
-    if name in step_names(rungs.regime):
-        return None
-    for study in studies:
-        for facts in study.described.get("steps", ()):
-            if facts["name"] == name and not facts.keys() >= {"why", "settings"}:
-                raise RoadmapError(
-                    f"the study {study.path.name} has a step '{name}', but does not say what it sets: run the study "
-                    "again, which trains nothing anew, or name the plug-in's file that the step is from"
-                )
-            if facts["name"] == name:
-                return Step.from_mapping(
-                    {"name": name, **{k: facts[k] for k in ("why", "section")}, **facts["settings"]}
-                )
-    return None
+def _step(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> Step:
+    """The step of that name: of the ladder, a plug-in, or one of the studies, as its study.json describes it."""
+    facts = _own_steps(rungs, studies).get(name)
+    if facts is None:
+        return find_step(name, rungs.regime)
+    if not facts.keys() >= {"why", "settings"}:
+        raise RoadmapError(
+            f"the study {facts['study']} has a step '{name}', but does not say what it sets: run the study again, "
+            "which trains nothing anew, or name the plug-in's file that the step is from"
+        )
+    return Step.from_mapping({"name": name, **{k: facts[k] for k in ("why", "section")}, **facts["settings"]})
+
+
+def _own_steps(rungs: Ladder, studies: Sequence[StudyLike]) -> dict[str, dict[str, Any]]:
+    """What each study, the first before all, says of the steps that are its own, by name."""
+    known = step_names(rungs.regime)
+    return {
+        facts["name"]: {**facts, "study": study.path.name}
+        for study in reversed(studies)
+        for facts in study.described.get("steps", ())
+        if facts["name"] not in known
+    }
 
 
 def _before(rung: Rung, rungs: Ladder) -> str:
     return rung.path[-2].name if rung.path[1:] else rungs.start.name
 
 
-def _named(name: str, rungs: Ladder) -> _Chosen:
+def _named(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> _Chosen:
     first, *added = name.split("+")
-    steps = step_names(rungs.regime)
+    steps = [*step_names(rungs.regime), *_own_steps(rungs, studies)]
     check_known("network", [first], dict.fromkeys([*steps, *FAMILY]))
-    further = [find_step(one, rungs.regime) for one in added]
+    further = [_step(one, rungs, studies) for one in added]
     if first in rungs.names:
         chosen, path = _of_rung(rungs[first], rungs), rungs[first].path
     elif first in steps:
         chosen, path = _of_rung(rungs.rungs[-1], rungs), rungs.rungs[-1].path
-        further = [find_step(first, rungs.regime), *further]
+        further = [_step(first, rungs, studies), *further]
     else:
         chosen, path = _Chosen(first, _scaled(first, [], rungs)), ()
         for index, step in enumerate(further):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from roadmap.analysis.shown import plural
 from roadmap.analysis.statistics import FINDINGS, POWER
 from roadmap.analysis.study import Study
-from roadmap.analysis.tables import regime_of
+from roadmap.analysis.tables import regime_of, steps_in
 from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
@@ -44,8 +44,7 @@ class Section:
     ``numbers``: what a reader wants to know first, on a few lines. ``results``: what the study measured, by name.
     ``verdict`` is of `roadmap.analysis.statistics`, or empty, ``estimate`` what it judges, in points. ``printed``: what
     the paper says. ``shown``: the networks whose curves tell of it.
-    ``explanation``: what the step does, where it is a rung of the ladder; ``place`` says what of it
-    is otherwise in the study.
+    ``explanation``: what the step does, where it can be built; ``place`` says what of it is otherwise in the study.
     """
 
     id: str
@@ -80,9 +79,9 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
     for name in ids:
         step, effect = steps.get(name), effects.get(name)
         explanation = None
-        if rungs and name in rungs.names and not (step is not None and step["reference"]):
+        if rungs and not (step is not None and step["reference"]):
             say(name)
-            explanation = _explained(study, name, rungs, size)
+            explanation = _explained(study, name, rungs, size, _base(study, name, effect))
         told = described.get(name, {})
         yield Section(
             id=ids[name],
@@ -101,7 +100,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
             shown=_networks_shown(study, name, step),
             costs=tuple(_costs(study, step, explanation)),
             explanation=explanation,
-            place=" ".join(_place(study, step, explanation)),
+            place=" ".join(_place(study, step, explanation, on_ladder=bool(rungs and name in rungs.names))),
         )
 
 
@@ -131,12 +130,35 @@ def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     return classes + 1 if not rest and classes >= 0 else None
 
 
-def _explained(study: Study, name: str, rungs: Ladder, image_size: int) -> Explanation | None:
-    """None where the rung cannot be built at this size: what the study has to say is told all the same."""
+def _explained(
+    study: Study, name: str, rungs: Ladder, image_size: int, base: Sequence[str] | None
+) -> Explanation | None:
+    """What a step does: a rung in its place, any other on the network of the steps ``base``. None where there is no
+    such step or place, or it cannot be built at this size: what the study has to say is told all the same."""
+    if name not in rungs.names and base is None:
+        return None
     try:
-        return explain(name, rungs=rungs, image_size=image_size, studies=[study])
+        onto = None if name in rungs.names or base is None else _called(base, rungs)
+        return explain(name, rungs=rungs, image_size=image_size, studies=[study], onto=onto)
     except RoadmapError:
         return None
+
+
+def _base(study: Study, name: str, effect: Row | None) -> list[str] | None:
+    """The steps of the network that the study puts a step onto: what it compares with, on a ladder and in a sweep, of
+    other designs the base, and when each step is left out all others. None for what compares with nothing."""
+    if study.design in ("ladder", "sweep"):
+        against = study.runs.loc[study.runs["step"] == _text(effect, "against"), "steps"]
+        return [*steps_in(against.iloc[0])] if len(against) else None
+    others = study.described["factors"] if study.design == "leave-one-out" else []
+    return [*study.described.get("base", ()), *(other for other in others if other != name)]
+
+
+def _called(steps: Sequence[str], rungs: Ladder) -> str:
+    """The network of these steps by the name that `roadmap.explain` takes: the last rung on the way, and the rest."""
+    known = {rung.steps: rung.name for rung in rungs}
+    length = next(length for length in range(len(steps), -1, -1) if tuple(steps[:length]) in known)
+    return "+".join([known[tuple(steps[:length])], *steps[length:]])
 
 
 def section_ids(names: Iterable[str]) -> dict[str, str]:
@@ -295,13 +317,15 @@ def _costs(study: Study, step: Row | None, explanation: Explanation | None) -> I
             yield words.cost_row(THROUGHPUT, ".0f", None, speed)
 
 
-def _place(study: Study, step: Row | None, explanation: Explanation | None) -> Iterable[str]:
+def _place(study: Study, step: Row | None, explanation: Explanation | None, on_ladder: bool) -> Iterable[str]:
     """What the explanation shows otherwise than the study has it: the place of the step, and the recipes."""
     if explanation is None or explanation.before is None:
         return
     before = explanation.before.name
-    if study.design != "ladder" or _text(step, "against") not in (before, ""):
+    if on_ladder and (study.design != "ladder" or _text(step, "against") not in (before, "")):
         yield f"Shown in its place on the paper's ladder, after {label(before)}."
+    if not on_ladder and study.design in ("order", "factorial"):
+        yield f"Shown on {label(before)}, without the study's other steps."
     recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
     if explanation.training and not set(recipes) <= {MODERN, load_recipe(MODERN).classic}:
         yield f"Settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."
