@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -334,11 +335,11 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
         "  - {name: squeezed, layers: {se: {ratio: 0.25}}}\n"
     )
     described = json.loads(json.dumps(load_spec(path).ablation.facts))
-    study = toy_study(described=described)
+    study = toy_study(described=described, design="one-at-a-time")
     wide = roadmap.explain("wide", LADDER, 32, studies=[study])
-    assert wide.why == "More channels." and wide.training["mixup"] == (0.8, 0.3)
-    assert wide.after.design["widths"] == (18, 36, 72, 144)
-    both = roadmap.explain("both", LADDER, 32, onto="resnet50", studies=[study])
+    assert wide.why == "More channels." and wide.training["mixup"] == (0.0, 0.3)
+    assert wide.before.name == "resnet50" and wide.after.design["widths"] == (12, 24, 48, 96)
+    both = roadmap.explain("both", LADDER, 32, studies=[study])
     assert set(both.flags) == {"widths", "kernel_size"}
     onto = roadmap.explain("wide", LADDER, 32, onto="resnet50+squeezed", studies=[study])
     assert (onto.before.name, onto.after.name) == ("resnet50+squeezed", "resnet50+squeezed+wide")
@@ -353,8 +354,17 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
         assert again.recipe == step.recipe
 
 
-def test_a_study_that_does_not_say_what_its_steps_set():
-    folder = Path(__file__).parents[1] / "results" / "cifar10-order"
+def test_a_study_that_does_not_say_what_its_steps_set(tmp_path):
+    kept = Path(__file__).parents[1] / "results" / "cifar10-order"
+    folder = shutil.copytree(kept, tmp_path / "older", ignore=shutil.ignore_patterns("*.p*", "*.svg"))
+    assert (
+        "kernel_size: 3 → 7"
+        in call(*f"explain large_kernels --study {folder} --onto patchify_stem {SMALL}".split()).out
+    )
+    content = json.loads((folder / "study.json").read_text())
+    for step in content["ablation"]["steps"]:
+        del step["settings"]
+    (folder / "study.json").write_text(json.dumps(content))
     shown = call(*f"explain macro_design --study {folder} {SMALL}".split())
     assert shown.code == 2 and len(shown.err.splitlines()) == 1
     assert "has a step 'macro_design', but does not say what it sets" in shown.err

@@ -59,7 +59,8 @@ def explaining_options(command: Any) -> Any:
 @click.argument("step")
 @explaining_options
 @click.option("--onto", metavar="NETWORK",
-              help="Network that any other step is put onto, named as for diff [default: the last rung].")  # fmt: skip
+              help="Network that any other step is put onto, named as for diff [default: as in the study that has it, "
+                   "or the last rung].")  # fmt: skip
 def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
     """What a step changes, why, what it costs, and what came of it.
 

@@ -191,7 +191,7 @@ def explain(
     studies: Iterable[StudyLike] = (),
 ) -> Explanation:
     """What a step does: a rung of the ladder, in its place, or a step of a plug-in or of one of the ``studies``, on the
-    network ``onto`` (the last rung), named as in `diff`.
+    network ``onto``, named as in `diff`: that which the first study with such a step puts it onto, else the last rung.
 
     ``rungs``: the ladder, of some size: ``roadmap.ladder("resnet200").scaled(16)``. ``studies``: finished ones, whose
     results for this step are to be told: ``[roadmap.load_study("results/ladder")]``. Raises `RoadmapError` with the
@@ -268,8 +268,33 @@ def _around(name: str, rungs: Ladder, onto: str | None, studies: Sequence[StudyL
     if name in FAMILY and name not in step_names(rungs.regime):
         raise RoadmapError(f"'{name}' is a network and no step: say roadmap diff {rungs.start.name} {name}")
     _step(name, rungs, studies)  # one, and no network of several
-    onto = onto or rungs.rungs[-1].name
+    onto = onto or _place_in_study(name, rungs, studies) or rungs.rungs[-1].name
     return _named(onto, rungs, studies), _named(f"{onto}+{name}", rungs, studies)
+
+
+def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> str | None:
+    """The network that the first study with such a step puts it onto: on a ladder and in a sweep what it compares with,
+    of other designs the base, and when each step is left out all others."""
+    study = next((one for one in studies if name in _steps_said(one)), None)
+    if study is None or _other_regime(study, rungs.regime):
+        return None
+    if study.design in ("ladder", "sweep"):
+        effects = study.effects
+        against = study.runs["step"].isin(effects.loc[effects["effect"] == name, "against"].dropna())
+        if not against.any():
+            raise RoadmapError(f"in the study {study.path.name}, '{name}' compares with nothing")
+        path = [*filter(None, study.runs.loc[against, "steps"].iloc[0].split("+"))]
+    else:
+        others = study.described["factors"] if study.design == "leave-one-out" else []
+        path = [*study.described.get("base", ()), *(other for other in others if other != name)]
+    known = {rung.steps: rung.name for rung in rungs}
+    length = next(length for length in range(len(path), -1, -1) if tuple(path[:length]) in known)
+    return "+".join([known[tuple(path[:length])], *path[length:]])
+
+
+def _steps_said(study: StudyLike) -> dict[str, Mapping[str, Any]]:
+    """What a study says of its steps, by name."""
+    return {step["name"]: step for step in study.described.get("steps", ())}
 
 
 def _step(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> Step:
@@ -289,10 +314,10 @@ def _own_steps(rungs: Ladder, studies: Sequence[StudyLike]) -> dict[str, dict[st
     """What each study, the first before all, says of the steps that are its own, by name."""
     known = step_names(rungs.regime)
     return {
-        facts["name"]: {**facts, "study": study.path.name}
+        name: {**facts, "study": study.path.name}
         for study in reversed(studies)
-        for facts in study.described.get("steps", ())
-        if facts["name"] not in known
+        for name, facts in _steps_said(study).items()
+        if name not in known
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from roadmap.analysis.shown import plural
 from roadmap.analysis.statistics import FINDINGS, POWER
 from roadmap.analysis.study import Study
-from roadmap.analysis.tables import regime_of, steps_in
+from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
@@ -81,7 +81,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
         explanation = None
         if rungs and not (step is not None and step["reference"]):
             say(name)
-            explanation = _explained(study, name, rungs, size, _base(study, name, effect))
+            explanation = _explained(study, name, rungs, size)
         told = described.get(name, {})
         yield Section(
             id=ids[name],
@@ -130,35 +130,13 @@ def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     return classes + 1 if not rest and classes >= 0 else None
 
 
-def _explained(
-    study: Study, name: str, rungs: Ladder, image_size: int, base: Sequence[str] | None
-) -> Explanation | None:
-    """What a step does: a rung in its place, any other on the network of the steps ``base``. None where there is no
-    such step or place, or it cannot be built at this size: what the study has to say is told all the same."""
-    if name not in rungs.names and base is None:
-        return None
+def _explained(study: Study, name: str, rungs: Ladder, image_size: int) -> Explanation | None:
+    """None for what is no step, compares with nothing, or cannot be built at this size: what the study has to say is
+    told all the same."""
     try:
-        onto = None if name in rungs.names or base is None else _called(base, rungs)
-        return explain(name, rungs=rungs, image_size=image_size, studies=[study], onto=onto)
+        return explain(name, rungs=rungs, image_size=image_size, studies=[study])
     except RoadmapError:
         return None
-
-
-def _base(study: Study, name: str, effect: Row | None) -> list[str] | None:
-    """The steps of the network that the study puts a step onto: what it compares with, on a ladder and in a sweep, of
-    other designs the base, and when each step is left out all others. None for what compares with nothing."""
-    if study.design in ("ladder", "sweep"):
-        against = study.runs.loc[study.runs["step"] == _text(effect, "against"), "steps"]
-        return [*steps_in(against.iloc[0])] if len(against) else None
-    others = study.described["factors"] if study.design == "leave-one-out" else []
-    return [*study.described.get("base", ()), *(other for other in others if other != name)]
-
-
-def _called(steps: Sequence[str], rungs: Ladder) -> str:
-    """The network of these steps by the name that `roadmap.explain` takes: the last rung on the way, and the rest."""
-    known = {rung.steps: rung.name for rung in rungs}
-    length = next(length for length in range(len(steps), -1, -1) if tuple(steps[:length]) in known)
-    return "+".join([known[tuple(steps[:length])], *steps[length:]])
 
 
 def section_ids(names: Iterable[str]) -> dict[str, str]:
@@ -326,6 +304,8 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None, on_l
         yield f"Shown in its place on the paper's ladder, after {label(before)}."
     if not on_ladder and study.design in ("order", "factorial"):
         yield f"Shown on {label(before)}, without the study's other steps."
+    if study.runs["match"].notna().any():
+        yield "Sizes and costs are those before the study rescaled its networks."
     recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
     if explanation.training and not set(recipes) <= {MODERN, load_recipe(MODERN).classic}:
         yield f"Settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."
