@@ -354,6 +354,30 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
         assert again.recipe == step.recipe
 
 
+def test_levels_of_a_sweep_stand_in_each_others_place():
+    for sweep, flag in (({"width_factor": [1.25, 1.5]}, "widths"), ({"layers": [["se"], ["grn"]]}, "layers")):
+        ablation = load_spec(sweep=sweep, base="resnet50").ablation
+        first, level = (network.name for network in ablation.networks)
+        runs = toy_study().runs.assign(step=[first, first, level, level], steps=[first, first, level, level])
+        effects = toy_study().effects.assign(effect=level, against=first)
+        study = toy_study(described=ablation.facts, design="sweep", runs=runs, effects=effects)
+        explained = roadmap.explain(level, LADDER, 32, studies=[study])
+        assert (explained.before.name, explained.after.name) == (f"resnet50+{first}", f"resnet50+{level}")
+        designs = [LADDER.design_of(network.steps) for network in ablation.networks]
+        assert explained.flags == {flag: tuple(getattr(design, flag) for design in designs)}
+        with pytest.raises(RoadmapError, match=f"in the study toy, '{first}' compares with nothing"):
+            roadmap.explain(first, LADDER, 32, studies=[study])
+
+
+def test_a_step_of_a_ladder_whose_runs_all_failed():
+    ablation = load_spec(steps=["modern_recipe", "grn"]).ablation
+    runs = toy_study().runs.assign(step=["resnet50", "modern_recipe", "grn", "grn"])
+    runs["steps"] = ["", "modern_recipe", *["modern_recipe+grn"] * 2]
+    study = toy_study(described=ablation.facts, design="ladder", runs=runs, effects=pd.DataFrame(columns=["effect"]))
+    explained = roadmap.explain("grn", LADDER, 32, studies=[study])
+    assert (explained.before.name, explained.after.name) == ("modern_recipe", "modern_recipe+grn")
+
+
 def test_a_study_that_does_not_say_what_its_steps_set(tmp_path):
     kept = Path(__file__).parents[1] / "results" / "cifar10-order"
     folder = shutil.copytree(kept, tmp_path / "older", ignore=shutil.ignore_patterns("*.p*", "*.svg"))

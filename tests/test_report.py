@@ -237,8 +237,12 @@ OWN = [{"name": "wider", "why": "More channels.", "width_factor": 1.5},
         ({"steps": ["modern_recipe", *OWN]}, "wider", "modern recipe"),
         ({"steps": ["modern_recipe", *OWN]}, "bigger", "modern recipe+wider"),
         ({"design": "one-at-a-time", "base": "modern_recipe", "steps": OWN}, "bigger", "modern recipe"),
-        ({"design": "leave-one-out", "base": "modern_recipe", "steps": [*OWN, "gelu"]}, "bigger", "wider+gelu"),
+        ({"design": "leave-one-out", "base": "modern_recipe", "steps": [*OWN, "gelu"]}, "bigger", "gelu+wider"),
+        ({"design": "leave-one-out", "base": "gelu", "steps": ["large_kernel", OWN[0]]}, "wider", "gelu"),
+        ({"steps": ["modern_recipe", "large_kernel", "gelu", OWN[1] | {"adopted": False}]}, "bigger", "gelu"),
         ({"sweep": {"kernel_size": [3, 5, 9]}, "base": "resnet50"}, "kernel_size=5", "kernel size=3"),
+        ({"sweep": {"width_factor": [1.25, 1.5]}, "base": "resnet50"}, "width_factor=1.5", "width factor=1.25"),
+        ({"sweep": {"layers": [["se"], ["grn"]]}, "base": "resnet50"}, "layers=grn", "layers=se"),
     ],
 )
 def test_own_steps_are_explained_on_the_network_that_the_study_puts_them_onto(tmp_path, asked, step, before):

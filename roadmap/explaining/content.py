@@ -268,28 +268,44 @@ def _around(name: str, rungs: Ladder, onto: str | None, studies: Sequence[StudyL
     if name in FAMILY and name not in step_names(rungs.regime):
         raise RoadmapError(f"'{name}' is a network and no step: say roadmap diff {rungs.start.name} {name}")
     _step(name, rungs, studies)  # one, and no network of several
-    onto = onto or _place_in_study(name, rungs, studies) or rungs.rungs[-1].name
-    return _named(onto, rungs, studies), _named(f"{onto}+{name}", rungs, studies)
+    place = _place_in_study(name, rungs, studies) if onto is None else None
+    onto = rungs.rungs[-1].name if onto is None else onto
+    without, with_it = place or (onto, f"{onto}+{name}")
+    return _named(without, rungs, studies), _named(with_it, rungs, studies)
 
 
-def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> str | None:
-    """The network that the first study with such a step puts it onto: on a ladder and in a sweep what it compares with,
-    of other designs the base, and when each step is left out all others."""
+def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> tuple[str, str] | None:
+    """The networks that the first study with such a step has without it and with it: of a ladder its own and that which
+    it was put onto, of a sweep what the level compares with and the level's own, of other designs the base and the base
+    with it, and when each step is left out all others and all."""
     study = next((one for one in studies if name in _steps_said(one)), None)
     if study is None or _other_regime(study, rungs.regime):
         return None
     if study.design in ("ladder", "sweep"):
-        effects = study.effects
-        against = study.runs["step"].isin(effects.loc[effects["effect"] == name, "against"].dropna())
-        if not against.any():
+        own = study.runs[~study.runs["reference"]]
+        names = zip(own["step"], own["steps"], strict=True)
+        networks = {step: tuple(filter(None, steps.split("+"))) for step, steps in names}
+        with_it = networks.get(name)
+        without = with_it and with_it[:-1]
+        if study.design == "sweep":
+            against = {row["effect"]: row.get("against") for row in study.effects.to_dict("records")}
+            without = networks.get(against.get(name))
+        if with_it is None or without is None:
             raise RoadmapError(f"in the study {study.path.name}, '{name}' compares with nothing")
-        path = [*filter(None, study.runs.loc[against, "steps"].iloc[0].split("+"))]
     else:
-        others = study.described["factors"] if study.design == "leave-one-out" else []
-        path = [*study.described.get("base", ()), *(other for other in others if other != name)]
+        others = [*study.effects["effect"]] if study.design == "leave-one-out" else []
+        steps = [*study.described.get("base", ()), *(other for other in others if other != name)]
+        # Their order changes nothing; with the ladder's before all others the name is the shortest.
+        without = tuple(sorted(steps, key=[*rungs.names, *steps].index))
+        with_it = (*without, name)
+    return _name_of(without, rungs), _name_of(with_it, rungs)
+
+
+def _name_of(steps: tuple[str, ...], rungs: Ladder) -> str:
+    """What the network of these steps is called: the rung that they begin with, and the others."""
     known = {rung.steps: rung.name for rung in rungs}
-    length = next(length for length in range(len(path), -1, -1) if tuple(path[:length]) in known)
-    return "+".join([known[tuple(path[:length])], *path[length:]])
+    length = next(length for length in range(len(steps), -1, -1) if steps[:length] in known)
+    return "+".join([known[steps[:length]], *steps[length:]])
 
 
 def _steps_said(study: StudyLike) -> dict[str, Mapping[str, Any]]:

@@ -302,6 +302,10 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None, on_l
     before = explanation.before.name
     if on_ladder and (study.design != "ladder" or _text(step, "against") not in (before, "")):
         yield f"Shown in its place on the paper's ladder, after {label(before)}."
+    steps = dict(zip(study.runs["step"], study.runs["steps"], strict=True))
+    against = _text(step, "against")
+    if not on_ladder and against and f"{steps[against]}+{explanation.title}".strip("+") != steps[explanation.title]:
+        yield f"Shown on {label(before)}; the gain is that of all steps since {label(against)}."
     if not on_ladder and study.design in ("order", "factorial"):
         yield f"Shown on {label(before)}, without the study's other steps."
     if study.runs["match"].notna().any():
