@@ -122,9 +122,11 @@ def test_so_many_seeds_find_it_as_often_as_promised(difference, tests):
 
 def test_extremes_of_seeds():
     assert power(1e-9, 1.0, 3) == pytest.approx(0.05) and power(1e6, 1.0, 2) == pytest.approx(1)
-    assert seeds_needed(1.0, 0.0) == seeds_needed(1e6, 1e-3) == 2
+    assert seeds_needed(1e6, 1e-3) == 2
     assert seeds_needed(0.001, 1.0) is None and power(0.001, 1.0, MOST_SEEDS) < 0.8
-    assert [seeds_needed(*nothing) for nothing in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan))] == [None] * 3
+    assert [seeds_needed(*nothing) for nothing in ((0.0, 1.0), (math.nan, 1.0), (1.0, math.nan), (1.0, 0.0))] == [
+        None
+    ] * 4
     assert seeds_needed(1.0, 1.0, wanted=0.95) > seeds_needed(1.0, 1.0)
     with pytest.raises(RoadmapError, match="power is 1, but must be"):
         seeds_needed(1.0, 1.0, wanted=1)
@@ -333,7 +335,9 @@ def test_a_study_says_how_many_seeds_a_difference_needs(tmp_path):
     assert study.seeds_needed(0.5, power=0.9) > study.seeds_needed(0.5) > study.seeds_needed(1)
     with pytest.raises(RoadmapError, match="difference is 0, but must be"):
         study.seeds_needed(0)
-    for alone in (make_ablation("one-at-a-time", additive, seeds=1), (make_runs({"gelu": {0: 1.0, 1: 2.0}}), {})):
+    same = make_ablation("one-at-a-time", lambda steps, seed: 70.0 + len(steps) + seed)
+    one = make_ablation("one-at-a-time", additive, seeds=1)
+    for alone in (one, same, (make_runs({"gelu": {0: 1.0, 1: 2.0}}), {})):
         with pytest.raises(RoadmapError, match="mine has no differences paired by two seeds or more"):
             Study(tmp_path / "mine", *alone).seeds_needed(0.5)
 

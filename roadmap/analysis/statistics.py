@@ -130,16 +130,14 @@ def power(difference: float, deviation: float, seeds: int, tests: int = 1) -> fl
 def seeds_needed(difference: float, deviation: float, tests: int = 1, wanted: float = POWER) -> int | None:
     """The fewest seeds with which `power` is what is wanted, 0.8 if nothing is said.
 
-    None where no number up to a million is enough, and where one of the two is NaN. Raises `RoadmapError` for a power
-    or a number of tests that there is not.
+    None where no number up to a million is enough, where one of the two is NaN, and where there is no deviation, which
+    says nothing of the noise (see `p_value`). Raises `RoadmapError` for a power or a number of tests that there is not.
     """
     check_number("power", wanted, 0.01, 0.9999)
     check_int("tests", tests, 1, MOST_SEEDS)
     difference, deviation = round(abs(difference), DECIMALS), round(deviation, DECIMALS)
-    if math.isnan(difference) or math.isnan(deviation) or not difference:
+    if not (difference > 0 and deviation > 0):
         return None
-    if not deviation:
-        return 2
     counts = range(2, MOST_SEEDS + 1)
     place = bisect_left(counts, wanted, key=lambda seeds: power(difference, deviation, seeds, tests))
     return counts[place] if place < len(counts) else None

@@ -21,7 +21,7 @@ from roadmap.analysis.interactions_figure import draw_interactions
 from roadmap.analysis.pareto_figure import draw_pareto
 from roadmap.analysis.schema import RUNS
 from roadmap.analysis.shown import as_html, as_text, counted, plural, readable, readable_steps
-from roadmap.analysis.statistics import POWER, Agreement, pooled_deviation, seeds_needed
+from roadmap.analysis.statistics import DECIMALS, POWER, Agreement, pooled_deviation, seeds_needed
 from roadmap.analysis.tables import agreement, completed, costs_of, design_of, summarize
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
@@ -102,13 +102,14 @@ class Study:
 
         From the spread of its own paired differences, pooled, and with as many tests; None where no million would do.
         Raises `RoadmapError` for a difference that is no number above zero, and where no spread of pairs is known, as
-        with one seed or with orders drawn at random, whose error more seeds do not take away.
+        with one seed, with differences that are the same with all, or with orders drawn at random, whose error more
+        seeds do not take away.
         """
         check_number("difference", difference, 0.001, 100)
         paired = self.effects[self.effects["freedom"] == self.effects["seeds"] - 1]
-        if not len(paired):
-            raise RoadmapError(f"{self.path.name} has no differences paired by two seeds or more, which show the noise")
         deviation = pooled_deviation([*(paired["std_error"] * paired["seeds"] ** 0.5)], [*paired["seeds"]])
+        if not round(deviation, DECIMALS) > 0:
+            raise RoadmapError(f"{self.path.name} has no differences paired by two seeds or more that show the noise")
         return seeds_needed(difference, deviation, int(self.effects["p"].notna().sum()), power)
 
     def trajectory(self, paper: bool = False, title: str | None = None, width: str = "page") -> Figure:

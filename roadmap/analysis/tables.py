@@ -153,7 +153,7 @@ def agreement(summary: pd.DataFrame) -> Agreement:
     """How far the gains of a `summarize`d ladder rank as those that the paper prints for the same changes.
 
     Gains and not means, since on a road means rise along with all that came before. Both are against the same network,
-    over all rungs between, roads not taken included. A rung whose runs all failed counts as unknown.
+    over all rungs between, roads not taken included. A rung without a gain counts as unknown.
     """
     printed = summary.set_index("step")["printed_top1"]
     compared = summary[summary["against"].notna()]
