@@ -267,10 +267,14 @@ def test_a_table_without_its_description(tmp_path):
         load_study(folder)
 
 
-def test_a_description_without_a_design(tmp_path):
+def test_a_description_without_a_design_or_steps(tmp_path):
     runs, _ = make_ablation("leave-one-out", additive)
     with pytest.raises(RoadmapError, match="its ablation has no design"):
         load_study(write_table(tmp_path / "study", runs, []))
+    step = {"name": "gelu", "section": "", "change": ""}
+    for number, steps in enumerate((None, [3], [{}], [step | {"name": ["a"]}], [step, step | {"settings": 5}])):
+        with pytest.raises(RoadmapError, match="its ablation does not say what its steps are"):
+            load_study(write_table(tmp_path / str(number), runs, {"design": "leave-one-out", "steps": steps}))
 
 
 def test_a_kept_study_without_runs(tmp_path):

@@ -232,10 +232,17 @@ def _described(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
     described = study.get("ablation", {"design": "ladder"})
     if not isinstance(described, dict) or "design" not in described:
         raise RoadmapError(f"{path / STUDY} is damaged: its ablation has no design")
-    for step in described.get("steps", ()):
-        if not isinstance(step, dict) or not step.keys() >= {"name", "section", "change"}:
-            raise RoadmapError(f"{path / STUDY} is damaged: a step of its ablation has no name, section or change")
+    steps = described.get("steps", [])
+    if not isinstance(steps, list) or not all(map(_is_step, steps)):
+        raise RoadmapError(f"{path / STUDY} is damaged: its ablation does not say what its steps are")
     return described
+
+
+def _is_step(said: Any) -> bool:
+    """Whether this describes a step as study.json does; older ones do not say why it is taken, and what it sets."""
+    needed = {"why": "", "settings": {}} | said if isinstance(said, dict) else {}
+    texts = ("name", "section", "change", "why")
+    return all(isinstance(needed.get(key), str) for key in texts) and isinstance(needed["settings"], dict)
 
 
 def _kept_curves(path: Path, runs: pd.DataFrame) -> Curves:
