@@ -344,6 +344,8 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
     onto = roadmap.explain("wide", LADDER, 32, onto="resnet50+squeezed", studies=[study])
     assert (onto.before.name, onto.after.name) == ("resnet50+squeezed", "resnet50+squeezed+wide")
     assert onto.before.design["layers"] == onto.after.design["layers"] and set(onto.flags) == {"widths"}
+    published = roadmap.explain("wide", LADDER, 32, onto="convnext_tiny", studies=[study])
+    assert published.training == {"mixup": (0.8, 0.3)} and set(published.flags) == {"widths"}
     two = roadmap.diff("gelu+wide", "squeezed", LADDER, 32, studies=[study])
     assert {"widths", "layers", "norm"} <= set(two.flags)
     squeezed = roadmap.explain("squeezed", LADDER, 32, studies=[study])

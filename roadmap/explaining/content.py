@@ -267,11 +267,15 @@ def _around(name: str, rungs: Ladder, onto: str | None, studies: Sequence[StudyL
         return (_of_rung(rungs[_before(rung, rungs)], rungs) if rung.path else None), after
     if name in FAMILY and name not in step_names(rungs.regime):
         raise RoadmapError(f"'{name}' is a network and no step: say roadmap diff {rungs.start.name} {name}")
-    _step(name, rungs, studies)  # one, and no network of several
+    step = _step(name, rungs, studies)  # one, and no network of several
     place = _place_in_study(name, rungs, studies) if onto is None else None
     onto = rungs.rungs[-1].name if onto is None else onto
     without, with_it = place or (onto, f"{onto}+{name}")
-    return _named(without, rungs, studies), _named(with_it, rungs, studies)
+    before, after = _named(without, rungs, studies), _named(with_it, rungs, studies)
+    if before.recipe is None:  # a published network: what the step sets of the training is told all the same
+        before = dataclasses.replace(before, recipe=load_recipe(MODERN))
+        after = dataclasses.replace(after, recipe=_with(before, step, after.design).recipe)
+    return before, after
 
 
 def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> tuple[str, str] | None:
