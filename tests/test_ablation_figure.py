@@ -272,9 +272,11 @@ def test_a_description_without_a_design_or_steps(tmp_path):
     with pytest.raises(RoadmapError, match="its ablation has no design"):
         load_study(write_table(tmp_path / "study", runs, []))
     step = {"name": "gelu", "section": "", "change": ""}
-    for number, steps in enumerate((None, [3], [{}], [step | {"name": ["a"]}], [step, step | {"settings": 5}])):
+    steps = (None, [3], [{}], [step | {"name": ["a"]}], [step, step | {"settings": 5}])
+    wrong = [{"steps": one} for one in steps] + [{"base": 5}, {"factors": [None]}]
+    for number, said in enumerate(wrong):
         with pytest.raises(RoadmapError, match="its ablation does not say what its steps are"):
-            load_study(write_table(tmp_path / str(number), runs, {"design": "leave-one-out", "steps": steps}))
+            load_study(write_table(tmp_path / str(number), runs, {"design": "leave-one-out", **said}))
 
 
 def test_a_kept_study_without_runs(tmp_path):

@@ -232,10 +232,15 @@ def _described(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
     described = study.get("ablation", {"design": "ladder"})
     if not isinstance(described, dict) or "design" not in described:
         raise RoadmapError(f"{path / STUDY} is damaged: its ablation has no design")
-    steps = described.get("steps", [])
-    if not isinstance(steps, list) or not all(map(_is_step, steps)):
+    kinds = {"steps": _is_step, "base": _is_name, "factors": _is_name}
+    lists = [(described.get(key, []), is_kind) for key, is_kind in kinds.items()]
+    if not all(isinstance(those, list) and all(map(is_kind, those)) for those, is_kind in lists):
         raise RoadmapError(f"{path / STUDY} is damaged: its ablation does not say what its steps are")
     return described
+
+
+def _is_name(said: Any) -> bool:
+    return isinstance(said, str)
 
 
 def _is_step(said: Any) -> bool:

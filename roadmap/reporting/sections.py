@@ -213,7 +213,7 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
     if step is not None:
         yield "Top-1", _top1(step)
         if not math.isnan(step["top1_low"]):
-            yield "95 % interval of the mean", f"{step['top1_low']:.2f} to {step['top1_high']:.2f} %"
+            yield "95 % interval of the mean", f"{number(step['top1_low'], '.2f')} to {step['top1_high']:.2f} %"
     if effect is None:
         return
     if step is None and "top1_mean" in effect:
