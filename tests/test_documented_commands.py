@@ -177,7 +177,7 @@ def filled(words: tuple[str, ...], desk: Path) -> list[str]:
         "hfds/uoft-cs/cifar10": f"hfds/{(desk / 'images').resolve()}",
     }
     if words[0] != "run":
-        (desk / "results" / "mine").symlink_to("embedded")
+        (desk / "results" / "mine").symlink_to("cifar10-order" if words[0] == "report" else "embedded")
     if "convnext_tiny.pth" in words:
         torch.save(timm.create_model("convnext_tiny", num_classes=3).state_dict(), desk / "convnext_tiny.pth")
     return [stand_ins.get(word, word) for word in words]
