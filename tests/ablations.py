@@ -23,7 +23,7 @@ def make_ablation(design, value, factors=FACTORS, seeds=3, orders=None, networks
         orders = [list(order) for order in orders or itertools.permutations(factors)]
         said |= {"orders": orders}
         sets = {frozenset(order[:length]) for order in orders for length in range(len(factors) + 1)}
-        networks = {name_of(steps, factors): steps for steps in sorted(sets, key=len)}
+        networks = {name_of(steps, factors): steps for steps in sorted(sets, key=lambda one: (len(one), sorted(one)))}
     else:
         subsets = networks or [
             frozenset(s) for n in range(len(factors) + 1) for s in itertools.combinations(factors, n)

@@ -31,7 +31,7 @@ def by_effect(runs, ablation):
 
 
 def noisy(value, seed=0, scale=0.5):
-    """A value with noise of its own for every network and seed, and some that the networks of a seed share."""
+    """A value with noise of its own for every network and seed."""
     generator = np.random.default_rng(seed)
     found = {}
 

@@ -217,7 +217,7 @@ def test_feature_sizes_are_the_networks(stem, stride, separate, kernel):
     with torch.device("meta"):
         network = RoadmapNet(design).eval()
     refused = []
-    for size in (*range(1, 36), 71, 97, 224, 225, 255):
+    for size in (*range(1, 32), 35, 97, 224, 255):
         real = runs(network, size, 64)
         if real is None:
             refused.append(size)

@@ -47,12 +47,12 @@ PRINTED = {
     "swin_base_patch4_window7_224": (15.4, 88), "deit_small_patch16_224": (4.6, 22),
     "deit_base_patch16_224": (17.6, 87),
 }  # fmt: skip
-#: Images of 32 and 224 pixels for all families; other numbers of patches and windows for those that have some.
+#: Images of 32 pixels for all families; other numbers of patches and windows for those that have some.
 CONVOLUTIONAL = ["resnet18", "convnext_atto", "efficientnet_b0", "mobilenetv3_small_050", "regnety_002", "vgg11"]
 PATCHED = ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "deit_tiny_distilled_patch16_224", "test_vit",
            "mixer_s32_224", "levit_128s", "xcit_nano_12_p16_224", "volo_d1_224"]  # fmt: skip
-SIZED = [(name, *sized) for name in PATCHED + CONVOLUTIONAL for sized in ((32, 2), (224, 4))]
-SIZED += [(name, 96, 2) for name in PATCHED]
+SIZED = [(name, 32, 2) for name in PATCHED + CONVOLUTIONAL]
+SIZED += [(name, *sized) for name in PATCHED for sized in ((96, 2), (224, 4))]
 
 
 def torch_count(design, size):

@@ -232,31 +232,30 @@ OWN = [{"name": "wider", "why": "More channels.", "width_factor": 1.5},
 
 
 @pytest.mark.parametrize(
-    ("asked", "step", "before"),
+    ("asked", "befores"),
     [
-        ({"steps": ["modern_recipe", *OWN]}, "wider", "modern recipe"),
-        ({"steps": ["modern_recipe", *OWN]}, "bigger", "modern recipe+wider"),
-        ({"design": "one-at-a-time", "base": "modern_recipe", "steps": OWN}, "bigger", "modern recipe"),
-        ({"design": "leave-one-out", "base": "modern_recipe", "steps": [*OWN, "gelu"]}, "bigger", "gelu+wider"),
-        ({"design": "leave-one-out", "base": "gelu", "steps": ["large_kernel", OWN[0]]}, "wider", "gelu"),
-        ({"steps": ["modern_recipe", "large_kernel", "gelu", OWN[1] | {"adopted": False}]}, "bigger", "gelu"),
-        ({"sweep": {"kernel_size": [3, 5, 9]}, "base": "resnet50"}, "kernel_size=5", "kernel size=3"),
-        ({"sweep": {"width_factor": [1.25, 1.5]}, "base": "resnet50"}, "width_factor=1.5", "width factor=1.25"),
-        ({"sweep": {"layers": [["se"], ["grn"]]}, "base": "resnet50"}, "layers=grn", "layers=se"),
+        ({"steps": ["modern_recipe", *OWN]}, {"wider": "modern recipe", "bigger": "modern recipe+wider"}),
+        ({"design": "one-at-a-time", "base": "modern_recipe", "steps": OWN}, {"bigger": "modern recipe"}),
+        ({"design": "leave-one-out", "base": "modern_recipe", "steps": [*OWN, "gelu"]}, {"bigger": "gelu+wider"}),
+        ({"design": "leave-one-out", "base": "gelu", "steps": ["large_kernel", OWN[0]]}, {"wider": "gelu"}),
+        ({"steps": ["modern_recipe", "gelu", OWN[1] | {"adopted": False}]}, {"bigger": "gelu"}),
+        ({"sweep": {"kernel_size": [3, 5]}, "base": "resnet50"}, {"kernel_size=5": "kernel size=3"}),
+        ({"sweep": {"width_factor": [1.25, 1.5]}, "base": "resnet50"}, {"width_factor=1.5": "width factor=1.25"}),
+        ({"sweep": {"layers": [["se"], ["grn"]]}, "base": "resnet50"}, {"layers=grn": "layers=se"}),
     ],
 )
-def test_own_steps_are_explained_on_the_network_that_the_study_puts_them_onto(tmp_path, asked, step, before):
+def test_own_steps_are_explained_on_the_network_that_the_study_puts_them_onto(tmp_path, asked, befores):
     spec = load_spec(width=16, **asked)
     networks = {network.name: [one.name for one in network.steps] for network in spec.ablation.networks}
     runs = make_networks(spec.ablation.design, {name: frozenset(way) for name, way in networks.items()},
                          lambda way, seed: 70.0 + len(way) + seed**2 / 9, 3, [])  # fmt: skip
     runs["steps"] = ["+".join(networks[name]) for name in runs["step"]]
     page = check(roadmap.report(keep(tmp_path / "study", runs, json.loads(json.dumps(spec.ablation.facts)))))
-    assert "What it costs" in page.section(step) and "ratio" in page.section(step)
-    name = step.replace("_", " ")
     drawn = [words for attributes in page.all("svg") if (words := attributes["aria-label"]).startswith("Block diagram")]
-    shown = rf"Block diagram of {re.escape(name)}, before \((.*\+)?{re.escape(before)}\)"
-    assert any(re.match(shown, one) for one in drawn), drawn
+    for step, before in befores.items():
+        assert "What it costs" in page.section(step) and "ratio" in page.section(step)
+        shown = rf"Block diagram of {re.escape(step.replace('_', ' '))}, before \((.*\+)?{re.escape(before)}\)"
+        assert any(re.match(shown, one) for one in drawn), drawn
 
 
 def test_names_of_users_stay_text(tmp_path):
