@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,3 +67,12 @@ def end(process: subprocess.Popen) -> Shown:
     """What a started command printed, when it has ended."""
     out, err = process.communicate(timeout=400)
     return Shown(process.returncode, out, err)
+
+
+@contextlib.contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    """``work`` beside the body, in a thread; what it raises is raised at the end."""
+    with ThreadPoolExecutor() as pool:
+        future = pool.submit(work)
+        yield
+        future.result()

@@ -37,17 +37,21 @@ accumulate: 2
 TOGETHER = "--only layer_norm --seeds 1 --width 4 --image-size 16 --threads 1 --device cpu --recipe recipe.yaml".split()
 
 
-def start(folder, *words):
-    """`roadmap run` in a folder, which takes the study, the store and the cache."""
-    environment = os.environ | {"XDG_CACHE_HOME": str(folder / "cache"), "RAY_USAGE_STATS_ENABLED": "0"}
-    return commands.start("run", *words, "--out", "study", "--store", "store", cwd=folder, env=environment)
+HERE = ("--out", "study", "--store", "store")
 
 
-def finish(process):
-    """What a study printed; it has ended well."""
-    shown = commands.end(process)
+def run(folder, *words):
+    """`roadmap run` in a folder, which takes the study and the store."""
+    shown = commands.call("run", *words, *HERE, cwd=folder)
     assert shown.code == 0, shown.out + shown.err
-    return shown.out
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder that takes the cache, too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    return tmp_path
 
 
 def weights(folder):
@@ -90,7 +94,7 @@ def reference(data, tmp_path_factory):
     """Weights of the small study from this machine, one run after the other."""
 
     def make(folder):
-        finish(start(folder, *SMALL, *data, "--jobs", 1, "--threads", 1))
+        run(folder, *SMALL, *data, "--jobs", 1, "--threads", 1)
 
     return weights(commands.once(tmp_path_factory, "local", make))
 
@@ -99,10 +103,9 @@ def reference(data, tmp_path_factory):
 
 
 @pytest.fixture
-def cluster(monkeypatch):
+def cluster(place):
     """A Ray cluster of two nodes of a CPU each, both on this machine's loopback interface."""
     pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "node_ip_address": "127.0.0.1"}
@@ -120,22 +123,23 @@ def parent(pid):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds the node of a process in /proc")
-def test_a_study_on_a_ray_cluster_survives_a_dying_node(cluster, data, reference, tmp_path):
-    process = start(tmp_path, *SMALL, *data, "--engine", "ray", "--address", cluster.address)
+def test_a_study_on_a_ray_cluster_survives_a_dying_node(cluster, data, reference, place):
+    process = commands.start("run", *SMALL, *data, "--engine", "ray", "--address", cluster.address, *HERE, cwd=place)
     (node,) = cluster.worker_nodes
     raylet = node.all_processes["raylet"][0].process.pid
 
     def victim():
         assert process.poll() is None, process.communicate()
-        return next((name for name, pid in at_work(tmp_path).items() if parent(pid) == raylet), None)
+        return next((name for name, pid in at_work(place).items() if parent(pid) == raylet), None)
 
     name = wait_for(victim)
     cluster.remove_node(node, allow_graceful=False)
-    shown = finish(process)
-    assert weights(tmp_path) == reference
-    assert attempts(tmp_path) == dict.fromkeys(reference, 1) | {name: 2}
-    assert [line.split()[0] for line in shown.splitlines() if line.startswith("[")] == ["[1/2]", "[2/2]"]
-    assert not list((tmp_path / "store" / "partial").iterdir())
+    shown = commands.end(process)
+    assert shown.code == 0, shown.out + shown.err
+    assert weights(place) == reference
+    assert attempts(place) == dict.fromkeys(reference, 1) | {name: 2}
+    assert [line.split()[0] for line in shown.out.splitlines() if line.startswith("[")] == ["[1/2]", "[2/2]"]
+    assert not list((place / "store" / "partial").iterdir())
 
 
 @pytest.mark.slow
@@ -164,21 +168,21 @@ def test_nodes_that_do_not_see_the_store_send_their_runs_back(images, reference,
 
 
 @pytest.mark.slow
-def test_a_study_as_slurm_jobs_survives_a_dying_job(data, reference, tmp_path):
+def test_a_study_as_slurm_jobs_survives_a_dying_job(data, reference, place):
     pytest.importorskip("submitit")
-    process = start(tmp_path, *SMALL, *data, "--engine", "slurm", "--slurm", "cluster=local,time=30")
+    killed = []
 
-    def victim():
-        assert process.poll() is None, process.communicate()
-        return next(iter(at_work(tmp_path).items()), ())
+    def kill():
+        name, pid = wait_for(lambda: next(iter(at_work(place).items()), None))
+        os.kill(pid, signal.SIGKILL)
+        killed.append(name)
 
-    name, pid = wait_for(victim)
-    os.kill(pid, signal.SIGKILL)
-    finish(process)
-    assert weights(tmp_path) == reference
-    assert attempts(tmp_path) == dict.fromkeys(reference, 1) | {name: 2}
-    assert not list((tmp_path / "store").rglob("*.pkl"))
-    (exchange,) = (tmp_path / "cache" / "roadmap" / "slurm").iterdir()
+    with commands.meanwhile(kill):
+        run(place, *SMALL, *data, "--engine", "slurm", "--slurm", "cluster=local,time=30")
+    assert weights(place) == reference
+    assert attempts(place) == dict.fromkeys(reference, 1) | dict.fromkeys(killed, 2)
+    assert not list((place / "store").rglob("*.pkl"))
+    (exchange,) = (place / "cache" / "roadmap" / "slurm").iterdir()
     assert exchange.stat().st_mode & 0o777 == 0o700, "kept, for the dead job's log is there"
 
 
@@ -231,29 +235,29 @@ def alone(data, tmp_path_factory):
 
     def make(folder):
         (folder / "recipe.yaml").write_text(RECIPE)
-        finish(start(folder, *TOGETHER, *data))
+        run(folder, *TOGETHER, *data)
 
     return commands.once(tmp_path_factory, "alone", make)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["local", "ray", "slurm"])
-def test_two_processes_train_what_one_does(alone, data, tmp_path, engine):
+def test_two_processes_train_what_one_does(alone, data, place, engine):
     from safetensors.torch import load
 
     more = {"local": "--jobs 1", "ray": "--engine ray", "slurm": "--engine slurm --slurm cluster=local"}[engine]
     if engine != "local":
         pytest.importorskip({"ray": "ray", "slurm": "submitit"}[engine])
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    finish(start(tmp_path, *TOGETHER, *data, "--devices", 2, *more.split()))
-    (row,) = roadmap.load_study(tmp_path / "study").runs.itertuples()
+    (place / "recipe.yaml").write_text(RECIPE)
+    run(place, *TOGETHER, *data, "--devices", 2, *more.split())
+    (row,) = roadmap.load_study(place / "study").runs.itertuples()
     assert (row.status, row.devices, row.threads) == ("done", 2, 1)
     assert row.top1 == roadmap.load_study(alone / "study").runs["top1"][0]
-    ((name, together),) = weights(tmp_path).items()
+    ((name, together),) = weights(place).items()
     one, two = load(weights(alone)[name]), load(together)
     worst = max(float((one[key] - two[key]).abs().max()) for key in one)
     assert worst < 3e-6  # 3e-7 measured: 12 steps, each of which rounds weights below 2 to 1e-7
-    cache = tmp_path / "cache" / "roadmap" / "slurm"
+    cache = place / "cache" / "roadmap" / "slurm"
     assert not cache.exists() or not list(cache.iterdir())
 
 

@@ -28,7 +28,7 @@ def rungs_of(regime, width):
 
 def some(rungs, regime, width=8):
     """Rungs of the ladder, the start among them: the larger the networks are, the fewer."""
-    return list(rungs)[:: {8: 2, 16: 3, 64: 6}[width] * (2 if regime == "resnet200" else 1)]
+    return list(rungs)[:: {8: 3, 16: 4, 64: 8}[width] * (2 if regime == "resnet200" else 1)]
 
 
 def recounted(design, kind, size):
