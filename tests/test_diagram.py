@@ -60,11 +60,11 @@ def explained(step, regime="resnet50"):
 
 @pytest.mark.parametrize("regime", ["resnet50", "resnet200"])
 def test_every_rung_is_drawn(regime):
-    for step in LADDERS[regime].names:
-        explanation = explained(step, regime)
-        pictures = {width: draw_blocks(explanation, width) for width in ("page", "column")}
-        for width, inches in (("page", 9.0), ("column", 3.4)):
-            figure = pictures[width]
+    """Every rung of the one regime at both widths, and of the other at the one or the other."""
+    for number, step in enumerate(LADDERS[regime].names):
+        explanation, shapes = explained(step, regime), [("page", 9.0), ("column", 3.4)]
+        for width, inches in shapes if regime == "resnet50" else [shapes[number % 2]]:
+            figure = draw_blocks(explanation, width)
             assert figure.get_size_inches()[0] == inches
             check_legible(figure)
             shown = drawn_words(figure)

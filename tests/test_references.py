@@ -52,7 +52,7 @@ CONVOLUTIONAL = ["resnet18", "convnext_atto", "efficientnet_b0", "mobilenetv3_sm
 PATCHED = ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "deit_tiny_distilled_patch16_224", "test_vit",
            "mixer_s32_224", "levit_128s", "xcit_nano_12_p16_224", "volo_d1_224"]  # fmt: skip
 SIZED = [(name, 32, 2) for name in PATCHED + CONVOLUTIONAL]
-SIZED += [(name, 96, 2) for name in PATCHED] + [(name, 224, 4) for name in PATCHED[::3]]
+SIZED += [(name, 96, 2) for name in PATCHED[::2]] + [(name, 224, 4) for name in PATCHED[1::2]]
 
 
 def torch_count(design, size):
