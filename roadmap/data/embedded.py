@@ -70,11 +70,11 @@ def _enlarge(digits: np.ndarray) -> np.ndarray:
 def _draw(rng: np.random.Generator, templates: np.ndarray, chosen: np.ndarray, centres: np.ndarray) -> np.ndarray:
     """Ink (N, 32, 32, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant."""
     count, side = len(chosen), templates.shape[-1]
-    along = 8 * _ENLARGED * 256 // rng.integers(*DIGIT_PIXELS, size=count, endpoint=True)
-    across = rng.integers(-SLANT, SLANT, size=(2, count), endpoint=True)
+    along = (8 * _ENLARGED * 256 // rng.integers(*DIGIT_PIXELS, size=count, endpoint=True)).astype(np.int32)
+    across = rng.integers(-SLANT, SLANT, size=(2, count), endpoint=True).astype(np.int32)
     offsets = (np.arange(SIZE) - centres[..., None]).astype(np.int32)
     down, right = offsets[:, 0, :, None], offsets[:, 1, None, :]
-    along, (first, second) = along.astype(np.int32)[:, None, None], across.astype(np.int32)[..., None, None]
+    along, (first, second) = along[:, None, None], across[..., None, None]
     rows = ((along * down + first * right) >> 8) + side // 2
     columns = ((second * down + along * right) >> 8) + side // 2
     inside = (rows >= 0) & (rows < side) & (columns >= 0) & (columns < side)
