@@ -233,7 +233,7 @@ def write_table(folder, runs, ablation, store="nowhere"):
     return folder
 
 
-@pytest.mark.parametrize("name", ["leave-one-out, 12 steps, lost runs", "order, exact", "factorial, fraction"])
+@pytest.mark.parametrize("name", ["leave-one-out, 12 steps, lost runs", "order, exact", "factorial, fraction", "grid"])
 def test_a_kept_study_is_read_shown_and_saved(tmp_path, name):
     runs, ablation = STUDIES[name]
     folder = write_table(tmp_path / "study", with_references(runs), ablation)

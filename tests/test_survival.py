@@ -246,7 +246,7 @@ class Bomb:
 # --- the disk
 
 
-def test_files_that_cannot_be_written_and_then_two_at_once(given, reference, tmp_path):
+def test_files_that_cannot_be_written_and_then_three_at_once(given, reference, tmp_path):
     words, store = study(given, tmp_path), tmp_path / "store"
     limited = start(*words, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LITTLE, LITTLE)))
     code, _, errors = end(limited)
@@ -254,18 +254,18 @@ def test_files_that_cannot_be_written_and_then_two_at_once(given, reference, tmp
     assert not list((store / "runs").iterdir())
 
     elsewhere = [word.replace(str(tmp_path / "table"), str(tmp_path / "other")) for word in words]
-    runner, seen = start(*elsewhere), set()
+    runners, seen = [start(*words), start(*elsewhere)], set()
 
     def watch():
-        while len(identities(store)) < RUNS or runner.poll() is None:
+        while len(identities(store)) < RUNS or any(runner.poll() is None for runner in runners):
             with contextlib.suppress(FileNotFoundError):
                 seen.update(identities(store).items())
             time.sleep(0.02)
 
     at_work(store, count=1)
     with meanwhile(watch):
-        other = call(*words)
-    for code, output, errors in (other, end(runner)):
+        third = call(*words)
+    for code, output, errors in (third, *map(end, runners)):
         assert code == 0 and "[4/4]" in output, errors
     assert len(seen) == RUNS, "a run was trained twice"
     assert_equal(tmp_path, reference)
