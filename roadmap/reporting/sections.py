@@ -299,15 +299,16 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None, on_l
     """What the explanation shows otherwise than the study has it: the place of the step, and the recipes."""
     if explanation is None or explanation.before is None:
         return
-    before = explanation.before.name
-    if on_ladder and (study.design != "ladder" or _text(step, "against") not in (before, "")):
-        yield f"Shown in its place on the paper's ladder, after {label(before)}."
-    steps = dict(zip(study.runs["step"], study.runs["steps"], strict=True))
-    against = _text(step, "against")
-    if not on_ladder and against and f"{steps[against]}+{explanation.title}".strip("+") != steps[explanation.title]:
-        yield f"Shown on {label(before)}; the gain is that of all steps since {label(against)}."
-    if not on_ladder and study.design in ("order", "factorial"):
+    name, before, against = explanation.title, explanation.before.name, _text(step, "against")
+    if on_ladder:
+        if study.design != "ladder" or against not in (before, ""):
+            yield f"Shown in its place on the paper's ladder, after {label(before)}."
+    elif study.design in ("order", "factorial"):
         yield f"Shown on {label(before)}, without the study's other steps."
+    elif against:
+        steps = dict(zip(study.runs["step"], study.runs["steps"], strict=True))
+        if f"{steps[against]}+{name}".strip("+") != steps[name]:
+            yield f"Shown on {label(before)}; the gain is that of all steps since {label(against)}."
     if study.runs["match"].notna().any():
         yield "Sizes and costs are those before the study rescaled its networks."
     recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
