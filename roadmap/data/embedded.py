@@ -68,7 +68,10 @@ def _enlarge(digits: np.ndarray) -> np.ndarray:
 
 
 def _draw(rng: np.random.Generator, templates: np.ndarray, chosen: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Ink (N, 32, 32, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant."""
+    """Ink (N, 32, 32, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant.
+
+    Numbers are drawn with 64 bits, since others would be other numbers, and computed with 32, which is quicker.
+    """
     count, side = len(chosen), templates.shape[-1]
     along = (8 * _ENLARGED * 256 // rng.integers(*DIGIT_PIXELS, size=count, endpoint=True)).astype(np.int32)
     across = rng.integers(-SLANT, SLANT, size=(2, count), endpoint=True).astype(np.int32)
