@@ -13,11 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.comparison import Compared, Finished, are_ladders, compared, differences
-from roadmap.analysis.effects_figure import DESIGNS
+from roadmap.analysis.comparison import (
+    Compared,
+    Finished,
+    are_ladders,
+    compared,
+    differences,
+    settings_that_differ,
+)
+from roadmap.analysis.estimation import FINDINGS
 from roadmap.analysis.figure import facts_of, limits_of
 from roadmap.analysis.rows import PAD, SIZES, Sheet, Sizes, draw_groups, draw_names, lay_out, titles_of
-from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.tables import regime_of
 from roadmap.look import (
     BEYOND,
@@ -49,11 +55,6 @@ LOOKS: tuple[dict[str, Any], ...] = (
 SHIFTS = (-0.17, 0.17)
 #: Two ladders share an axis where that makes it at most this many times as long as the longer of their own.
 MAX_SHARED = 2.0
-#: Design -> what the effect of a step is in it.
-MEANINGS = {
-    "ladder": "The effect of a rung is its gain over the one before it",
-    "sweep": "The effect of a level is its difference to the base",
-} | {design: meaning for design, (_, _, meaning) in DESIGNS.items()}
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def draw_comparison(first: Finished, second: Finished, title: str | None = None,
     two = limits[0] != limits[1]
     with styled():
         sheet = lay_out(
-            width, title or f"{names[0]} and {names[1]}", _sentences(studies, rows, table, limits, ladders),
+            width, title or _title(studies), _sentences(studies, rows, table, limits, ladders),
             _legend(names, inches), sizes.row * len(rows),
             above=1.35 if two else 0.8, below=0.2 if two else 0.08,
         )  # fmt: skip
@@ -154,6 +155,13 @@ def draw_comparison(first: Finished, second: Finished, title: str | None = None,
         headers += ["diff." if short else "difference\n[95 % interval]", "GMACs"]
         _draw_texts(sheet, panel, rows, places, headers, sizes.name + 10 if two else 5)
     return sheet.figure
+
+
+def _title(studies: tuple[Compared, Compared]) -> str:
+    """Both studies, and what they were not trained alike in."""
+    names = " and ".join(study.name for study in studies)
+    other = settings_that_differ(*studies)
+    return f"{names}: different {', '.join(other)}" if other else names
 
 
 # --- rows
@@ -343,7 +351,7 @@ def _axes_of_both(
 
 
 def _draw_differences(sheet: Sheet, rows: Sequence[Row], table: pd.DataFrame, place: tuple[float, float]) -> None:
-    """Second minus first, with its interval, and a line at zero; pale where it is within noise."""
+    """Second minus first, with its interval, and a line at zero; pale where its interval holds zero."""
     axes = sheet.panel("differences", *place)
     axes.set(ylim=(len(rows) - 0.5, -0.5), yticks=[])
     axes.set_xlim(_limits_of_differences(table))
@@ -407,16 +415,16 @@ def _sentences(
     """The caption: what each study is, what its values are, and how they are compared."""
     sentences = []
     for number_, study in enumerate(studies):
-        design = study.design
-        what = f"ladder from {label(regime_of(study.runs))}" if design == "ladder" else design
+        design = study.question.name
+        what = f"{design} from {label(regime_of(study.runs))}" if ladders else design
         sentences += [f"{study.name}: {what}; {trained_text(study.runs, 'network')}", *matched_text(study.runs)]
         if not ladders:
-            sentences.append(f"{MEANINGS[design]}.")
+            sentences.append(f"{study.question.meaning}.")
         lost = [f"{row.name} {side.lost}" for row in rows if (side := row.sides[number_]) and side.lost]
         if lost:
             sentences.append(f"*, runs of {study.name} that are not there: {'; '.join(lost)}.")
     if any(side and not math.isnan(side.low) for row in rows for side in row.sides):
-        what = "the mean over seeds" if ladders else "the effect, hollow where it is within noise"
+        what = "the mean over seeds" if ladders else "the effect, hollow where its interval holds zero"
         sentences.append(f"Whiskers: 95 % interval of {what}.")
     low, high = _limits_of_differences(table)
     beyond = [side for row in rows for side, ends in zip(row.sides, limits, strict=True)
@@ -439,6 +447,6 @@ def _judged(table: pd.DataFrame) -> str:
     if table["verdict"].isna().all():
         return "; one seed says nothing of another, so that there is no interval."
     return (
-        ", with their 95 % interval by Welch's t; pale where they are within noise, dark where p is below 0.05 by "
-        "Holm's correction over all."
+        ", with intervals that all hold at once with 95 %; dark where they exclude zero, else pale. Runs that both "
+        "studies share are no evidence of a difference."
     )

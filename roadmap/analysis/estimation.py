@@ -47,6 +47,7 @@ OUTLIER_LEVEL = 0.01
 ROUNDING = 1e-9
 #: Verdicts. An effect that cannot be tested has none.
 GAIN, LOSS, NEGLIGIBLE, OPEN = "gain", "loss", "negligible", "open"
+FINDINGS = (GAIN, LOSS)
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,8 @@ def estimate(
     estimates = np.where(used, contrasts * means, 0).sum(axis=1)
     estimates[abs(estimates) < ROUNDING] = 0
 
-    freedom = np.where(known, counts - 1, 0)
-    variances = np.where(freedom > 0, [sample.variance for sample in samples], 0)
-    variances[variances < ROUNDING**2] = 0
-    apart = _apart(variances, freedom)
-    mixing = _mixing(freedom, apart)
-    parts = contrasts**2 / np.maximum(counts, 1) @ mixing  # a_j of each effect
-    of_seeds = parts @ variances
-    squares = (parts * (mixing @ variances)) ** 2 @ (1 / np.maximum(freedom, 1))
+    moderated = Moderated.of(samples)
+    of_seeds, squares = moderated.variance(contrasts**2 / np.maximum(counts, 1))
     testable = (known | ~used).all(axis=1) & (of_seeds > 0)
 
     of_images = [_of_images(samples, row) for row in contrasts]
@@ -146,15 +141,15 @@ def estimate(
     testable &= np.isfinite(total)
 
     m = max(tests or int(testable.sum()), 1)
-    sidak = -math.expm1(math.log(CONFIDENCE) / m)
-    level = np.full(len(contrasts), sidak) if levels is None else np.asarray(levels, dtype=float)
+    usual = sidak(m)
+    level = np.full(len(contrasts), usual) if levels is None else np.asarray(levels, dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
         error = np.where(testable, np.sqrt(total), math.nan)
         nu = np.where(testable, total**2 / squares, math.nan)
         half = -stdtrit(nu, level / 2) * error
         p = 2 * stdtr(nu, -abs(estimates / error))
-        p_all = -np.expm1(m * np.log1p(-np.minimum(p * (sidak / level), 1)))
-    outliers = np.flatnonzero(apart).tolist()
+        p_all = -np.expm1(m * np.log1p(-np.minimum(p * (usual / level), 1)))
+    outliers = np.flatnonzero(moderated.apart).tolist()
     numbers = np.column_stack([estimates, error, nu, estimates - half, estimates + half, p, p_all]).tolist()
     return [
         Effect(
@@ -167,6 +162,43 @@ def estimate(
             numbers, used, of_images, strict=True
         )
     ]
+
+
+@dataclass(frozen=True)
+class Moderated:
+    """The variances between seeds of some networks, moderated by their common one: ``own`` are the s2_k with their
+    degrees of ``freedom``, ``apart`` says which are outliers, and ``mixing`` (networks, networks) which weighted means
+    of the s2_j the v_k are."""
+
+    own: np.ndarray
+    freedom: np.ndarray
+    apart: np.ndarray
+    mixing: np.ndarray
+
+    @classmethod
+    def of(cls, samples: Sequence[Sample]) -> Moderated:
+        """Those of these samples; a network with a failed run has none, since the runs left are a selection."""
+        freedom = np.array([0 if sample.failed else max(sample.count - 1, 0) for sample in samples])
+        own = np.where(freedom > 0, [sample.variance for sample in samples], 0)
+        own[own < ROUNDING**2] = 0
+        apart = _apart(own, freedom)
+        return cls(own, freedom, apart, _mixing(freedom, apart))
+
+    @property
+    def variances(self) -> np.ndarray:
+        """(networks,): the v_k; zero where no variance is known at all."""
+        return self.mixing @ self.own
+
+    def variance(self, loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(effects,) twice: sum_k load_k v_k for each row of ``loads`` (effects, networks), and its square over its
+        degrees of freedom, by Satterthwaite. The load of a network in a contrast of means is c_k^2 / n_k."""
+        parts = loads @ self.mixing  # a_j of each effect
+        return parts @ self.own, (parts * self.variances) ** 2 @ (1 / np.maximum(self.freedom, 1))
+
+
+def sidak(effects: int) -> float:
+    """The probability with which each of so many intervals may err, so that all hold at once with `CONFIDENCE`."""
+    return -math.expm1(math.log(CONFIDENCE) / max(effects, 1))
 
 
 def verdict_of(low: float, high: float, matters: float, lower_is_better: bool = False) -> str | None:

@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from roadmap.analysis.estimation import FINDINGS
 from roadmap.analysis.rows import PAD, SIZES, Sizes, draw_groups, draw_names, lay_out, row_height, titles_of
-from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.tables import agreement, completed, regime_of, summarize
 from roadmap.checks import check_choice
 from roadmap.look import (

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.estimation import FINDINGS
 from roadmap.checks import RoadmapError
 from roadmap.look import (
     EDGE,
@@ -60,7 +60,7 @@ _DARK = 0.2
 def draw_interactions(effects: pd.DataFrame, title: str | None = None, width: str = "page") -> Figure:
     """The effects of a factorial study as a symmetric map: main effects on the diagonal, interactions of two beside it.
 
-    ``effects`` is the table of `roadmap.analysis.ablation.effects`, in percentage points. Blue cells are gains, orange
+    ``effects`` is the table of the effects, in percentage points. Blue cells are gains, orange
     ones losses; findings are bold and framed. An effect that is unknown is hatched, and so is one that the fraction of
     the networks cannot tell from others of the map: its number is that of their sum. Where a cell has room, the 95 %
     interval stands below; where it has none, numbers have fewer digits, or are left out.

@@ -57,18 +57,20 @@ _MATCH_FACTOR = Column(
     "float64", "what its widths or blocks were multiplied by, to bring it to the cost that all share"
 )
 _DATA_SECONDS = Column("float64", "of them: waiting for batches", "s")
-_P = Column("float64", "two-sided p that the true difference is zero, by Student's t with its own standard error and "
-            "degrees of freedom: the paired t-test, where it is paired by seed; missing where all seeds have the "
-            "very same difference, unless it is zero")  # fmt: skip
-_P_HOLM = Column("float64", "the same by Holm's correction over all rows of the table that have one, roads not taken "
-                 "included")  # fmt: skip
-_VERDICT = Column("text", "`gain` or `loss`, by its sign, where `p_holm` is below 0.05, else `within noise`; missing "
-                  "where no p is")  # fmt: skip
+_P = Column("float64", "two-sided p that the true difference is zero, by Student's t with this standard error and "
+            "these degrees of freedom; missing where there is no interval")  # fmt: skip
+_P_ALL = Column("float64", "the same for all m effects of the study at once, 1 - (1 - p)^m: below 0.05 where the "
+                "interval excludes zero, and only there")  # fmt: skip
+_VERDICT = Column(
+    "text",
+    "read off the interval: `gain` or `loss` where it excludes zero, `negligible` where it lies "
+    "within the smallest difference that matters, else `open`; missing where there is no interval",
+)
 _TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
 _TOP1_STD = Column("float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for "
                    "one seed", "%")  # fmt: skip
-_TOP1_LOW = Column("float64", "lower end of the mean's 95 % interval over seeds, mean - t s / sqrt(n), t being the "
-                   "97.5 % quantile of Student's t distribution with n - 1 degrees of freedom", "%")  # fmt: skip
+_TOP1_LOW = Column("float64", "lower end of the mean's own 95 % interval over seeds, from the moderated variance that "
+                   "its effects have, and not below 0; that of a single mean, not of all at once", "%")  # fmt: skip
 _TOP1_HIGH = Column("float64", "its upper end", "%")
 
 #: A row a run: the columns of trajectory.csv.
@@ -141,39 +143,6 @@ STEPS: Schema = {
     "gmacs": _GMACS,
     "params": _PARAMS,
     "match_factor": _MATCH_FACTOR,
-    "top1_mean": _TOP1_MEAN,
-    "top1_std": _TOP1_STD,
-    "top1_low": _TOP1_LOW,
-    "top1_high": _TOP1_HIGH,
-    "against": Column(
-        "text",
-        "the network that the gain compares with, on a ladder: of those with a result, the one whose steps are the "
-        "longest beginning of this one's. So a rung compares with the last adopted one before it, and a road not taken "
-        "with what the adopted rung beside it compares with (`kernel_9` is another answer to the question of "
-        "`large_kernel`, not an addition to it). Where rungs between are missing from the study, the gain is that of "
-        "all their changes together. References, and the networks of other designs, compare with none: see effects",
-    ),
-    "pairs": Column("Int64", "seeds with which both it and `against` ended well"),
-    "gain": Column("float64", "top1 minus that of `against`, mean over the `pairs`", "points"),
-    "gain_low": Column(
-        "float64",
-        "lower end of the gain's 95 % interval, paired by seed: gain - t s / sqrt(pairs), s being `gain_std`; missing "
-        "for one pair, and where a run of either failed, since runs that fail are no chance selection",
-        "points",
-    ),
-    "gain_high": Column("float64", "its upper end", "points"),
-    "gain_std": Column("float64", "sample standard deviation of the differences between runs of one seed", "points"),
-    "p": _P,
-    "p_holm": _P_HOLM,
-    "verdict": _VERDICT,
-    "seeds_needed": Column(
-        "Int64",
-        "with how many seeds a difference as large as this gain would be no noise, whatever the other steps turn out "
-        "to be, with a probability of 0.8, from the pooled `gain_std` of the table and with as many tests as it has; "
-        "missing where no million would do, or no spread is known",
-    ),
-    "printed_top1": Column("float64", "what the paper prints for a network of just these steps, on ImageNet-1K", "%"),
-    "printed_gflops": Column("float64", "the same: multiply-accumulates at 224 px", "1e9"),
 }  # fmt: skip
 
 #: A row a network.
@@ -221,26 +190,28 @@ CURVES: Schema = {
     **EPOCH,
 }
 
-#: A row a step, or an effect of several. What is here after ``verdict`` is there in the designs that it speaks of.
+#: A row a step, or an effect of several. What is here after ``params`` is there in the designs that it speaks of.
 EFFECTS: Schema = {
-    "effect": Column("text", "the step; `a × b` for an interaction, `size=5, norm=layer` for a combination of levels"),
-    "estimate": Column("float64", "mean over the seeds (and orders) in which all networks of the estimate ended well; "
-                       "what that is, by design: `help(roadmap.analysis.ablation.effects)`", "points"),
-    "std_error": Column("float64", "its standard error, paired by seed; missing for one seed, and where a run failed, "
-                        "since the seeds left are no sample any more; of order designs over orders and seeds",
-                        "points"),
-    "low": Column("float64", "lower end of its 95 % interval by Student's t distribution", "points"),
+    "effect": Column("text", "the step or network; `a × b` for an interaction"),
+    "against": Column("text", "the network that it is compared with, where it is the difference of two"),
+    "estimate": Column("float64", "a weighted sum of mean accuracies; which, says the question", "points"),
+    "std_error": Column("float64", "its standard error, from moderated variances; missing where a run failed, since "
+                        "the runs left are a selection, and where no variance is known", "points"),
+    "freedom": Column("float64", "its degrees of freedom, by Satterthwaite's formula"),
+    "low": Column("float64", "lower end of its interval; all intervals of the study hold at once with 95 %", "points"),
     "high": Column("float64", "its upper end", "points"),
-    "freedom": Column("float64", "its degrees of freedom"),
-    "seeds": Column("int64", "seeds that entered"),
-    "networks": Column("int64", "different networks compared"),
+    "p": _P,
+    "p_all": _P_ALL,
+    "verdict": _VERDICT,
+    "apart": Column("text", "those of its networks whose variance is an outlier, which then stands for itself"),
+    "seeds": Column("int64", "runs of the network of it that has fewest"),
+    "images": Column("bool", "whether the interval holds for new test images, too, and not for new seeds alone"),
+    "network": Column("text", "the network that is compared with `against`"),
+    "networks": Column("int64", "networks compared"),
     "failed": Column("int64", "runs of those networks that failed"),
     "missing": Column("int64", "runs of those networks that have no result yet"),
     "gmacs": Column("float64", "the same difference in multiply-accumulates for an image", "1e9"),
     "params": Column("float64", "the same difference in parameters"),
-    "p": _P,
-    "p_holm": _P_HOLM,
-    "verdict": _VERDICT,
     "orders": Column("int64", "of order designs: orders that enter"),
     "least": Column("float64", "of order designs: the smallest contribution of the step in any of them, as a mean over "
                     "seeds", "points"),
@@ -251,11 +222,6 @@ EFFECTS: Schema = {
     "kind": Column("text", "of factorial designs: `main` or `interaction`"),
     "aliases": Column("text", "of factorial designs: effects that this fraction of the networks cannot tell from this "
                       "one, such as `+ b × c`; the estimate is that of their sum"),
-    "top1_mean": _TOP1_MEAN,
-    "top1_std": _TOP1_STD,
-    "top1_low": _TOP1_LOW,
-    "top1_high": _TOP1_HIGH,
-    "against": Column("text", "of ladders and sweeps: the network that it compares with"),
 }  # fmt: skip
 
 #: Every table of a study.

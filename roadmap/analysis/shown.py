@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.analysis.statistics import FINDINGS
+from roadmap.analysis.estimation import FINDINGS
 from roadmap.look import number, signed
 
 #: Missing and failed runs are named up to so many.
@@ -18,7 +18,7 @@ _WORDS = ("step", "effect", "verdict", "and", "against")
 #: Those that may be longer than a line.
 _LONG = ("effect", "and", "against")
 #: Columns that a verdict speaks of.
-_JUDGED = ("points", "95 % interval", "gain [95 %], points", "verdict")
+_JUDGED = ("points", "interval", "gain [interval], points", "verdict")
 
 
 def readable(effects: pd.DataFrame) -> pd.DataFrame:
@@ -30,9 +30,7 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
         shown = {
             "effect": str(effect["effect"]),
             "points": signed(effect["estimate"]),
-            "95 % interval": "" if pd.isna(effect["low"]) else interval,
-            "error": number(effect["std_error"], ".2f"),
-            "p (Holm)": "" if pd.isna(effect["p_holm"]) else f"{effect['p_holm']:.2g}",
+            "interval": "" if pd.isna(effect["low"]) else interval,
             "verdict": effect["verdict"] if isinstance(effect["verdict"], str) else "",
             "seeds": number(effect["seeds"], "d"),
             "failed": number(effect["failed"] or None, "d"),
@@ -40,8 +38,6 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
             "GMACs": number(effect["gmacs"], "+.3g"),
             "params M": number(effect["params"] / 1e6, "+.3g"),
         }
-        if "top1_mean" in effect:
-            shown["top-1 %"] = number(effect["top1_mean"], ".2f")
         if "orders" in effect:
             between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"
             shown |= {
@@ -50,7 +46,7 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
             }
         if effect.get("aliases"):
             shown["and"] = str(effect["aliases"])
-        if isinstance(effect.get("against"), str):
+        if isinstance(effect["against"], str):
             shown["against"] = effect["against"]
         return shown
 
@@ -69,7 +65,7 @@ def readable_steps(steps: pd.DataFrame) -> pd.DataFrame:
         return {
             "step": step["step"] + kind,
             "top-1 ± std, %": number(step["top1_mean"], ".2f") + spread,
-            "gain [95 %], points": signed(step["gain"]) + interval,
+            "gain [interval], points": signed(step["gain"]) + interval,
             "verdict": step["verdict"] if isinstance(step["verdict"], str) else "",
             "GMACs": number(step["gmacs"], ".3g"),
             "params, M": number(step["params"] / 1e6, ".3g"),
@@ -77,6 +73,18 @@ def readable_steps(steps: pd.DataFrame) -> pd.DataFrame:
         }
 
     return pd.DataFrame([row(step) for step in steps.to_dict("records")])
+
+
+def interval_text(effects: pd.DataFrame, matters: float) -> str:
+    """What the intervals and verdicts of a table of effects mean, in one sentence or two."""
+    if effects["low"].isna().all():
+        return "No interval is known, and so no verdict: it takes two seeds of some network."
+    images = effects.loc[effects["low"].notna(), "images"].all()
+    source = "new seeds and new test images" if images else "new seeds on the same test images"
+    return (
+        f"All intervals hold at once with 95 %, for {source}. A verdict is gain or loss where the interval excludes "
+        f"zero, negligible where it lies within ±{matters:g} points, else open."
+    )
 
 
 def counted(runs: pd.DataFrame, missing: Collection[tuple[str, int]]) -> list[str]:
@@ -114,8 +122,7 @@ def as_text(lines: Sequence[str], table: pd.DataFrame) -> str:
 
 
 def as_html(lines: Sequence[str], table: pd.DataFrame) -> str:
-    """The same for a notebook, light or dark: the first line is a heading, findings are bold, and what is within noise
-    is pale."""
+    """The same for a notebook, light or dark: the first line is a heading, findings are bold, all else is pale."""
     heading, *rest = (escape(line) for line in lines)
     head = "".join(f"<th style='{_side(name)}'>{escape(name)}</th>" for name in map(str, table))
     body = "".join(_html_row(row) for row in table.to_dict("records"))

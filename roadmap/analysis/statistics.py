@@ -1,39 +1,20 @@
-"""The statistics of studies, each written once and with its source: intervals, tests, power and rank agreement.
+"""Rank agreement between studies and the paper, and one deviation for several networks, each with its source.
 
-Differences are tested with Student's t, paired by seed. A test that flips the signs of the R differences, which needs
-no normal distribution, has only 2^R patterns, and so with three seeds no p below 2 / 8 = 0.25, nor any below 0.05 with
-less than six.
-
-One rule says what is a finding: p after Holm's correction over all tests of a study, below 5 %. Else the difference is
-within noise, which does not say that it is zero. Intervals are those of single differences, without a correction: one
-may exclude zero and its difference be within noise all the same, since of 16 such intervals one errs more often than
-not. Accuracies are in per cent and differences in percentage points throughout.
+What decides an effect is in `roadmap.analysis.estimation`.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import stdtrit
 
-from roadmap.checks import check_int, check_number
+from roadmap.analysis.estimation import CONFIDENCE
 
-#: Probability with which an interval covers the true value, if the seeds vary normally.
-CONFIDENCE = 0.95
-#: Probability with which a test errs where there is nothing to find.
-LEVEL = 0.05
-#: Probability with which `seeds_needed` finds a difference.
-POWER = 0.8
-#: Verdicts on a difference; of one that cannot be tested there is none.
-GAIN, LOSS, NOISE = "gain", "loss", "within noise"
-FINDINGS = (GAIN, LOSS)
-#: Nobody trains more seeds.
-MOST_SEEDS = 10**6
-#: Decimals of a percentage point that are more than rounding of floating point numbers.
+#: Decimals of a percentage point that are more than rounding of floating-point numbers.
 DECIMALS = 9
 
 
@@ -51,52 +32,9 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
     return mean, std, mean - half, mean + half
 
 
-def paired_interval(differences: Iterable[float], failed: bool) -> tuple[float, float, float, float]:
-    """`mean_interval` of the differences between runs of one seed. Where a run ``failed`` only the mean is known: runs
-    that diverge are no chance selection, and so the rest of them say nothing of how far others vary."""
-    mean, *spread = mean_interval(differences)
-    std, low, high = [math.nan] * 3 if failed else spread
-    return mean, std, low, high
-
-
 def half_width(std_error: float, freedom: float) -> float:
     """Half the length of the 95 % interval of an estimate with this standard error and these degrees of freedom."""
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * std_error
-
-
-def p_value(estimate: float, std_error: float, freedom: float) -> float:
-    """The two-sided p of Student's t-test that the true value is zero; NaN where the estimate or its error is unknown.
-
-    Of the mean of R paired differences (R - 1 degrees of freedom) it is the paired t-test. Without any error it is 1
-    where the estimate is zero, too, and else NaN, no test: accuracies are counts of images, so that on few of them two
-    seeds have equal differences far more often than once in twenty studies, which says nothing of the noise.
-    """
-    estimate, std_error = round(estimate, DECIMALS), round(std_error, DECIMALS)
-    if std_error == 0:
-        return 1.0 if estimate == 0 else math.nan
-    return float(2 * stdtr(freedom, -abs(estimate / std_error)))
-
-
-def holm(p: Sequence[float]) -> list[float]:
-    """p of several tests, corrected so that all findings of a study are right with a probability of 95 %.
-
-    Holm, "A simple sequentially rejective multiple test procedure" (1979): the smallest of m counts m times, the next
-    m - 1 times, none less than the one before it. It holds however the tests depend on each other, as gains of steps do
-    that share a network. A p of NaN is no test: it stays NaN and does not count.
-    """
-    corrected = [math.nan] * len(p)
-    tested = sorted((value, index) for index, value in enumerate(p) if not math.isnan(value))
-    least = 0.0
-    for rank, (value, index) in enumerate(tested):
-        least = corrected[index] = max(least, min(1.0, (len(tested) - rank) * value))
-    return corrected
-
-
-def verdict(estimate: float, p_holm: float) -> str | None:
-    """`GAIN` or `LOSS` where the corrected p is below 5 %, `NOISE` where it is not, None where there is no p."""
-    if math.isnan(p_holm):
-        return None
-    return NOISE if p_holm >= LEVEL else GAIN if estimate > 0 else LOSS
 
 
 def pooled_deviation(deviations: Sequence[float], seeds: Sequence[float]) -> float:
@@ -108,70 +46,6 @@ def pooled_deviation(deviations: Sequence[float], seeds: Sequence[float]) -> flo
     known = [(std**2, count - 1) for std, count in zip(deviations, seeds, strict=True) if not math.isnan(std)]
     freedom = sum(count for _, count in known)
     return math.sqrt(math.fsum(variance * count for variance, count in known) / freedom) if known else math.nan
-
-
-def power(difference: float, deviation: float, seeds: int, tests: int = 1) -> float:
-    """The probability that a paired t-test over so many seeds, two at least, finds a true difference.
-
-    Exact, from the noncentral t distribution with noncentrality difference / deviation * sqrt(seeds) (Cohen,
-    Statistical Power Analysis, 1988). ``deviation`` is that of the paired differences, above zero. The level is 5 %
-    over the number of ``tests`` of the study (Bonferroni), which Holm's correction never asks more than.
-    """
-    from scipy.stats import nct
-
-    freedom = seeds - 1
-    noncentrality = abs(difference) / deviation * math.sqrt(seeds)
-    critical = -float(stdtrit(freedom, LEVEL / 2 / tests))
-    # Of the side that the difference is not on, little is left, and of little the distribution may be NaN.
-    other = nct.cdf(-critical, freedom, noncentrality)
-    return float(nct.sf(critical, freedom, noncentrality) + np.nan_to_num(other))
-
-
-def seeds_needed(difference: float, deviation: float, tests: int = 1, wanted: float = POWER) -> int | None:
-    """The fewest seeds with which `power` is what is wanted, 0.8 if nothing is said.
-
-    None where no number up to a million is enough, where one of the two is NaN, and where there is no deviation, which
-    says nothing of the noise (see `p_value`). Raises `RoadmapError` for a power or a number of tests that there is not.
-    """
-    check_number("power", wanted, 0.01, 0.9999)
-    check_int("tests", tests, 1, MOST_SEEDS)
-    difference, deviation = round(abs(difference), DECIMALS), round(deviation, DECIMALS)
-    if not (difference > 0 and deviation > 0):
-        return None
-    counts = range(2, MOST_SEEDS + 1)
-    place = bisect_left(counts, wanted, key=lambda seeds: power(difference, deviation, seeds, tests))
-    return counts[place] if place < len(counts) else None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What is known of one side of an unpaired comparison: mean, sample standard deviation, number of runs."""
-
-    mean: float
-    std: float
-    count: int
-
-
-def welch(sample: Sample, other: Sample) -> tuple[float, float, float]:
-    """(difference, standard error, degrees of freedom) of two independent samples whose variances may differ.
-
-    Welch, "The generalization of Student's problem" (1947), with Satterthwaite's degrees of freedom. Both deviations
-    zero: an error of zero, and NaN degrees of freedom.
-    """
-    parts = [(one.std**2 / one.count, one.count - 1) for one in (sample, other)]
-    variance = math.fsum(part for part, _ in parts)
-    freedom = satterthwaite(parts) if variance else math.nan
-    return sample.mean - other.mean, math.sqrt(variance), freedom
-
-
-def satterthwaite(parts: Iterable[tuple[float, int]]) -> float:
-    """Degrees of freedom of a sum of independent variances, from (variance, its degrees of freedom) of each.
-
-    Satterthwaite, "An approximate distribution of estimates of variance components" (1946). The sum is above zero.
-    """
-    parts = list(parts)
-    variance = math.fsum(part for part, _ in parts)
-    return 1 / math.fsum((part / variance) ** 2 / count for part, count in parts)
 
 
 @dataclass(frozen=True)

@@ -12,20 +12,24 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from roadmap.analysis.ablation import effects
 from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
+from roadmap.analysis.effects import Measured, effects_table
 from roadmap.analysis.effects_figure import draw_ablation
+from roadmap.analysis.estimation import default_matters
 from roadmap.analysis.figure import draw_trajectory
 from roadmap.analysis.interactions_figure import draw_interactions
 from roadmap.analysis.pareto_figure import draw_pareto
 from roadmap.analysis.schema import RUNS
-from roadmap.analysis.shown import as_html, as_text, counted, plural, readable, readable_steps
-from roadmap.analysis.statistics import DECIMALS, POWER, Agreement, pooled_deviation, seeds_needed
-from roadmap.analysis.tables import agreement, completed, costs_of, design_of, summarize
+from roadmap.analysis.shown import as_html, as_text, counted, interval_text, plural, readable, readable_steps
+from roadmap.analysis.statistics import Agreement
+from roadmap.analysis.sweep_figure import draw_sweep
+from roadmap.analysis.tables import agreement, completed, costs_of, effects_of, question_of, summarize
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
 from roadmap.look import KINDS, save_figure, trained_text
+from roadmap.questions import default_question
+from roadmap.questions.question import Question
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
@@ -41,33 +45,35 @@ class Study:
 
     ``runs`` has one row a run, ``steps`` and ``costs`` one row a network, ``effects`` one a step, ``curves`` one a run
     and epoch. ``described`` is what study.json says of the design; ``asked`` are the runs that the study consists of,
-    as (step, seed), where study.json is there.
+    as (step, seed), where study.json is there. ``matters``: the smallest difference that matters, in percentage points.
     """
 
     path: Path
     runs: pd.DataFrame
-    described: Mapping[str, Any] = field(default_factory=lambda: {"design": "ladder"})
+    described: Mapping[str, Any] = field(default_factory=dict)
     curves: Curves = field(default_factory=no_curves)
     asked: Sequence[tuple[str, int]] = ()
+    matters: float = default_matters(None)
+
+    @cached_property
+    def question(self) -> type[Question]:
+        """What the study asks."""
+        return question_of(self.runs, self.described)
 
     @property
     def design(self) -> str:
-        """The ablation design: ``ladder``, ``leave-one-out``, ..."""
-        return design_of(self.runs, self.described)
+        """The name of its question: ``ladder``, ``leave-one-out``, ..."""
+        return self.question.name
 
     @property
     def figures(self) -> list[str]:
-        """The figures that answer the study's question, by their methods, the first before all: ``trajectory`` of a
-        ladder, else ``ablation``, and of a factorial ``interactions`` as well."""
-        if self.design == "ladder":
-            return ["trajectory"]
-        return ["ablation", "interactions"] if self.design == "factorial" else ["ablation"]
+        """The figures that answer the study's question, by their methods, the most telling first."""
+        return list(self.question.figures)
 
     @property
     def file_names(self) -> list[str]:
-        """What `save_results` writes: the files of the figures, of other designs than the ladder the effects, and the
-        learning curves where there are any."""
-        tables = [EFFECTS] * (self.design != "ladder") + [CURVES_TABLE] * (not self.curves.empty)
+        """What `save_results` writes: the files of the figures, the effects, and the learning curves if it has any."""
+        tables = [EFFECTS, *([] if self.curves.empty else [CURVES_TABLE])]
         return [*(f"{figure}.{kind}" for figure in self.figures for kind in KINDS), *tables]
 
     @property
@@ -78,9 +84,14 @@ class Study:
         return [run for run in asked if run not in present]
 
     @cached_property
+    def measured(self) -> list[Measured]:
+        """Its effects, each with the values of its parts, see `roadmap.analysis.tables.effects_of`."""
+        return effects_of(self.runs, self.described, matters=self.matters, missing=self.missing)
+
+    @cached_property
     def steps(self) -> pd.DataFrame:
         """One row a network, see `summarize`."""
-        return summarize(self.runs, self.described)
+        return summarize(self.runs, self.described, self.measured, self.missing)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -89,43 +100,41 @@ class Study:
 
     @cached_property
     def effects(self) -> pd.DataFrame:
-        """What every step is worth, see `roadmap.analysis.ablation.effects`."""
-        return effects(self.runs, self.described)
+        """What every step is worth: a row an effect of the study's question, docs/tables.md."""
+        return effects_table(self.measured)
 
     @property
     def agreement(self) -> Agreement:
         """How far the gains of a ladder rank as the paper's, see `roadmap.analysis.tables.agreement`."""
         return agreement(self.steps)
 
-    def seeds_needed(self, difference: float, power: float = POWER) -> int | None:
-        """With how many seeds a true difference of so many points would be found in a study like this one.
-
-        From the spread of its own paired differences, pooled, and with as many tests; None where no million would do.
-        Raises `RoadmapError` for a difference that is no number above zero, and where no spread of pairs is known, as
-        with one seed, with differences that are the same with all, or with orders drawn at random, whose error more
-        seeds do not take away.
-        """
-        check_number("difference", difference, 0.001, 100)
-        paired = self.effects[self.effects["freedom"] == self.effects["seeds"] - 1]
-        deviation = pooled_deviation([*(paired["std_error"] * paired["seeds"] ** 0.5)], [*paired["seeds"]])
-        if not round(deviation, DECIMALS) > 0:
-            raise RoadmapError(f"{self.path.name} has no differences paired by two seeds or more that show the noise")
-        return seeds_needed(difference, deviation, int(self.effects["p"].notna().sum()), power)
-
     def trajectory(self, paper: bool = False, title: str | None = None, width: str = "page") -> Figure:
         """A ladder's accuracy and cost, rung by rung, see `roadmap.analysis.figure.draw_trajectory`; ``paper`` adds the
         paper's points. Raises `RoadmapError` for a study of another design."""
-        if self.design != "ladder":
-            raise RoadmapError(f"{self.path.name} is a {self.design} study and no ladder: its figure is the ablation")
+        self._check_figure("trajectory")
         return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described, width=width)
+
+    def levels(self, title: str | None = None, width: str = "page") -> Figure:
+        """Accuracy over the levels of a flag, see `roadmap.analysis.sweep_figure.draw_sweep`."""
+        self._check_figure("levels")
+        return draw_sweep(self.runs, self.described, self.measured, title=title, width=width)
+
+    def _check_figure(self, name: str) -> None:
+        """Raise `RoadmapError` where a figure does not suit the study's question."""
+        if name not in self.figures:
+            raise RoadmapError(
+                f"{self.path.name} is a {self.design} study, which has no {name}: its figures are "
+                f"{', '.join(self.figures)}"
+            )
 
     def ablation(self, title: str | None = None, width: str = "page") -> Figure:
         """What every step is worth, by the study's design, see `roadmap.analysis.effects_figure.draw_ablation`."""
-        return draw_ablation(self.runs, self.described, title=title, width=width)
+        return draw_ablation(self.runs, self.described, self.measured, title=title, width=width)
 
     def interactions(self, title: str | None = None, width: str = "page") -> Figure:
         """The main effects and interactions of a factorial study as a map, see
         `roadmap.analysis.interactions_figure.draw_interactions`. Raises `RoadmapError` for another design."""
+        self._check_figure("interactions")
         return draw_interactions(self.effects, title=title, width=width)
 
     def pareto(
@@ -152,19 +161,17 @@ class Study:
     @property
     def _shown(self) -> tuple[list[str], pd.DataFrame]:
         """Lines about the study, and its most telling table."""
-        ladder = self.design == "ladder"
-        networks = plural(len(self.steps), "step" if ladder else "network")
+        step = "step" if self.question.cumulative else "network"
         counts, *lost = counted(self.runs, self.missing)
         lines = [
-            f"Study {self.path.name} ({self.design}): {networks}, {counts}",
+            f"Study {self.path.name} ({self.design}): {plural(len(self.steps), step)}, {counts}",
             *lost,
-            trained_text(completed(self.runs), "step" if ladder else "network"),
+            trained_text(completed(self.runs), step),
         ]
-        if ladder and self.agreement.rungs > 1:
+        if self.question.cumulative and self.agreement.rungs > 1:
             lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
-        meaning = "A gain is over the adopted step before, paired by seed" if ladder else "Points are of top-1"
-        lines.append(f"{meaning}; intervals are those of 95 %, and a verdict is by Holm's correction over all.")
-        return lines, readable_steps(self.steps) if ladder else readable(self.effects)
+        lines.append(f"{self.question.meaning}. {interval_text(self.effects, self.matters)}")
+        return lines, readable_steps(self.steps) if self.question.cumulative else readable(self.effects)
 
 
 def save_results(study: Study, folder: str | Path | None = None, paper: bool = False) -> list[Path]:
@@ -175,8 +182,7 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
     """
     folder = Path(folder or study.path)
     names = study.file_names
-    if EFFECTS in names:
-        write_text(folder / EFFECTS, study.effects.to_csv(index=False, lineterminator="\n"))
+    write_text(folder / EFFECTS, study.effects.to_csv(index=False, lineterminator="\n"))
     if CURVES_TABLE in names:
         write_curves(study.curves, folder)
     for name in study.figures:
@@ -200,36 +206,48 @@ def _drawn(study: Study, name: str, paper: bool, width: str = "page") -> Figure:
     return study.trajectory(paper, width=width) if name == "trajectory" else getattr(study, name)(width=width)
 
 
-def load_study(path: str | Path) -> Study:
+def load_study(path: str | Path, matters: float | None = None) -> Study:
     """The finished runs under a study folder, as tables: from its store, or, where of the study only the folder was
     kept, from its trajectory.csv and curves.csv. A table that has no study.json beside it is that of a ladder.
+
+    ``matters``: the smallest difference that matters, in percentage points; by default the study's own, else one that
+    suits its number of test images.
 
     Raises `RoadmapError` with one sentence where the folder does not exist, holds no study or no finished run, or where
     a file of it is damaged.
     """
     path = Path(path)
+    if matters is not None:
+        check_number("matters", matters, 0, 100)
     table, folder = path / TABLE, StudyFolder(path)
     if table.is_file() and not (path / STUDY).exists():
         runs = _read_table(table)
-        design = design_of(runs, {})
-        if design != "ladder":
-            raise RoadmapError(f"{path} holds the runs of a {design} study, but no {STUDY} that describes it")
-        return Study(path, runs, curves=_kept_curves(path, runs))
+        question = question_of(runs, {})
+        if question is not default_question():
+            raise RoadmapError(f"{path} holds the runs of a {question.name} study, but no {STUDY} that describes it")
+        return Study(path, runs, curves=_kept_curves(path, runs), matters=_matters(matters, {}))
     said = folder.study()
     described = _described(path, said)
     asked = [(run["step"], run["seed"]) for run in said["runs"] if {"step", "seed"} <= run.keys()]
+    smallest = _matters(matters, said)
     rows = folder.rows()
     if rows:
         runs = completed(pd.DataFrame(rows))
-        return Study(path, runs, described, curves_of(runs, folder.store.history), asked)
+        return Study(path, runs, described, curves_of(runs, folder.store.history), asked, smallest)
     if table.is_file():
         runs = _read_table(table)
-        return Study(path, runs, described, _kept_curves(path, runs), asked)
+        return Study(path, runs, described, _kept_curves(path, runs), asked, smallest)
     raise RoadmapError(f"{path} holds no finished run yet")
 
 
+def _matters(given: float | None, said: Mapping[str, Any]) -> float:
+    """The smallest difference that matters: the given one, the study's own, or what suits its test images."""
+    own = said.get("spec", {}).get("matters") if isinstance(said.get("spec"), dict) else None
+    return next((float(one) for one in (given, own) if one is not None), default_matters(said.get("test_images")))
+
+
 def _described(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:
-    described = study.get("ablation", {"design": "ladder"})
+    described = study.get("ablation", {"design": default_question().name})
     if not isinstance(described, dict) or "design" not in described:
         raise RoadmapError(f"{path / STUDY} is damaged: its ablation has no design")
     kinds = {"steps": _is_step, "base": _is_name, "factors": _is_name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.transforms import ScaledTranslation
 
-from roadmap.analysis.ablation import Measured
+from roadmap.analysis.effects import Measured
+from roadmap.analysis.estimation import FINDINGS
 from roadmap.analysis.forest import Row, draw_forest
 from roadmap.analysis.labels import apart
-from roadmap.analysis.statistics import FINDINGS
 from roadmap.analysis.tables import summarize
 from roadmap.look import (
     CAPTION_LINE,
@@ -61,26 +60,21 @@ def draw_sweep(
     numbers, a row a combination. References are lines, or rows. Raises `RoadmapError` for a width that there is not.
     """
     levels: Mapping[str, Sequence[str]] = ablation["levels"]
-    summary = summarize(runs, ablation)
+    summary = summarize(runs, ablation, measured)
     references = summary[summary["reference"]]
-    by_name = {one.row["effect"]: one for one in measured}
+    by_name = _by_level(summary, runs, measured)
     seeds = int(runs.loc[~runs["reference"], "seed"].nunique())
-    names = (" × " if ablation.get("grid", True) else " and ").join(levels)
-    title = title or f"{names} on {values_of(runs, 'data')}"
+    grid = ablation.get("grid", True) and len(levels) > 1
+    title = title or f"{(' × ' if grid else ' and ').join(levels)} on {values_of(runs, 'data')}"
     sentences = [trained_text(runs, "network")]
-    base = ", ".join(dict.fromkeys(one.row["against"] for one in measured if one.row["against"]))
+    base = ", ".join(dict.fromkeys(one.row["against"] for one in by_name.values() if one.row["against"]))
     if seeds > 1:
         sentences.append("Numbers: mean top1 on the test images in per cent ± sample standard deviation over seeds.")
     else:
         sentences.append("One seed: the spread is unknown, and a small difference may be noise.")
-    pairs = {", ".join(names) for names in itertools.product(*levels.values())} if len(levels) == 2 else set()
-    mapped = set(by_name) == pairs and width == "page"
+    mapped = grid and len(levels) == 2 and width == "page"
     if base and not mapped:
-        dark = (
-            ", pale where it is within noise, dark where p, paired by seed, is below 0.05 by Holm's correction"
-            if seeds > 1
-            else ""
-        )
+        dark = ", dark where its interval excludes zero, else pale" if seeds > 1 else ""
         sentences.append(f"Below, the difference to {base}{dark}.")
     sentences += matched_text(runs)
     places = _places([name.partition("=")[2] for name in next(iter(levels.values()))]) if len(levels) == 1 else None
@@ -88,7 +82,23 @@ def draw_sweep(
         return _draw_line(by_name, levels, *places, references, seeds, headline(title), caption_text(sentences))
     if mapped:
         return _draw_map(by_name, levels, base, references, seeds, headline(title), sentences)
-    return _draw_rows(measured, references, seeds, title, sentences, width)
+    return _draw_rows([*by_name.values()], references, seeds, title, sentences, width)
+
+
+def _by_level(summary: pd.DataFrame, runs: pd.DataFrame, measured: Sequence[Measured]) -> dict[str, Measured]:
+    """Network -> its accuracy, its effect where it has one, and the accuracies of its seeds; in the study's order."""
+    effects = {one.row["effect"]: one.row for one in measured}
+    unknown = {"estimate": math.nan, "low": math.nan, "verdict": None, "against": None, "gmacs": 0.0, "params": 0.0}
+    done = runs[runs["status"] == "done"]
+    levels = {}
+    for step in summary[~summary["reference"]].to_dict("records"):
+        row = {**unknown, **step, "effect": step["step"], **effects.get(step["step"], {})}
+        if step["step"] not in effects:
+            row |= {"gmacs": 0.0, "params": 0.0, "against": None}
+        row["failed"] = step["failed"]
+        seeds = done.loc[done["step"] == step["step"], "top1"].to_numpy(float)
+        levels[step["step"]] = Measured(row, seeds)
+    return levels
 
 
 def _places(levels: Sequence[str]) -> tuple[list[float], str] | None:
@@ -141,7 +151,7 @@ def _draw_line(
                   alpha=0.55, zorder=2, label="means")  # fmt: skip
         for place, one in zip(places, points, strict=True):
             _draw_level(axes, place, one, seeds)
-        everything = [value for one in points for value in one.values] + [mean for _, mean, _ in lines]
+        everything = [value for one in points for value in one.parts] + [mean for _, mean, _ in lines]
         low, high = limits(pd.Series(everything, dtype=float))
         axes.set_ylim(low, high + 0.16 * (high - low))
         _draw_lines(axes, lines)
@@ -160,7 +170,7 @@ def _draw_line(
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
         axes.set_axisbelow(True)
         handles = [Line2D([], [], color=OURS, marker="o", markersize=7, label="mean of a level")]
-        if any(len(one.values) > 1 for one in points):
+        if any(len(one.parts) > 1 for one in points):
             handles.append(Line2D([], [], color=INK, marker=".", linestyle="none", label="each seed"))
         add_words(figure, title, caption, handles, foot - 0.2)
     return figure
@@ -182,10 +192,10 @@ def _draw_level(axes: Axes, place: float, one: Measured, seeds: int) -> None:
     deviation = 0.0 if math.isnan(row["top1_std"]) else row["top1_std"]
     axes.errorbar(place, row["top1_mean"], yerr=deviation or None, color=OURS, marker="o", markersize=7, elinewidth=1.5,
                   capsize=3.5, zorder=3, label=f"mean of {row['effect']}")  # fmt: skip
-    if len(one.values) > 1:
+    if len(one.parts) > 1:
         beside = axes.transData + ScaledTranslation(8 / 72, 0, axes.figure.dpi_scale_trans)
-        axes.plot([place] * len(one.values), one.values, ".", color=INK, markersize=4, alpha=0.7, transform=beside)
-    top = max(row["top1_mean"] + deviation, *one.values)
+        axes.plot([place] * len(one.parts), one.parts, ".", color=INK, markersize=4, alpha=0.7, transform=beside)
+    top = max(row["top1_mean"] + deviation, *one.parts)
     found = row["verdict"] in FINDINGS
     notes = [_difference(row) if row["against"] else "base", _lost(one, seeds)]
     box = {"color": "white", "alpha": 0.8, "pad": 0.5}
@@ -201,7 +211,7 @@ def _difference(row: Mapping[str, Any]) -> str:
 
 def _lost(one: Measured, seeds: int) -> str:
     """How many of the study's seeds a mean is of, where it is not all."""
-    return "" if len(one.values) in (0, seeds) else f"{len(one.values)} of {seeds} seeds"
+    return "" if len(one.parts) in (0, seeds) else f"{len(one.parts)} of {seeds} seeds"
 
 
 def _draw_lines(axes: Axes, lines: Sequence[tuple[str, float, str]]) -> None:
@@ -240,7 +250,7 @@ def _draw_map(
     body = max(cell * len(downs), 1.0)
     width = min(1.25 * len(acrosses), WIDTH - left - 0.3)
     height = foot + body + 0.6 + TITLE_LINE * title.count("\n")
-    means = [[by_name[f"{one}, {other}"].row["top1_mean"] for other in acrosses] for one in downs]
+    means = [[by_name[f"{one} & {other}"].row["top1_mean"] for other in acrosses] for one in downs]
     low, high = limits(pd.Series([mean for row in means for mean in row], dtype=float))
     colours = matplotlib.colormaps["Blues"]
     with styled():
@@ -250,7 +260,7 @@ def _draw_map(
         axes.set_ylim(len(downs) - 0.5, -0.5)
         for row, one in enumerate(downs):
             for column, other in enumerate(acrosses):
-                name = f"{one}, {other}"
+                name = f"{one} & {other}"
                 found = by_name[name].row
                 share = (found["top1_mean"] - low) / (high - low)
                 unknown = math.isnan(share)
@@ -304,7 +314,7 @@ def _draw_rows(
         note = _lost(one, seeds)
         if width == "column":  # where there are no notes
             difference = "; ".join(filter(None, [difference, note]))
-        rows.append(_top1_row(row, row["effect"], note, difference, one.values.tolist()))
+        rows.append(_top1_row(row, row["effect"], note, difference, one.parts.tolist()))
     rows += [
         _top1_row(step, step["step"], "reference", "", [], reference=True) for step in references.to_dict("records")
     ]

@@ -3,40 +3,67 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from roadmap.analysis.effects import Measured, Trained, effects_table, measure, steps_in, trained_networks
+from roadmap.analysis.estimation import Effect, Sample, default_matters, estimate
 from roadmap.analysis.schema import COSTS, RUNS, STEPS, typed
-from roadmap.analysis.statistics import (
-    Agreement,
-    Sample,
-    half_width,
-    holm,
-    mean_interval,
-    p_value,
-    paired_interval,
-    pooled_deviation,
-    rank_agreement,
-    seeds_needed,
-    verdict,
-    welch,
-)
+from roadmap.analysis.statistics import Agreement, rank_agreement
 from roadmap.checks import RoadmapError, check_known
+from roadmap.questions import default_question, question_named
+from roadmap.questions.question import Cell, Question
 from roadmap.reference import PrintedRow, printed_table
 from roadmap.rungs import ladder
 
 #: Runs behind every mean and deviation of Table 10 (section 2.1 of the paper); Table 11 has no deviations.
 PRINTED_RUNS = 3
+#: Images of ImageNet's validation set, on which the paper tests.
+IMAGENET_TEST = 50_000
 
 
-def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> pd.DataFrame:
+def effects_of(
+    runs: pd.DataFrame,
+    ablation: Mapping[str, Any] | None = None,
+    *,
+    matters: float | None = None,
+    missing: Collection[tuple[str, int]] = (),
+    correct: Mapping[tuple[str, int], np.ndarray] | None = None,
+) -> list[Measured]:
+    """What the question of a study finds: its effects in order, see `roadmap.analysis.effects.measure`.
+
+    ``ablation`` is what study.json says of the design; without it the runs are a ladder of the paper's rungs.
+    ``matters``: the smallest difference that matters, in points; by default that of an unknown number of test images.
+    ``missing`` and ``correct`` as in `roadmap.analysis.effects.trained_networks`.
+
+    Raises `RoadmapError` where the runs cannot be summarised, or ``ablation`` lacks what its question needs.
+    """
+    runs = completed(runs)
+    question, facts = question_of(runs, ablation or {}), ablation or {}
+    smallest = default_matters(None) if matters is None else matters
+    return measure(question, facts, trained_networks(runs, missing, correct), smallest)
+
+
+def question_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> type[Question]:
+    """The question of `completed` runs. Raises `RoadmapError` for one that does not exist."""
+    return question_named(design_of(runs, ablation))
+
+
+def summarize(
+    runs: pd.DataFrame,
+    ablation: Mapping[str, Any] | None = None,
+    effects: Sequence[Measured] | None = None,
+    missing: Collection[tuple[str, int]] = (),
+) -> pd.DataFrame:
     """One row a network, in the study's order, from one row a run; reference models come last.
 
     ``ablation`` is what study.json says of the design; without it the runs are a ladder of the paper's rungs.
+    ``effects``: those of the study, by default `effects_of` its runs; where an effect is that of a network, such as the
+    gain of a rung, the network's row has it. ``missing``: (network, seed) of runs that the study still lacks.
 
     Only runs that ended well (status ``done``) enter a mean; a step whose runs all failed has NaN there. Accuracies are
     in per cent (0 to 100), gains in percentage points. Columns: `roadmap.analysis.schema.STEPS`, docs/tables.md.
@@ -45,69 +72,56 @@ def summarize(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> 
     """
     runs = completed(runs)
     ablation = ablation or {}
-    scores = scores_of(runs)
-    on_ladder = runs[~runs["reference"]] if design_of(runs, ablation) == "ladder" else runs[:0]
-    ways = {str(run["step"]): steps_in(run["steps"]) for run in on_ladder.to_dict("records")}
+    found = effects_of(runs, ablation, missing=missing) if effects is None else effects
+    gains = {one.row["network"]: one.row for one in found if one.row["network"] == one.row["effect"]}
     printed = _printed_rows(runs, ablation)
-    own = runs.loc[~runs["reference"], "seed"] if not runs["reference"].all() else runs["seed"]
-    seeds = own.nunique()
+    networks = {one.cell.name: one for one in trained_networks(runs, missing)}
+    order = networks_of(runs, ablation)
+    samples = [networks[step].sample for step in order]
+    means = estimate(samples, np.eye(len(samples)), matters=0, tests=1)
     rows = [
         _summary_row(
-            runs,
-            step,
-            seeds,
-            scores,
-            baseline(step, ways, scores),
+            runs[runs["step"] == step].iloc[0],
+            networks[step],
+            mean,
+            gains.get(step),
             printed.get(step, (math.nan, math.nan)),
         )
-        for step in networks_of(runs, ablation)
+        for step, mean in zip(order, means, strict=True)
     ]
-    tests = sum(not math.isnan(row["p"]) for row in rows)
-    deviation = pooled_deviation([row["gain_std"] for row in rows], [row["pairs"] for row in rows])
-    for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"], row["verdict"] = p_holm, verdict(row["gain"], p_holm)
-        row["seeds_needed"] = seeds_needed(row["gain"], deviation, max(tests, 1))
     return typed(pd.DataFrame(rows), STEPS)
 
 
 def _summary_row(
-    runs: pd.DataFrame,
-    step: str,
-    seeds: int,
-    scores: Mapping[str, pd.Series],
-    before: str | None,
+    first: pd.Series,
+    network: Trained,
+    mean: Effect,
+    gain: Mapping[str, Any] | None,
     printed: tuple[float, float],
 ) -> dict[str, Any]:
-    own = runs[runs["step"] == step]
-    first = own.iloc[0]
-    mean, std, low, high = mean_interval(scores.get(step, ()))
-    pairs = np.array([]) if before is None else differences_of(scores, step, before)
-    failed = runs["step"].isin([step, before]) & (runs["status"] != "done")
-    gain, gain_std, gain_low, gain_high = paired_interval(pairs, bool(failed.any()))
+    sample = network.sample
+    judged = gain or {}
     return {
-        "step": step,
-        "adopted": bool(first["adopted"]),
-        "reference": bool(first["reference"]),
-        "seeds": int((own["status"] == "done").sum()),
-        "failed": int((own["status"] != "done").sum()),
-        "missing": max(seeds - len(own), 0),
+        "step": network.cell.name,
+        "adopted": network.cell.adopted,
+        "reference": network.cell.reference,
+        "seeds": sample.count,
+        "failed": sample.failed,
+        "missing": network.missing,
         "gmacs": float(first["gmacs"]),
-        "params": int(first["params"]),
+        "params": first["params"],
         "match_factor": float(first["match_factor"]),
-        "top1_mean": mean,
-        "top1_std": std,
-        "top1_low": low,
-        "top1_high": high,
-        "against": before,
-        "pairs": None if before is None else len(pairs),
-        "gain": gain,
-        "gain_low": gain_low,
-        "gain_high": gain_high,
-        "gain_std": gain_std,
-        "p": p_value(gain, gain_std / math.sqrt(max(len(pairs), 1)), len(pairs) - 1),
-        "p_holm": math.nan,
-        "verdict": None,
-        "seeds_needed": None,
+        "top1_mean": sample.mean,
+        "top1_std": math.sqrt(sample.variance),
+        "top1_low": max(mean.low, 0.0) if mean.low == mean.low else math.nan,
+        "top1_high": min(mean.high, 100.0) if mean.high == mean.high else math.nan,
+        "against": judged.get("against"),
+        "gain": judged.get("estimate", math.nan),
+        "gain_low": judged.get("low", math.nan),
+        "gain_high": judged.get("high", math.nan),
+        "p": judged.get("p", math.nan),
+        "p_all": judged.get("p_all", math.nan),
+        "verdict": judged.get("verdict"),
         "printed_top1": printed[0],
         "printed_gflops": printed[1],
     }
@@ -137,62 +151,41 @@ def _cost_row(runs: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def scores_of(runs: pd.DataFrame) -> dict[str, pd.Series]:
-    """Network -> top1 in per cent by seed, of the runs that ended well."""
-    done = runs.loc[runs["status"] == "done", ["step", "seed", "top1"]].set_index("seed")
-    return {str(step): top1.astype(float) for step, top1 in done.groupby("step")["top1"]}
-
-
-def differences_of(scores: Mapping[str, pd.Series], step: str, against: str) -> np.ndarray:
-    """What ``step`` has more than ``against`` in percentage points, one value a seed with which both ended well."""
-    none = pd.Series(dtype=float)
-    return (scores.get(step, none) - scores.get(against, none)).dropna().to_numpy()
-
-
 def agreement(summary: pd.DataFrame) -> Agreement:
     """How far the gains of a `summarize`d ladder rank as those that the paper prints for the same changes.
 
     Gains and not means, since on a road means rise along with all that came before. Both are against the same network,
-    over all rungs between, roads not taken included. A rung without a gain counts as unknown.
+    over all adopted rungs: roads not taken are near-copies of one network, which would count its choice several times.
+    A rung without a gain counts as unknown.
     """
     printed = summary.set_index("step")["printed_top1"]
-    compared = summary[summary["against"].notna()]
+    compared = summary[summary["against"].notna() & summary["adopted"]]
     theirs = compared["printed_top1"].to_numpy(float) - printed.reindex(compared["against"]).to_numpy(float)
     known = ~pd.isna(theirs)
     return rank_agreement(compared["gain"].to_numpy(float)[known], theirs[known])
 
 
-def printed_gains(regime: str) -> pd.DataFrame:
-    """What the paper's own printed means and deviations say of its gains: one row a rung but the start, in its order.
+def printed_effects(regime: str) -> pd.DataFrame:
+    """What the paper's own printed means and deviations say of its gains, by the estimator of all studies: the table of
+    effects of its ladder.
 
-    step, adopted, against, gain, gain_low, gain_high, p, p_holm, verdict
-        As in `summarize`, but by Welch's t-test of two independent samples of `PRINTED_RUNS` runs each, for the paper
-        says nothing of single seeds. Printed deviations are taken for sample deviations. Holm's correction is over all
-        rungs that have one, and so has what they compare with; in Table 11 none has.
-    std_error, freedom
-        The standard error of the gain in percentage points, and its degrees of freedom.
+    A mean with a printed deviation stands for `PRINTED_RUNS` runs, one without for a single run. Table 11 has no
+    deviations, and so no intervals. The smallest difference that matters is that of ImageNet's 50,000 test images.
 
-    Raises `RoadmapError` for a regime that there is not.
+    Raises `RoadmapError` for a regime that does not exist.
     """
-    steps = ladder(regime)
-    ways, printed = _ladder_steps(regime), printed_table(regime)
-    rows: list[dict[str, Any]] = []
-    for rung in list(steps)[1:]:
-        against = str(baseline(rung.name, ways, ways))
-        gain, std_error, freedom = welch(_printed_sample(printed[rung.name]), _printed_sample(printed[against]))
-        half = half_width(std_error, freedom)
-        rows.append({
-            "step": rung.name, "adopted": rung.adopted, "against": against, "gain": gain, "gain_low": gain - half,
-            "gain_high": gain + half, "std_error": std_error, "freedom": freedom,
-            "p": p_value(gain, std_error, freedom),
-        })  # fmt: skip
-    for row, p_holm in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row |= {"p_holm": p_holm, "verdict": verdict(row["gain"], p_holm)}
-    return pd.DataFrame(rows)
+    printed = printed_table(regime)
+    networks = [
+        Trained(Cell(rung.name, rung.steps, rung.adopted), _printed_sample(printed[rung.name]))
+        for rung in ladder(regime)
+    ]
+    return effects_table(measure(default_question(), {}, networks, default_matters(IMAGENET_TEST)))
 
 
 def _printed_sample(row: PrintedRow) -> Sample:
-    return Sample(row.top1, math.nan if row.top1_std is None else row.top1_std, PRINTED_RUNS)
+    if row.top1_std is None:
+        return Sample(1, row.top1, math.nan)
+    return Sample(PRINTED_RUNS, row.top1, row.top1_std**2)
 
 
 def completed(runs: pd.DataFrame) -> pd.DataFrame:
@@ -220,7 +213,7 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
             runs["reference"], of_ladder, runs["step"], runs["steps"], strict=True
         )
     ]
-    runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), "ladder")
+    runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), default_question().name)
     runs = typed(runs, RUNS)
     unknown = (runs["status"] == "done") & ~runs["top1"].between(0, 100)
     for step, seed in runs.loc[unknown, ["step", "seed"]].to_numpy():
@@ -238,21 +231,16 @@ def _ladder_steps(regime: str) -> dict[str, tuple[str, ...]]:
     return {rung.name: rung.steps for rung in ladder(regime)}
 
 
-def steps_in(text: str) -> tuple[str, ...]:
-    """The steps of a network, from the column ``steps``."""
-    return tuple(text.split("+")) if text else ()
-
-
 def design_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> str:
     """The ablation design of `completed` runs: what study.json says, else what they say themselves."""
     return str(ablation.get("design") or runs.sort_values("reference", kind="stable")["ablation"].iloc[0])
 
 
 def networks_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[str]:
-    """Names of the networks of `completed` runs: those of a ladder in its order, of other designs as the study trained
-    them, and the references last."""
+    """Names of the networks of `completed` runs, those whose names are steps in the steps' order, the others as the
+    study trained them, and the references last."""
     names = list(dict.fromkeys(runs.loc[~runs["reference"], "step"]))
-    if names and design_of(runs, ablation) == "ladder":
+    if names and question_of(runs, ablation).cumulative:
         order = [step["name"] for step in ablation.get("steps", ())] or ladder(regime_of(runs)).names
         if sum(name not in order for name in names) < 2:  # the start may be no step
             names.sort(key=lambda name: order.index(name) if name in order else -1)
@@ -280,14 +268,3 @@ def regime_of(runs: pd.DataFrame) -> str:
     if len(regimes) > 1:
         raise RoadmapError(f"runs of {' and '.join(regimes)} have no common start: take one regime at a time")
     return str(regimes[0])
-
-
-def baseline(step: str, ways: Mapping[str, tuple[str, ...]], present: Collection[str]) -> str | None:
-    """The network on the way to ``step`` that it is compared with, None where there is none.
-
-    ``ways``: network -> its steps in the order in which they came. Of the networks of ``present`` whose steps are a
-    beginning of this one's, it is that with most steps.
-    """
-    own = ways.get(step, ())
-    before = [name for name, way in ways.items() if name in present and len(way) < len(own) and own[: len(way)] == way]
-    return max(before, key=lambda name: len(ways[name]), default=None)

@@ -20,11 +20,14 @@ from roadmap.cli.group import PartOption, Sections, cli, print_table
 def study_options(command: Any, ablation: bool = True) -> Any:
     """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`;
     without those of the ``ablation`` where a command trains a single network."""
+    from roadmap.questions import question_settings
     from roadmap.recipes.recipe import SETTINGS
     from roadmap.study.spec import StudySpec
 
     taken = {parameter.name for parameter in getattr(command, "__click_params__", [])}
-    for field in reversed(dataclasses.fields(StudySpec)):
+    fields = [*dataclasses.fields(StudySpec)]
+    place = next(place for place, field in enumerate(fields) if field.name == "reference")
+    for field in reversed([*fields[:place], *question_settings().values(), *fields[place:]]):
         part = field.metadata.get("part", "")
         if not field.metadata or field.name in taken or (part == "ablation" and not ablation):
             continue
@@ -93,6 +96,23 @@ DRY_RUN_OPTION = click.option(
 )
 
 
+def with_questions(columns: str) -> Any:
+    """A decorator that puts a line about every question in the place of ``{questions}`` in a command's help:
+    ``columns`` names two attributes of a `Question`."""
+    from roadmap.questions import questions
+
+    left, right = columns.split()
+    rows = [(getattr(question, left), getattr(question, right)) for question in questions().values()]
+    width = max(len(one) for one, _ in rows)
+    lines = "\n".join(f"    {one:{width}}   {other}" for one, other in rows)
+
+    def decorate(function: Any) -> Any:
+        function.__doc__ = function.__doc__.replace("    {questions}", f"    \b\n{lines}")
+        return function
+
+    return decorate
+
+
 @cli.command(cls=Sections)
 @STUDY_ARGUMENT
 @study_options
@@ -102,6 +122,7 @@ DRY_RUN_OPTION = click.option(
 @RETRAIN_OPTION
 @click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
 @DRY_RUN_OPTION
+@with_questions("example asks")
 def run(
     study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
     dry_run: bool, **settings: Any,
@@ -111,13 +132,7 @@ def run(
     Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
     settings, one a line; options given here replace them. --design says which networks answer the question:
 
-    \b
-    roadmap run                                          the ladder
-    roadmap run --design leave-one-out                   what breaks without a step?
-    roadmap run --design one-at-a-time                   what does a step bring alone?
-    roadmap run --design order --orders 8                what is it worth on average over orders? (Shapley value)
-    roadmap run --design factorial --steps gelu,layer_norm    do steps need each other?
-    roadmap run --sweep kernel_size=3,7,11               how much of it?
+    {questions}
 
     Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), the figure as .png, .svg and
     .pdf, and of other designs than the ladder effects.csv. Records and trained weights of the runs are in the store. A
@@ -346,8 +361,8 @@ def _factor(run: Any) -> str:
 @click.option(
     "--figure",
     "name",
-    type=click.Choice(["trajectory", "ablation", "interactions", "pareto", "curves"]),
-    help="Which figure [default: the trajectory of a ladder, the ablation of other designs].",
+    type=click.Choice(["trajectory", "ablation", "interactions", "levels", "pareto", "curves"]),
+    help="Which figure [default: the one that answers the study's question].",
 )
 @click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw FOLDER beside OTHER.")
 @click.option(
@@ -364,7 +379,8 @@ def plot(folder: Path, name: str | None, other: Path | None, width: str, paper: 
     \b
     trajectory     accuracy and cost of every rung of a ladder
     ablation       what every step is worth, with its interval
-    interactions   which steps of a factorial need each other
+    interactions   which steps need each other
+    levels         accuracy over the levels of a flag
     pareto         accuracy against GMACs, parameters and measured speed
     curves         accuracy by epoch
 
@@ -390,33 +406,30 @@ def plot(folder: Path, name: str | None, other: Path | None, width: str, paper: 
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, every column with all its digits.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, all columns.")
-def effects(folder: Path, as_json: bool, as_csv: bool) -> None:
-    """What every step of a study is worth, in percentage points of top-1, with its 95 % interval.
+@click.option("--matters", type=float, metavar="POINTS", help="The smallest difference that matters [default: the "
+              "study's, else by its number of test images].")  # fmt: skip
+@with_questions("name meaning")
+def effects(folder: Path, as_json: bool, as_csv: bool, matters: float | None) -> None:
+    """What every step of a study is worth, in percentage points of top-1, with its interval and its verdict.
 
-    \b
-    ladder          the gain over the rung before
-    leave-one-out   what is lost without the step
-    one-at-a-time   what the step brings to the base alone
-    order           its contribution averaged over orders, a Shapley value
-    factorial       main effects and interactions of two, with what each cannot be told apart from
-    sweep           each level against the first, or against the base's own
+    {questions}
 
-    Intervals are over seeds, paired; of an order study over the drawn orders, too. The verdict is gain or loss where
-    p, by Holm's correction over all rows, is below 0.05, else "within noise", which is not to say that it is zero.
+    All intervals of a study hold at once with 95 %. The verdict is read off the interval: gain or loss where it
+    excludes zero, negligible where it lies within the smallest difference that matters (--matters), else open.
     """
-    from roadmap.analysis.shown import readable
+    from roadmap.analysis.shown import interval_text, readable
     from roadmap.analysis.study import load_study
 
     if as_json and as_csv:
         raise RoadmapError("--json and --csv exclude each other")
-    study = load_study(folder)
+    study = load_study(folder, matters)
     if as_json:
         click.echo(study.effects.to_json(orient="records", indent=1, double_precision=12))
     elif as_csv:
         click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
     elif study.effects.empty:
-        raise RoadmapError("there are no two steps to compare")
+        raise RoadmapError(f"{folder} has no two networks to compare with each other")
     else:
         rows = readable(study.effects)
         print_table([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
-        click.echo("points: top-1 in percentage points; the interval is one of 95 %")
+        click.echo(interval_text(study.effects, study.matters))

@@ -78,7 +78,7 @@ class Printed:
 
 @dataclass(frozen=True)
 class Effect:
-    """What a study measured: points, with the 95 % interval, the seeds in it and the runs that failed."""
+    """What a study measured: points with the interval that decides, the verdict, seeds and failed runs."""
 
     effect: str
     estimate: float | None
@@ -87,6 +87,7 @@ class Effect:
     seeds: int
     failed: int
     against: str | None
+    verdict: str | None
 
 
 @dataclass(frozen=True)
@@ -285,22 +286,25 @@ def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> t
     study = next((one for one in studies if name in _steps_said(one)), None)
     if study is None or _other_regime(study, rungs.regime):
         return None
-    if study.design in ("ladder", "sweep"):
-        own = study.runs[~study.runs["reference"]]
-        names = zip(own["step"], own["steps"], strict=True)
-        networks = {step: tuple(filter(None, steps.split("+"))) for step, steps in names}
-        with_it = networks.get(name)
-        without = with_it and with_it[:-1]
-        if study.design == "sweep":
-            against = {row["effect"]: row.get("against") for row in study.effects.to_dict("records")}
-            without = networks.get(against.get(name))
-        if with_it is None or without is None:
-            raise RoadmapError(f"in the study {study.path.name}, '{name}' compares with nothing")
+    own = study.runs[~study.runs["reference"]]
+    networks = {
+        step: tuple(filter(None, steps.split("+"))) for step, steps in zip(own["step"], own["steps"], strict=True)
+    }
+    pairs = {
+        row["effect"]: (row["against"], row["network"])
+        for row in study.effects.to_dict("records")
+        if isinstance(row["network"], str)
+    }
+    if name in pairs:
+        without, with_it = (networks[network] for network in pairs[name])
+    elif name in networks or (study.effects["network"].notna().any() and name not in pairs):
+        raise RoadmapError(f"in the study {study.path.name}, '{name}' is compared with no other network")
     else:
-        others = [*study.effects["effect"]] if study.design == "leave-one-out" else []
-        steps = [*study.described.get("base", ()), *(other for other in others if other != name)]
+        without = tuple(study.described.get("base", ()))
+        with_it = (*without, name)
+    if with_it[:-1] != without and {*with_it} - {*without} == {name}:
         # Their order changes nothing; with the ladder's before all others the name is the shortest.
-        without = tuple(sorted(steps, key=[*rungs.names, *steps].index))
+        without = tuple(sorted(without, key=[*rungs.names, *without].index))
         with_it = (*without, name)
     return _name_of(without, rungs), _name_of(with_it, rungs)
 
@@ -505,7 +509,7 @@ def _of_step(study: StudyLike, step: str, regime: str) -> Measured:
         Effect(
             str(row["effect"]), _number(row["estimate"]), _number(row["low"]), _number(row["high"]),
             int(row["seeds"]), int(row["failed"]),
-            row["against"] if isinstance(row.get("against"), str) else None,
+            *(row[name] if isinstance(row[name], str) else None for name in ("against", "verdict")),
         )
         for row in rows
     ]  # fmt: skip
@@ -525,8 +529,9 @@ def _of_networks(study: StudyLike, names: Sequence[str], regime: str) -> Measure
 def _pairs(study: StudyLike, step: str) -> list[tuple[str, str]]:
     """Names of the networks of a study that differ in a step alone: without it, and with it."""
     effects = study.effects
-    if "against" in effects:
-        return [*effects.loc[effects["effect"] == step, ["against", "effect"]].itertuples(index=False, name=None)]
+    plain = effects[(effects["effect"] == step) & effects["network"].notna()]
+    if len(plain):
+        return [*plain[["against", "network"]].itertuples(index=False, name=None)]
     own = study.runs[~study.runs["reference"]]
     names = {
         frozenset(str(steps).split("+")) - {""}: name for name, steps in zip(own["step"], own["steps"], strict=True)

@@ -214,9 +214,11 @@ def measured(study: Measured) -> Iterator[str]:
             continue
         against = f" against {effect.against}" if effect.against else ""
         interval = "no interval" if effect.low is None or effect.high is None else (
-            f"95 % interval {_signed(effect.low)} to {_signed(effect.high)}"
+            f"interval {_signed(effect.low)} to {_signed(effect.high)}"
         )  # fmt: skip
-        yield f"{effect.effect}{against}: {_signed(effect.estimate)} points, {interval}, {_seeds(effect.seeds)}"
+        verdict = f"{effect.verdict}: " if effect.verdict else ""
+        points = f"{_signed(effect.estimate)} points, {interval}, {_seeds(effect.seeds)}"
+        yield f"{effect.effect}{against}: {verdict}{points}"
 
 
 def _with_error(value: float, error: float | None) -> str:

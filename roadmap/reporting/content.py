@@ -11,12 +11,12 @@ from typing import Any
 import pandas as pd
 
 from roadmap import __version__
-from roadmap.analysis.shown import counted, plural, readable
-from roadmap.analysis.statistics import GAIN, LOSS, NOISE
+from roadmap.analysis.estimation import GAIN, LOSS, NEGLIGIBLE, OPEN
+from roadmap.analysis.shown import counted, interval_text, plural, readable
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
 from roadmap.look import label, matched_text, number, values_of
-from roadmap.reporting.sections import DESIGNS, Section, sections_of
+from roadmap.reporting.sections import Section, sections_of
 from roadmap.rungs import FULL_WIDTH
 from roadmap.study.folder import STUDY, StudyFolder
 from roadmap.study.spec import yaml_text
@@ -84,20 +84,19 @@ class Content:
 
 def content_of(study: Study, say: Callable[[str], None] = lambda text: None) -> Content:
     """What there is to say of a study; ``say`` hears of every step that is being explained."""
-    heading, question, _ = DESIGNS[study.design]
     said = _said(study)
     sections = tuple(sections_of(study, said, say))
     judged = {
         verdict: tuple(section for section in sections if section.verdict == verdict)
-        for verdict in (GAIN, LOSS, NOISE)
+        for verdict in (GAIN, LOSS, NEGLIGIBLE, OPEN)
     }  # fmt: skip
-    agreement = study.agreement if study.design == "ladder" else None
+    agreement = study.agreement if study.question.cumulative else None
     commits = tuple(str(commit) for commit in study.runs["commit"].dropna().unique())
     done = study.runs.loc[(study.runs["status"] == "done") & study.runs["signature"].notna(), "signature"]
     return Content(
         title=study.path.resolve().name,
-        heading=heading,
-        question=question,
+        heading=study.question.title,
+        question=study.question.asks,
         data=values_of(study.runs, "data"),
         version=__version__,
         facts=tuple(_facts(study, said)),
@@ -125,10 +124,8 @@ def _unjudged(study: Study) -> str:
     if not len(study.effects):
         return "no two networks of this study are compared with each other."
     if study.runs.groupby("step")["seed"].nunique().max() < 2:
-        return "with one seed nothing can be told from noise."
-    if study.effects["freedom"].notna().any():
-        return "the differences are the very same with all seeds, which says nothing of the noise."
-    return "no difference has all the runs that it needs."
+        return "one seed of each network does not show how far another would lie from it."
+    return "no difference has all the runs that it needs, or all seeds of each network have the same accuracy."
 
 
 # --- facts and notes
@@ -172,11 +169,7 @@ def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
         yield "No mean and no difference has a failed run in it; the table of runs says why each of them failed."
     if runs.groupby("step")["seed"].nunique().max() == 1:
         yield "One seed: how far another one would lie from it is unknown, and a small difference may be noise."
-    elif any(section.verdict == NOISE for section in sections):
-        yield (
-            "Within noise does not say that a difference is zero, only that this study cannot tell it from zero: p, "
-            "by Holm's correction over all differences of the study, is not below 0.05."
-        )
+    yield interval_text(study.effects, study.matters)
     own = runs[~runs["reference"]] if not runs["reference"].all() else runs
     small = []
     if own["width"].dropna().astype(float).max() < FULL_WIDTH:

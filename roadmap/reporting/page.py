@@ -14,6 +14,7 @@ import jinja2
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from roadmap.analysis.effects_figure import ranked_effects
 from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError
 from roadmap.explaining import words
@@ -119,7 +120,7 @@ def _pictures(study: Study, content: Content, say: Callable[[str], None]) -> Map
 
 
 def _main_alt(study: Study, content: Content) -> str:
-    what = "mean top-1 and cost of every network" if study.design == "ladder" else "what every step is worth"
+    what = "mean top-1 and cost of every network" if study.question.cumulative else "what every step is worth"
     return f"{content.heading}: {what}. Every row leads to its section; the tables have all figures."
 
 
@@ -165,7 +166,7 @@ def _targets(study: Study, sections: Sequence[Section]) -> Callable[[Figure], Se
                 one
                 for row, down in enumerate(levels[0])
                 for column, across in enumerate(levels[1])
-                for one in target(f"{down}, {across}", cell_box(figure, axes["map"], column, row))
+                for one in target(f"{down} & {across}", cell_box(figure, axes["map"], column, row))
             ]
         return []
 
@@ -180,9 +181,10 @@ def _forest_rows(study: Study, axes: Any) -> list[tuple[int, str]]:
     """The rows of effects, which come first, by size unless they are levels; and those of references, the last ones."""
     if axes is None:
         return []
-    effects = study.effects
-    if study.design != "sweep":
-        effects = effects.sort_values("estimate", ascending=False, kind="stable", na_position="last")
+    if "levels" in study.figures:
+        names = [*study.steps.loc[~study.steps["reference"], "step"]]
+    else:
+        names = [one.row["effect"] for one in ranked_effects(study.question, study.measured)]
     references = study.steps.loc[study.steps["reference"], "step"]
     first = len(axes.get_yticks()) - len(references)
-    return [*enumerate(effects["effect"]), *enumerate(references, first)]
+    return [*enumerate(names), *enumerate(references, first)]

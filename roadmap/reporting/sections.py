@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from roadmap.analysis.shown import plural
-from roadmap.analysis.statistics import FINDINGS, POWER
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
@@ -21,16 +20,6 @@ from roadmap.explaining.content import MODERN, Explanation, explain
 from roadmap.look import cost_text, label, number, signed
 from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import Ladder, ladder
-
-#: What the designs are called, what each asks, and what one of its effects is.
-DESIGNS = {
-    "ladder": ("The ladder", "what does every change bring, one after the other?", "Gain"),
-    "leave-one-out": ("Leaving one out", "what is lost without a step?", "Effect"),
-    "one-at-a-time": ("One at a time", "what does a step bring alone?", "Effect"),
-    "order": ("In many orders", "what is a step worth on average over orders?", "Shapley value"),
-    "factorial": ("Factorial", "what does a step bring, and do steps need each other?", "Effect"),
-    "sweep": ("Sweep", "how much of it?", "Difference"),
-}
 
 #: The row of costs that was measured in the runs themselves.
 THROUGHPUT = "training, img/s"
@@ -71,7 +60,10 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
     what study.json says; ``say`` hears of every step that is to be explained."""
     steps = {row["step"]: row for row in study.steps.to_dict("records")}
     effects = {row["effect"]: row for row in study.effects.to_dict("records")}
-    names = [*(steps if study.design == "ladder" else effects), *(n for n, row in steps.items() if row["reference"])]
+    names = [
+        *(steps if study.question.cumulative and not study.question.ranked else effects),
+        *(n for n, row in steps.items() if row["reference"]),
+    ]
     rungs = trained_ladder(study, said)
     ids = section_ids(dict.fromkeys(names))
     size = int(study.runs["image_size"].iloc[0])
@@ -97,7 +89,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
             estimate="" if effect is None else signed(effect["estimate"]),
             printed=tuple(words.printed(explanation)) if explanation else (),
             lost=tuple(_lost(study, name)),
-            shown=_networks_shown(study, name, step),
+            shown=_networks_shown(study, name, effect),
             costs=tuple(_costs(study, step, explanation)),
             explanation=explanation,
             place=" ".join(_place(study, step, explanation, on_ladder=bool(rungs and name in rungs.names))),
@@ -119,7 +111,7 @@ def trained_ladder(study: Study, said: Mapping[str, Any]) -> Ladder | None:
 
 def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     """How many classes the networks of a kept table tell apart, from the parameters of the first one's classifier."""
-    if study.design != "ladder" or study.runs["match"].notna().any():
+    if not study.question.cumulative or study.runs["match"].notna().any():
         return None
     first = next((row for row in study.steps.to_dict("records") if row["step"] in rungs.names), None)
     if first is None:
@@ -155,14 +147,13 @@ Row = Mapping[Any, Any]
 def _kind(study: Study, step: Row | None, effect: Row | None) -> str:
     if step is not None and step["reference"]:
         return "reference"
-    if study.design == "ladder":
-        assert step is not None
+    if study.question.cumulative and step is not None:
         # Without a gain is a rung, too, whose start failed.
         first = step["step"] == study.steps["step"].iloc[0]
         return "the start" if first else "" if step["adopted"] else "road not taken"
     if effect is not None and _text(effect, "kind") == "interaction":
         return "interaction"
-    return "level" if study.design == "sweep" else ""
+    return ""
 
 
 def _verdict(effect: Row | None) -> str:
@@ -187,12 +178,12 @@ def _difference(effect: Row) -> str:
         return "no result"
     if math.isnan(effect["low"]):
         return f"{signed(effect['estimate'])} points, no interval"
-    return f"{signed(effect['estimate'])} points, 95 % interval {signed(effect['low'])} to {signed(effect['high'])}"
+    return f"{signed(effect['estimate'])} points, interval {signed(effect['low'])} to {signed(effect['high'])}"
 
 
 def _numbers(study: Study, step: Row | None, effect: Row | None) -> Iterable[str]:
     """What is said first of a step, a line each."""
-    what = DESIGNS[study.design][2].lower()
+    what = study.question.effect.lower()
     if step is not None:
         yield f"top-1 {_top1(step)}"
     elif effect is not None and "top1_mean" in effect:
@@ -201,7 +192,7 @@ def _numbers(study: Study, step: Row | None, effect: Row | None) -> Iterable[str
         against = _text(effect, "against")
         yield f"{what}{f' over {label(against)}' if against else ''} {_difference(effect)}"
         if _verdict(effect):
-            yield f"{_verdict(effect)}, p {effect['p_holm']:.2g} (Holm)"
+            yield _verdict(effect)
     cost, sign = (step, "") if step is not None else (effect, "+")
     if cost is not None:
         gmacs, params = cost_text(cost["gmacs"], cost["params"], sign)
@@ -219,14 +210,12 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
     if step is None and "top1_mean" in effect:
         yield "Top-1", _top1(effect)
     against = _text(effect, "against")
-    what = DESIGNS[study.design][2]
+    what = study.question.effect
     yield (f"{what} over {label(against)}" if against else what), _difference(effect)
     if not math.isnan(effect["p"]):
-        yield "p", f"{effect['p']:.2g}; by Holm's correction {effect['p_holm']:.2g}"
+        yield "p", f"{effect['p']:.2g}; for all effects of the study at once {effect['p_all']:.2g}"
     if _verdict(effect):
         yield "Verdict", _verdict(effect)
-    if _verdict(effect) not in FINDINGS and (needed := _seeds_needed(study, effect)):
-        yield "Seeds needed", needed
     if "orders" in effect and not math.isnan(effect["least"]):
         yield "In any order", f"{signed(effect['least'])} to {signed(effect['greatest'])} points"
         spread = f"{number(effect['spread'], '.2f')} points"
@@ -240,20 +229,6 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
             yield "Change in cost", f"{gmacs} GMACs, {params} parameters"
 
 
-def _seeds_needed(study: Study, effect: Row) -> str:
-    """With how many seeds a difference as large as this would be found."""
-    size = abs(effect["estimate"])
-    if math.isnan(size) or size < 0.001:
-        return ""
-    try:
-        needed = study.seeds_needed(size)
-    except RoadmapError:
-        return ""
-    if needed is None:
-        return "more than a million to find a difference of this size"
-    return f"{needed:,} to find a true difference of this size with a probability of {POWER}"
-
-
 def _lost(study: Study, name: str) -> Iterable[str]:
     runs = study.runs[(study.runs["step"] == name) & (study.runs["status"] != "done")]
     for run in runs.to_dict("records"):
@@ -264,13 +239,10 @@ def _lost(study: Study, name: str) -> Iterable[str]:
         yield f"Missing so far: seed {', '.join(seeds)}."
 
 
-def _networks_shown(study: Study, name: str, step: Row | None) -> tuple[str, ...]:
+def _networks_shown(study: Study, name: str, effect: Row | None) -> tuple[str, ...]:
     """The networks whose learning curves tell of a step: its own and that which it is compared with."""
     known = set(study.curves["step"]) if len(study.curves) else set()
-    if study.design == "ladder":
-        asked = [_text(step, "against"), name]
-    else:
-        asked = [*study.steps["step"][:1], f"all but {name}", f"only {name}", name]
+    asked = [_text(effect, "against"), _text(effect, "network"), name]
     shown = tuple(one for one in dict.fromkeys(asked) if one in known)
     return shown if len(shown) > 1 or name in shown else ()
 
@@ -301,11 +273,11 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None, on_l
         return
     name, before, against = explanation.title, explanation.before.name, _text(step, "against")
     if on_ladder:
-        if study.design != "ladder" or against not in (before, ""):
+        if not study.question.cumulative or against not in (before, ""):
             yield f"Shown in its place on the paper's ladder, after {label(before)}."
-    elif study.design in ("order", "factorial"):
+    elif study.effects["network"].isna().all():
         yield f"Shown on {label(before)}, without the study's other steps."
-    elif against:
+    elif study.question.cumulative and against:
         steps = dict(zip(study.runs["step"], study.runs["steps"], strict=True))
         if f"{steps[against]}+{name}".strip("+") != steps[name]:
             yield f"Shown on {label(before)}; the gain is that of all steps since {label(against)}."

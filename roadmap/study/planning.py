@@ -11,10 +11,10 @@ from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.network.design import Design
 from roadmap.network.layers import digest_of
 from roadmap.network.timm_model import TimmModel
+from roadmap.questions.question import Network, Plan
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.rungs import REGIMES, start_design
 from roadmap.steps import STUDY_RECIPE, Step, compose, merge
-from roadmap.study.ablation import Ablation, Network
 from roadmap.study.spec import StudySpec
 from roadmap.training.spec import RunSpec
 
@@ -75,7 +75,7 @@ def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> 
     classes = len(data.class_names)
     start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=classes)
     ablation, modern = spec.ablation, load_recipe(scale.recipe)
-    probes = [] if spec.match else ablation.probes
+    probes = [] if spec.match else ablation.question.probes(ablation)
     networks = [*ablation.networks, *probes]
     designs = [_composed(start, network, scale) for network in networks]
     factors: list[float | None] = [None] * len(designs)
@@ -90,7 +90,8 @@ def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> 
     for network, design, factor in zip(networks, designs, factors, strict=True):
         labels = {
             "regime": spec.regime, "step": network.name, "adopted": network.adopted, "width": scale.width,
-            "depth": scale.depth, "ablation": ablation.design, "steps": tuple(step.name for step in network.steps),
+            "depth": scale.depth, "ablation": ablation.question.name,
+            "steps": tuple(step.name for step in network.steps),
             "match": spec.match and f"{spec.match} by {spec.match_by}", "match_factor": factor,
         }  # fmt: skip
         if network.name in made:
@@ -104,7 +105,7 @@ def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> 
         name = f"timm/{model.timm_model}" if model.timm_model in made else model.timm_model
         labels = {
             "regime": spec.regime, "step": name, "adopted": True, "reference": True, "width": scale.width,
-            "depth": scale.depth, "ablation": ablation.design,
+            "depth": scale.depth, "ablation": ablation.question.name,
         }  # fmt: skip
         made[name] = runs_of(spec, data, labels, model, modern)
     return [run for runs in made.values() for run in runs]
@@ -125,16 +126,16 @@ def _recipe(modern: Recipe, steps: Sequence[Step]) -> Recipe:
     return modern if named == STUDY_RECIPE else load_recipe(named)
 
 
-def _check_changes(spec: StudySpec, ablation: Ablation, runs: Mapping[str, RunSpec], modern: Recipe) -> None:
+def _check_changes(spec: StudySpec, ablation: Plan, runs: Mapping[str, RunSpec], modern: Recipe) -> None:
     """Raise `RoadmapError` for a step that changes nothing anywhere: its name would stand for another training."""
 
     def are_twins(one: Network, other: Network) -> bool:
         return runs[one.name].signature == runs[other.name].signature
 
     steps = {step.name: step for network in ablation.networks for step in network.steps}
-    for name, pairs in ablation.pairs.items():
+    for name, pairs in ablation.question.pairs(ablation).items():
         step = steps[name]
-        if ablation.design == "ladder":  # no two of its rungs may be one
+        if ablation.question.cumulative:  # no two of its networks may be one
             pairs = [pair for pair in pairs if are_twins(*pair)] or pairs
         undone = spec.match and not step.training and step.changes.keys() <= UNDONE[spec.match_by]
         if undone or not all(are_twins(*pair) for pair in pairs):
@@ -185,7 +186,8 @@ def runs_of(
         data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
         plugins=digest_of(name for name, _ in design.layers) if isinstance(design, Design) else {},
     )  # fmt: skip
-    return [dataclasses.replace(run, seed=seed) for seed in spec.seeds]
+    seeds = spec.seeds if spec.start_from else spec.seeds_of.get(run.step, spec.seeds)
+    return [dataclasses.replace(run, seed=seed) for seed in seeds]
 
 
 def _fitting(recipe: Recipe, spec: StudySpec, images: int, training: Mapping[str, Any]) -> Recipe:

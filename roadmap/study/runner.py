@@ -63,7 +63,12 @@ def run_study(
     place.check({run.signature for run in study.runs}, store, resume)
     store.begin()
     asked = dataclasses.asdict(study.spec) | {"fingerprint": study.data.fingerprint}
-    content = {"spec": asked, "command": command, "classes": study.data.class_names}
+    content = {
+        "spec": asked,
+        "command": command,
+        "classes": study.data.class_names,
+        "test_images": len(study.data.test),
+    }
     if not study.spec.start_from:
         content["ablation"] = study.spec.ablation.facts
     place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store)

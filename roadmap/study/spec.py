@@ -18,13 +18,15 @@ from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
 from roadmap.network.layers import load_plugins
+from roadmap.questions import asked_question, owners_of, question_settings, questions
+from roadmap.questions.question import Plan, Question
 from roadmap.recipes.recipe import SETTINGS, load_recipe
 from roadmap.rungs import REGIMES, ladder
 from roadmap.settings import from_yaml, setting
-from roadmap.study.ablation import DESIGNS, Ablation
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
-from roadmap.study.networks import FRACTIONS, ablate, parse_levels
+from roadmap.study.networks import plan_networks
+from roadmap.study.seeds import parse_seeds, parse_seeds_for, seeds_by_network
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Argument of `open_data` -> the setting of a study that it is.
@@ -56,7 +58,8 @@ class StudySpec:
                                     many=True)  # fmt: skip
     roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
     design: str | None = _of_ablation(
-        "the rule that makes networks of the steps [default: ladder; sweep with --sweep]", choices=DESIGNS
+        "the question: which networks are made of the steps [default: a ladder, or what the settings below belong to]",
+        choices=tuple(questions()),
     )
     steps: tuple[Any, ...] = _of_ablation(
         "steps that the ablation is about, in order: of the ladder, of plug-ins, in a study's file also own ones; the "
@@ -66,13 +69,6 @@ class StudySpec:
         "rung that the steps are added to, or for leave-one-out and sweep taken from; start and end, too [default: the "
         "start; there the end]", metavar="STEP",
     )  # fmt: skip
-    orders: str = _of_ablation("of an order study: how many random orders, or all", "8", metavar="N|all")
-    order_seed: int = _of_ablation("of an order study: seed of the random orders", 0, metavar="N")
-    fraction: str = _of_ablation("of a factorial: the part of all networks that is trained, such as 1/2 or 1/4", "1",
-                            metavar="PART")  # fmt: skip
-    sweep: Mapping[str, Any] = _of_ablation("flag of the network or of the training, and its levels", (),
-                                       metavar="FLAG=A,B,...", many=True)  # fmt: skip
-    grid: bool = _of_ablation("sweep all combinations of several flags' levels, not one flag at a time", False)
     reference: tuple[str, ...] = setting("model of timm's that is trained beside them, by the same recipe, such as "
                                          "deit_small_patch16_224", (), metavar="MODEL", many=True)  # fmt: skip
     plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
@@ -92,6 +88,13 @@ class StudySpec:
                                      "names where it does not say it", metavar="RUN|FILE")  # fmt: skip
     recipe: str | None = setting("training recipe, by name or .yaml file [default: by image size]", metavar="RECIPE")
     seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
+    base_seeds: int | None = setting("seeds of the network that all others are compared with [default: about the "
+                                     "square root of the number of effects times as many as the others]", metavar="N",
+                                     part="ablation")  # fmt: skip
+    seeds_for: Mapping[str, Any] = setting("seeds of one network, by its name in the plan", (),
+                                           metavar="NETWORK=N", many=True)  # fmt: skip
+    matters: float | None = setting("the smallest difference in accuracy that matters, in percentage points [default: "
+                                    "by the number of test images]", metavar="POINTS")  # fmt: skip
     epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
     batch_size: int | None = setting(
         "images a step [default: the recipe's, fewer on small sets]; the learning rate follows", metavar="N"
@@ -129,15 +132,17 @@ class StudySpec:
                                  choices=tuple(LOGGERS))  # fmt: skip
     #: Settings of the recipe, of every run: keys of the YAML file and options beside the others.
     recipe_settings: dict[str, Any] = field(default_factory=dict)
+    #: Settings of the question, likewise.
+    question_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "only", tuple(dict.fromkeys(_names("only", self.only))))
         object.__setattr__(self, "reference", tuple(dict.fromkeys(_names("reference", self.reference))))
         object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))
-        object.__setattr__(self, "sweep", parse_levels(self.sweep))
         if self.precision == 32 and not isinstance(self.precision, str):  # as YAML reads it
             object.__setattr__(self, "precision", "32")
-        object.__setattr__(self, "seeds", _seeds(self.seeds))
+        object.__setattr__(self, "seeds", parse_seeds(self.seeds))
+        object.__setattr__(self, "seeds_for", parse_seeds_for(self.seeds_for))
         check_choice("regime", self.regime, REGIMES)
         check_data(self.data)
         check_choice("loading", self.loading, LOADINGS)
@@ -156,13 +161,15 @@ class StudySpec:
         if self.start_from is not None:
             check_text("start_from", self.start_from)
             fields = [one for one in dataclasses.fields(self) if one.metadata.get("part") == "ablation"]
-            of_ablation = self.reference or any(getattr(self, one.name) not in (one.default, {}) for one in fields)
+            of_ablation = bool(self.reference or self.question_settings or self.seeds_for) or any(
+                getattr(self, one.name) != one.default for one in fields
+            )
             if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
                 raise RoadmapError(
                     "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
                     "and what is of ablations, and name one step at most with --only"
                 )
-        for name in ("roads", "grid", "download", "skip_corrupt", "compile", "deterministic"):
+        for name in ("roads", "download", "skip_corrupt", "compile", "deterministic"):
             check_bool(name, getattr(self, name))
         for name, high in (("image_size", 4096), ("epochs", 100_000), ("batch_size", 1_000_000), ("width", 4096)):
             if getattr(self, name) is not None:
@@ -171,6 +178,10 @@ class StudySpec:
             check_number("depth", self.depth, 0.01, 16)
         if self.lr is not None:
             check_number("lr", self.lr, 1e-12, 1000)
+        if self.base_seeds is not None:
+            check_int("base_seeds", self.base_seeds, 1, 10_000)
+        if self.matters is not None:
+            check_number("matters", self.matters, 0, 100)
         if self.stem_stride is not None:
             check_choice("stem_stride", self.stem_stride, STEM_STRIDES)
         for name in ("name", "from_", "upto", "base", "data_dir", "recipe", "device"):
@@ -207,34 +218,25 @@ class StudySpec:
     def _check_ablation(self) -> None:
         """Raise `RoadmapError` for settings of an ablation that cannot be, or that its design has no use for."""
         if self.design is not None:
-            check_choice("design", self.design, DESIGNS)
-        design = self.ablation_design
-        object.__setattr__(self, "orders", str(self.orders))  # YAML reads numbers
-        if not re.fullmatch(r"all|[1-9][0-9]{0,4}", self.orders):
-            raise RoadmapError(f"orders is '{self.orders}', but must be all or a number from 1 to 99999")
-        check_int("order_seed", self.order_seed, 0, 2**32 - 1)
-        object.__setattr__(self, "fraction", str(self.fraction))
-        if self.fraction not in FRACTIONS:
-            raise RoadmapError(f"fraction is {self.fraction!r}, but must be one of {', '.join(FRACTIONS)}")
+            check_choice("design", self.design, tuple(questions()))
+        question = self.question
+        for name in self.question_settings:
+            if name not in {one.name for one in dataclasses.fields(question)}:
+                raise RoadmapError(_not_for(name, owners_of(name), question.name))
+        question.check()
         if self.match is not None:
             check_choice("match", self.match, MATCHED_COSTS)
         check_choice("match_by", self.match_by, MATCHED_BY)
         default = {field.name: field.default for field in dataclasses.fields(self)}
-        for name, designs in (
-            ("from_", ("ladder",)), ("only", ("ladder",)), ("roads", ("ladder",)), ("orders", ("order",)),
-            ("order_seed", ("order",)), ("fraction", ("factorial",)), ("sweep", ("sweep",)), ("grid", ("sweep",)),
-            ("steps", tuple(name for name in DESIGNS if name != "sweep")),
-        ):  # fmt: skip
-            if getattr(self, name) not in (default[name], {}) and design not in designs:
-                option = option_name(name).replace("_", "-")
-                raise RoadmapError(f"--{option} is for --design {' or '.join(designs)}, but the design is {design}")
-        if design == "sweep" and not self.sweep:
-            raise RoadmapError("a sweep needs its levels: --sweep kernel_size=3,5,7")
+        for name in ("steps", "from_", "only", "roads"):
+            if getattr(self, name) != default[name] and name not in question.uses:
+                owners = [one.name for one in questions().values() if name in one.uses]
+                raise RoadmapError(_not_for(name, owners, question.name))
         if self.match_by != "width" and not self.match:
             raise RoadmapError("--match-by says what --match rescales: add --match")
         if self.only and (self.steps or self.base):
             raise RoadmapError("--only names rungs of the whole ladder, --steps steps on --base: use one or the other")
-        if self.base and design == "ladder" and not self.steps:
+        if self.base and "from_" in question.uses and not self.steps:
             raise RoadmapError("--base is what --steps are added to; for a part of the ladder say --from")
 
     @property
@@ -266,18 +268,30 @@ class StudySpec:
         values = {name.strip(): value.strip() for name, _, value in pairs}
         return {name: int(value) if value.isdigit() else value for name, value in values.items()}
 
-    @property
-    def ablation_design(self) -> str:
-        """The ablation design: the given one, or what the other settings mean."""
-        return self.design or ("sweep" if self.sweep else "ladder")
+    @cached_property
+    def question(self) -> Question:
+        """What is asked: the given design, or what the other settings mean. Raises `RoadmapError` for a setting that
+        does not exist."""
+        check_known("setting of a question", self.question_settings, question_settings())
+        kind = asked_question(self.design, self.question_settings)
+        own = {one.name for one in dataclasses.fields(kind)}
+        return kind(**{name: value for name, value in self.question_settings.items() if name in own})
 
     @cached_property
-    def ablation(self) -> Ablation:
+    def ablation(self) -> Plan:
         """The networks asked for, each as the steps that make it of the start, and what they answer.
 
         Raises `RoadmapError` for a step that does not exist, and for steps that contradict each other.
         """
-        return ablate(self)
+        return plan_networks(self)
+
+    @cached_property
+    def seeds_of(self) -> dict[str, tuple[int, ...]]:
+        """Network -> its seeds, of every network of the plan.
+
+        Raises `RoadmapError` where ``seeds_for`` names a network that the study does not have.
+        """
+        return seeds_by_network(self.ablation, self.seeds, self.base_seeds, self.seeds_for, self.reference)
 
     @property
     def title(self) -> str:
@@ -287,14 +301,7 @@ class StudySpec:
         data = re.sub(r"[^\w.+-]+", "-", self.data)  # of names with slashes
         if self.start_from:
             return f"{data}-from-{Path(self.start_from).stem}"
-        design = self.ablation_design
-        names = [network.name for network in self.ablation.networks]
-        if design == "sweep":
-            steps = f"sweep-{'-'.join(self.sweep)}"
-        elif design != "ladder":
-            steps = f"{design}-{self.upto}" if self.upto else design
-        else:
-            steps = "+".join(self.only) if self.only else f"{names[0]}-to-{names[-1]}"
+        steps = "+".join(self.only) or self.question.short_title(self.ablation, self.upto)
         steps += f"-by-{self.match}" if self.match else ""
         prefix = "" if self.regime == "resnet50" else f"{self.regime}-"
         return re.sub(r"[^\w.+-]+", "-", steps if self.data == "embedded" and not prefix else f"{prefix}{data}-{steps}")
@@ -318,23 +325,9 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def _seeds(value: Any) -> tuple[int, ...]:
-    if isinstance(value, str):
-        try:
-            numbers = [int(word) for word in value.split(",") if word.strip()]
-        except ValueError:
-            raise RoadmapError(f"seeds is '{value}', but must be a number of seeds or a list such as 0,1,2") from None
-        value = numbers[0] if len(numbers) == 1 and "," not in value else numbers
-    if isinstance(value, int) and not isinstance(value, bool):
-        check_int("the number of seeds", value, 1, 10_000)
-        return tuple(range(value))
-    if not isinstance(value, (list, tuple)) or not value:
-        raise RoadmapError(f"seeds is {value!r}, but must be a number of seeds or a list of them")
-    for seed in value:
-        check_int("seed", seed, 0, 2**32 - 1)
-    if len(set(value)) != len(value):
-        raise RoadmapError(f"seeds {', '.join(map(str, value))} name one seed twice")
-    return tuple(value)
+def _not_for(name: str, owners: list[str], asked: str) -> str:
+    option = option_name(name).replace("_", "-")
+    return f"--{option} is for --design {' or '.join(owners)}, but the design is {asked}"
 
 
 def option_name(name: str) -> str:
@@ -348,25 +341,30 @@ def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
     Raises `RoadmapError` for a file that cannot be read and for a setting that does not exist.
     """
     names = {option_name(field.name): field.name for field in dataclasses.fields(StudySpec) if field.metadata}
-    known = [*names, *SETTINGS]
+    known = [*names, *question_settings(), *SETTINGS]
     settings = read_yaml(path) if path else {}
     check_known("setting of a study", settings, known)
-    fields = {option_name(field.name): field for field in dataclasses.fields(StudySpec)} | SETTINGS
+    fields = {option_name(field.name): field for field in dataclasses.fields(StudySpec)}
+    fields |= question_settings() | SETTINGS
     settings = {name: from_yaml(fields[name], value) for name, value in settings.items()}
     settings |= {option_name(name): value for name, value in overrides.items()}
     check_known("setting of a study", settings, known)
-    of_recipe = {name: value for name, value in settings.items() if name in SETTINGS}
-    return StudySpec(
-        **{names[name]: value for name, value in settings.items() if name in names}, recipe_settings=of_recipe
+    of_recipe, of_question = (
+        {name: value for name, value in settings.items() if name in own} for own in (SETTINGS, question_settings())
     )
+    given = {names[name]: value for name, value in settings.items() if name in names}
+    return StudySpec(**given, recipe_settings=of_recipe, question_settings=of_question)
 
 
 def yaml_text(asked: Mapping[str, Any]) -> str:
     """The YAML file of a study whose study.json says that this was asked: all settings that are not as by default."""
     kept = {}
-    for field_ in dataclasses.fields(StudySpec):
-        value, default = asked.get(field_.name), field_.default
+    fields = {one.name: one for one in dataclasses.fields(StudySpec) if one.metadata} | question_settings()
+    for name, field_ in fields.items():
+        value, default = asked.get(name), field_.default
         usual = list(default) if isinstance(default, tuple) else default
-        if field_.metadata and value not in (None, [], {}, usual):
-            kept[option_name(field_.name)] = value
-    return yaml.safe_dump(kept | dict(asked.get("recipe_settings") or {}), sort_keys=False, allow_unicode=True)
+        if value not in (None, [], {}, usual):
+            kept[option_name(name)] = value
+    for part in ("question_settings", "recipe_settings"):
+        kept |= dict(asked.get(part) or {})
+    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,57 @@
+"""The questions that a study can ask, each a class in a file of its own: see `roadmap.questions.question`."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import Field
+from functools import cache
+from typing import Any
+
+from roadmap.checks import check_choice
+from roadmap.questions.question import Question
+
+
+@cache
+def questions() -> dict[str, type[Question]]:
+    """Name -> class of every question in this package, in the order of their ``rank``."""
+    found: dict[str, type[Question]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for thing in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+            if isinstance(thing, type) and issubclass(thing, Question) and "name" in vars(thing):
+                found[thing.name] = thing
+    return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
+
+
+def question_named(name: str) -> type[Question]:
+    """The question of that name. Raises `RoadmapError` for one that does not exist."""
+    check_choice("design", name, tuple(questions()))
+    return questions()[name]
+
+
+def default_question() -> type[Question]:
+    """What a study asks that does not say."""
+    return next(iter(questions().values()))
+
+
+@cache
+def question_settings() -> dict[str, Field]:
+    """Name -> field of every setting that belongs to a question."""
+    return {one.name: one for question in questions().values() for one in dataclasses.fields(question)}
+
+
+def owners_of(name: str) -> list[str]:
+    """The questions that have this setting."""
+    return [
+        question.name for question in questions().values() if name in {one.name for one in dataclasses.fields(question)}
+    ]
+
+
+def asked_question(design: str | None, settings: Mapping[str, Any]) -> type[Question]:
+    """The question named ``design``, else the only one that the given ``settings`` belong to, else the default one."""
+    if design is not None:
+        return question_named(design)
+    owners = {tuple(owners_of(name)) for name in settings}
+    return question_named(owners.pop()[0]) if len(owners) == 1 else default_question()
