@@ -211,9 +211,9 @@ def number(value: float | None, form: str) -> str:
     return "" if pd.isna(value) else format(value, form).replace("-", "−")
 
 
-def signed(value: float) -> str:
-    """A difference with two digits and its sign."""
-    return number(value, "+.2f")
+def signed(value: float, decimals: int = 2) -> str:
+    """A difference with its sign."""
+    return number(value, f"+.{decimals}f")
 
 
 def cost_text(gmacs: float, params: float, sign: str = "") -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -25,19 +26,23 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
     """`effects` for the eye, as text: points with their interval and verdict, what was lost, the change in cost, and
     what a design has beside these."""
 
+    largest = effects["estimate"].abs().max()
+    decimals = 2 if not largest < 1 else min(2 - math.floor(math.log10(largest or 1)), 8)
+
     def row(effect: Mapping[Any, Any]) -> dict[str, str]:
-        interval = f"{signed(effect['low'])} to {signed(effect['high'])}"
+        interval = f"{signed(effect['low'], decimals)} to {signed(effect['high'], decimals)}"
         shown = {
             "effect": str(effect["effect"]),
-            "points": signed(effect["estimate"]),
+            "points": signed(effect["estimate"], decimals),
             "interval": "" if pd.isna(effect["low"]) else interval,
             "verdict": effect["verdict"] if isinstance(effect["verdict"], str) else "",
             "seeds": number(effect["seeds"], "d"),
             "failed": number(effect["failed"] or None, "d"),
             "missing": number(effect["missing"] or None, "d"),
-            "GMACs": number(effect["gmacs"], "+.3g"),
-            "params M": number(effect["params"] / 1e6, "+.3g"),
         }
+        if "gmacs" in effect:
+            shown["GMACs"] = number(effect["gmacs"], "+.3g")
+            shown["params M"] = number(effect["params"] / 1e6, "+.3g")
         if "orders" in effect:
             between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"
             shown |= {

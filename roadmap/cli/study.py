@@ -402,34 +402,90 @@ def plot(folder: Path, name: str | None, other: Path | None, width: str, paper: 
         click.echo(path)
 
 
+def runs_options(command: Any) -> Any:
+    """Options that say how a table of runs from elsewhere is to be understood."""
+    from roadmap.questions import questions
+
+    options = [
+        click.option("--design", type=click.Choice([*questions()]), help="Of a table: the question [default: ladder]."),
+        click.option("--metric", metavar="COLUMN", help="Of a table: the score [default: top1]."),
+        click.option("--step", metavar="COLUMN", help="Of a table: the network's name [default: step]."),
+        click.option("--seed", metavar="COLUMN", help="Of a table: the seed [default: seed]; none: every row is one."),
+        click.option("--against", metavar="COLUMN", help="Of a table: what each network is compared with."),
+        click.option("--baseline", metavar="NETWORK", help="Of a table: what all networks are compared with."),
+        click.option("--steps", metavar="COLUMN,...", help="Of a table: the column with the steps in a network, joined "
+                     "by +, or several columns of true and false, one a step."),
+        click.option("--lower-is-better", is_flag=True, help="Of a table: a smaller score is a gain."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _read_runs(path: Path, settings: dict[str, Any], matters: float | None) -> Any:
+    """The table of runs in a file, understood as the `runs_options` say; remarks go to stderr."""
+    from roadmap.analysis.foreign import read_runs, read_table
+
+    given = {name: value for name, value in settings.items() if value}
+    if given.get("seed", "").lower() == "none":
+        given["seed"] = None
+    if "," in given.get("steps", ""):
+        given["steps"] = [name.strip() for name in given["steps"].split(",") if name.strip()]
+    try:
+        found = read_runs(read_table(path), **given, matters=matters)
+    except RoadmapError as error:
+        raise RoadmapError(f"{path}: {error}") from None
+    for remark in found.remarks:
+        click.echo(remark, err=True)
+    return found
+
+
 @cli.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
+@runs_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, every column with all its digits.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, all columns.")
 @click.option("--matters", type=float, metavar="POINTS", help="The smallest difference that matters [default: the "
               "study's, else by its number of test images].")  # fmt: skip
 @with_questions("name meaning")
-def effects(folder: Path, as_json: bool, as_csv: bool, matters: float | None) -> None:
-    """What every step of a study is worth, in percentage points of top-1, with its interval and its verdict.
+def effects(study: Path, as_json: bool, as_csv: bool, matters: float | None, **settings: Any) -> None:
+    """What every step is worth, with its interval and its verdict.
+
+    STUDY is the folder of a study, or a table of anybody's runs, one a row, as CSV or Parquet: as Weights & Biases and
+    MLflow export them, or from scripts of your own. Questions:
 
     {questions}
 
     All intervals of a study hold at once with 95 %. The verdict is read off the interval: gain or loss where it
     excludes zero, negligible where it lies within the smallest difference that matters (--matters), else open.
+
+    \b
+    roadmap effects results/cifar10
+    roadmap effects runs.csv --design baseline --baseline resnet50 --metric val_acc --step model
+    roadmap effects runs.csv --design factorial --steps mixup,ema,deep_stem --metric val_acc
     """
+    from roadmap.analysis.foreign import effects_of_foreign
     from roadmap.analysis.shown import interval_text, readable
     from roadmap.analysis.study import load_study
 
     if as_json and as_csv:
         raise RoadmapError("--json and --csv exclude each other")
-    study = load_study(folder, matters)
-    if as_json:
-        click.echo(study.effects.to_json(orient="records", indent=1, double_precision=12))
-    elif as_csv:
-        click.echo(study.effects.to_csv(index=False, lineterminator="\n"), nl=False)
-    elif study.effects.empty:
-        raise RoadmapError(f"{folder} has no two networks to compare with each other")
+    if study.is_file():
+        found = _read_runs(study, settings, matters)
+        table, smallest = effects_of_foreign(found), found.matters
     else:
-        rows = readable(study.effects)
+        if wrong := [name for name, value in settings.items() if value]:
+            option = wrong[0].replace("_", "-")
+            raise RoadmapError(f"--{option} is for a table of runs, but {study} is not a file")
+        loaded = load_study(study, matters)
+        table, smallest = loaded.effects, loaded.matters
+    if as_json:
+        click.echo(table.to_json(orient="records", indent=1, double_precision=12))
+    elif as_csv:
+        click.echo(table.to_csv(index=False, lineterminator="\n"), nl=False)
+    elif table.empty:
+        raise RoadmapError(f"{study} has no two networks to compare with each other")
+    else:
+        rows = readable(table)
         print_table([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
-        click.echo(interval_text(study.effects, study.matters))
+        click.echo(interval_text(table, smallest))

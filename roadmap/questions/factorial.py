@@ -169,8 +169,8 @@ class Factorial(Question):
         if not (balanced and regular):
             lacking = next((one for one in every if one not in names), frozenset())
             raise RoadmapError(
-                f"a {cls.name} study of {', '.join(factors)} needs a network for every combination of them, or for a "
-                f"regular fraction; it lacks, for one, {_combination(lacking, factors)}"
+                f"design {cls.name} with the steps {', '.join(factors)} needs a network for every combination of "
+                f"them, or for a regular fraction; it lacks, for one, {_combination(lacking, factors)}"
             )
         groups: list[list[tuple[str, ...]]] = []
         for effect in effects:

@@ -47,5 +47,5 @@ class LeaveOneOut(Question):
         facts = super().facts_of(cells)
         names = by_factors(cells, facts)
         if frozenset(facts["factors"]) not in names:
-            raise RoadmapError(f"a {cls.name} study needs the network with all of {', '.join(facts['factors'])}")
+            raise RoadmapError(f"design {cls.name} needs the network with all of {', '.join(facts['factors'])}")
         return facts

@@ -41,5 +41,5 @@ class OneAtATime(Question):
         """As `Question.facts_of`; one network must be the base alone."""
         facts = super().facts_of(cells)
         if frozenset() not in by_factors(cells, facts):
-            raise RoadmapError(f"a {cls.name} study needs the base, the network without any of the steps")
+            raise RoadmapError(f"design {cls.name} needs the base, the network without any of the steps")
         return facts

@@ -127,7 +127,7 @@ class Order(Question):
         orders = _orders_within(names, factors)
         if not orders:
             raise RoadmapError(
-                f"the networks of an {cls.name} study add the steps {', '.join(factors)} one after the other, from "
+                f"the networks of design {cls.name} add the steps {', '.join(factors)} one after the other, from "
                 "none to all, but in this table no order has all of its networks"
             )
         return facts | {"orders": orders, "exact": False}

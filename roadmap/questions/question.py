@@ -187,10 +187,12 @@ class Question(ABC):
         of this question.
         """
         shared = frozenset.intersection(*(frozenset(cell.steps) for cell in cells))
-        factors = [step for step in dict.fromkeys(step for cell in cells for step in cell.steps) if step not in shared]
+        largest_first = sorted(cells, key=lambda cell: -len(cell.steps))
+        every = dict.fromkeys(step for cell in largest_first for step in cell.steps)
+        factors = [step for step in every if step not in shared]
         if not factors:
             raise RoadmapError(
-                f"the networks of a {cls.name} study differ in their steps, but in this table all have the same: name "
+                f"the networks of design {cls.name} differ in their steps, but in this table all have the same: name "
                 "the column that lists them (steps)"
             )
         return {"design": cls.name, "factors": factors, "base": sorted(shared)}
