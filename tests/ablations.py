@@ -2,54 +2,59 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pandas as pd
 
-from roadmap.rungs import ladder
+from roadmap.questions import question_named
+from roadmap.questions.question import Builder
+from roadmap.rungs import find_step, ladder, step_names
+from roadmap.steps import Step
 
 FACTORS = ["large_kernel", "gelu", "layer_norm"]
 
 
-def make_ablation(design, value, factors=FACTORS, seeds=3, orders=None, networks=None, **said):
-    """(runs, ablation) of a design. ``value``: (frozenset of steps, seed) -> top1; None for a run that failed and
-    ``...`` for one that is missing. ``networks``: the subsets of a factorial, by default all."""
-    everything = frozenset(factors)
-    if design == "leave-one-out":
-        networks = {"all": everything} | {f"all but {name}": everything - {name} for name in factors}
-    elif design == "one-at-a-time":
-        networks = {"base": frozenset()} | {f"only {name}": frozenset([name]) for name in factors}
-    elif design == "order":
-        orders = [list(order) for order in orders or itertools.permutations(factors)]
-        said |= {"orders": orders}
-        sets = {frozenset(order[:length]) for order in orders for length in range(len(factors) + 1)}
-        networks = {name_of(steps, factors): steps for steps in sorted(sets, key=lambda one: (len(one), sorted(one)))}
-    else:
-        subsets = networks or [
-            frozenset(s) for n in range(len(factors) + 1) for s in itertools.combinations(factors, n)
-        ]
-        networks = {name_of(steps, factors): steps for steps in subsets}
-    ablation = {"design": design, "factors": list(factors), "base": ["modern_recipe"], "steps": steps_said(factors)}
-    return make_networks(design, networks, value, seeds, ["modern_recipe", *factors]), ablation | said
+def step_named(name):
+    """A step of the ladder, or one of that name that changes something harmless."""
+    return find_step(name) if name in step_names("resnet50") else Step(name, training={"label_smoothing": 0.1})
 
 
-def make_sweep(levels, value, seeds=3, **said):
-    """(runs, ablation) of a sweep over every combination of levels, as `make_ablation`."""
-    combinations = [frozenset(names) for names in itertools.product(*levels.values())]
-    order = list(itertools.chain(*levels.values()))
-    networks = {name_of(steps, order): steps for steps in combinations}
-    ablation = {"design": "sweep", "factors": list(levels), "base": [], "steps": steps_said(order), "levels": levels}
-    return make_networks("sweep", networks, value, seeds, order), ablation | said
+def make_ablation(design, value, factors=FACTORS, seeds=3, orders=None, settings=None, **said):
+    """(runs, facts) of a question on some steps behind the modern recipe, planned by the program.
+
+    ``value``: (frozenset of steps, seed) -> top1; None for a run that failed and ``...`` for one that is missing.
+    ``orders``: those of an order study, in place of drawn ones; ``settings``: of the question; ``said`` replaces facts.
+    """
+    steps = [step_named(name) for name in factors]
+    build = Builder((find_step("modern_recipe"),), "modern_recipe", tuple(steps))
+    if design == "order":
+        settings = {"orders": "all"} | (settings or {})
+    plan = question_named(design)(**(settings or {})).plan(build)
+    networks = {network.name: network.key - {"modern_recipe"} for network in plan.networks}
+    if orders is not None:
+        passed = {frozenset(order[:length]) for order in orders for length in range(len(order) + 1)}
+        networks = {name: key for name, key in networks.items() if key in passed}
+        said = {"orders": [list(order) for order in orders], "exact": False} | said
+    runs = make_networks(design, networks, value, seeds, ["modern_recipe", *factors])
+    return runs, plan.facts | said
+
+
+def make_sweep(levels, value, seeds=3, grid=False):
+    """(runs, facts) of a sweep, planned by the program. ``levels``: flag -> its levels, as in a study's file; ``value``
+    is of the names of levels, such as ``kernel_size=3``."""
+    plan = question_named("sweep")(sweep=levels, grid=grid).plan(Builder((), "none of them", ()))
+    networks = {network.name: network.key for network in plan.networks}
+    order = [step["name"] for step in plan.facts["steps"]]
+    return make_networks("sweep", networks, value, seeds, order), plan.facts
+
+
+#: Levels of two flags.
+LEVELS = {"kernel_size": [3, 5, 7], "norm": ["batch", "layer"]}
 
 
 def make_star():
-    """(runs, ablation) of a sweep of two flags, one at a time: each level is worth its place in its list."""
-    levels = {"size": ["size=3", "size=5", "size=7"], "norm": ["norm=batch", "norm=layer"]}
-    names = [name for flag in levels.values() for name in flag]
-    worth = {name: place for flag in levels.values() for place, name in enumerate(flag)}
-    networks = {name: frozenset([name]) for name in names}
-    runs = make_networks("sweep", networks, lambda steps, seed: 70 + seed / 8 + worth[min(steps)], 3, names)
-    return runs, {"design": "sweep", "factors": list(levels), "base": [], "steps": [], "levels": levels, "grid": False}
+    """(runs, facts) of a sweep of two flags, one at a time: each level is worth its place in its list."""
+    names = [f"{flag}={level}" for flag, levels in LEVELS.items() for level in levels]
+    worth = dict(zip(names, [0, 1, 2, 0, 1], strict=True))
+    return make_sweep(LEVELS, lambda steps, seed: 70 + seed / 8 + worth[min(steps)])
 
 
 def make_networks(design, networks, value, seeds, order):
@@ -79,10 +84,6 @@ def row(design, step, steps, seed, top1, gmacs, params, **values):
         "epochs": 6, "seconds": 10.0, "images_per_second": 1000.0, "data": "cifar10", "image_size": 32, "width": 16,
         "depth": 0.34, "stem_stride": 2, "recipe": "small", "device_name": "a processor", **values,
     }  # fmt: skip
-
-
-def name_of(steps, order):
-    return " & ".join(step for step in order if step in steps) or "none"
 
 
 def steps_said(names):

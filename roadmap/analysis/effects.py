@@ -12,6 +12,7 @@ import pandas as pd
 
 from roadmap.analysis.estimation import Effect, Moderated, Sample, estimate
 from roadmap.analysis.schema import EFFECTS, typed
+from roadmap.checks import RoadmapError
 from roadmap.questions.question import Cell, Contrast, Question
 
 #: Columns of the effects of every question.
@@ -20,14 +21,16 @@ COMMON = tuple(EFFECTS)[: list(EFFECTS).index("params") + 1]
 
 @dataclass(frozen=True)
 class Trained:
-    """A network that has runs: as a question sees it, the sample of its scores, how many runs it still lacks, and what
-    it costs (GMACs and parameters, NaN where unknown)."""
+    """A network that has runs: as a question sees it, the sample of its scores, how many runs it still lacks, what it
+    costs (GMACs and parameters, NaN where unknown), and the signatures of its runs, where they have some: two networks
+    of the same runs are one network."""
 
     cell: Cell
     sample: Sample
     missing: int = 0
     gmacs: float = math.nan
     params: float = math.nan
+    signatures: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,22 @@ def measure(
     ``facts``: what study.json says of the design; ``matters``: the smallest difference that matters, in points.
     Raises `RoadmapError` where the facts lack what the question needs.
     """
+    for name in question.needs:
+        if not facts.get(name):
+            raise RoadmapError(f"study.json says nothing of the {name} of this {question.name} study")
     taken = [one for one in networks if question.includes_references or not one.cell.reference]
     contrasts = question.contrasts([one.cell for one in taken], facts)
-    place = {one.cell.name: index for index, one in enumerate(taken)}
+    # What belongs to no effect says nothing of the noise of those that do; a twin would say it twice.
+    used = {name for contrast in contrasts for name in (*contrast.weights, *contrast.rest)}
+    taken = [one for one in taken if one.cell.name in used]
+    first: dict[Any, int] = {}
+    place = {one.cell.name: first.setdefault(one.signatures or one.cell.name, index) for index, one in enumerate(taken)}
     weights = np.zeros((len(contrasts), len(taken)))
     for row, contrast in enumerate(contrasts):
         for name, weight in contrast.weights.items():
-            weights[row, place[name]] = weight
-    samples = [one.sample for one in taken]
+            weights[row, place[name]] += weight
+    kept = {*place.values()}
+    samples = [one.sample if index in kept else Sample(0, math.nan, math.nan) for index, one in enumerate(taken)]
     means = np.array([sample.mean for sample in samples])
     parts = [_parts(contrast, place, means) for contrast in contrasts]
     between = [_between(contrast, values) for contrast, values in zip(contrasts, parts, strict=True)]
@@ -209,7 +220,9 @@ def trained_networks(
             failed=len(group) - len(done),
             correct=np.array(known) if known and len(known) == len(records) else None,
         )
-        networks.append(Trained(cell, sample, lacking.get(cell.name, 0), float(first["gmacs"]), float(first["params"])))
+        signatures = frozenset(group["signature"].dropna())
+        costs = float(first["gmacs"]), float(first["params"])
+        networks.append(Trained(cell, sample, lacking.get(cell.name, 0), *costs, signatures))
     return networks
 
 

@@ -28,6 +28,7 @@ class Ladder(Question):
     ranked = False
     uses = ("steps", "from_", "only", "roads")
     cumulative = True
+    needs = ()
 
     def plan(self, build: Builder) -> Plan:
         """Each step on those before it."""

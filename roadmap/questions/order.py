@@ -103,7 +103,8 @@ class Order(Question):
             raise RoadmapError("study.json says nothing of the orders of this order study")
         ways = [[frozenset(order[:length]) for length in range(len(order) + 1)] for order in orders]
         complete = [(order, way) for order, way in zip(orders, ways, strict=True) if all(step in names for step in way)]
-        absent = len({network for way in ways for network in way if network not in names})
+        absent = len({network for way in ways for network in way if network not in names}) - len(rest)
+        rest = rest if complete else (*names.values(), *rest)
         # Where orders were drawn twice they are no sample without replacement.
         distinct = len(set(orders)) == len(orders)
         left_out = 1 - len(complete) / math.factorial(len(factors)) if distinct else 1.0
@@ -114,7 +115,7 @@ class Order(Question):
                 (names[way[place + 1]], names[way[place]]) for (_, way), place in zip(complete, places, strict=True)
             ]
             shares = [1 / len(parts)] * len(parts)
-            found.append(_contrast(factor, parts, shares, len(complete), absent - len(rest), left_out, rest))
+            found.append(_contrast(factor, parts, shares, len(complete), absent, left_out, rest))
         return found
 
     @classmethod
@@ -140,13 +141,13 @@ def _contrast(
     orders: int,
     absent: int,
     drawn: float | None,
-    rest: tuple[str, ...],
+    rest: Iterable[str],
 ) -> Contrast:
     weights: dict[str, float] = {}
     for (network, against), share in zip(parts, shares, strict=True):
         weights[network] = weights.get(network, 0.0) + share
         weights[against] = weights.get(against, 0.0) - share
-    return Contrast(factor, weights, absent, {"orders": orders}, tuple(parts), tuple(shares), drawn, rest)
+    return Contrast(factor, weights, absent, {"orders": orders}, tuple(parts), tuple(shares), drawn, tuple(rest))
 
 
 def _of_all_orders(names: Mapping[Factors, str], factors: Sequence[str], rest: tuple[str, ...]) -> list[Contrast]:
@@ -156,6 +157,7 @@ def _of_all_orders(names: Mapping[Factors, str], factors: Sequence[str], rest: t
     there = {network: network in names for network in networks}
     before, after = _orders_through(there, factors)
     orders, absent = before[networks[-1]], sum(not known for known in there.values()) - len(rest)
+    rest = rest if orders else (*names.values(), *rest)
     found = []
     for factor in factors:
         passed = [

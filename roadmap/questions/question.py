@@ -150,6 +150,8 @@ class Question(ABC):
         Whether the network that all others are compared with is trained with more seeds (Dunnett's rule).
     includes_references
         Whether models that run beside the study's networks have effects, too.
+    needs
+        Facts that `contrasts` cannot do without.
     """
 
     name: ClassVar[str]
@@ -168,6 +170,7 @@ class Question(ABC):
     cumulative: ClassVar[bool] = False
     favours_common: ClassVar[bool] = False
     includes_references: ClassVar[bool] = False
+    needs: ClassVar[tuple[str, ...]] = ("factors",)
 
     @abstractmethod
     def plan(self, build: Builder) -> Plan:
@@ -264,8 +267,8 @@ class Builder:
         contradict each other."""
         wanted = list(chosen)
         taken = [step for step in self.factors if step in wanted]
-        place = {name: place for place, name in enumerate([*self.positions, *(step.name for step in self.factors)])}
-        together = sorted([*self.base, *taken], key=lambda step: place[step.name])
+        order = list(dict.fromkeys([*self.positions, *(step.name for step in [*self.base, *self.factors])]))
+        together = sorted([*self.base, *taken], key=lambda step: order.index(step.name))
         if why := contradiction(taken):
             raise RoadmapError(f"{why}; leave one of them out of steps, or sweep the flag")
         return Network(called or self._called(taken), tuple(together))

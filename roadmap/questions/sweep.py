@@ -40,6 +40,7 @@ class Sweep(Question):
     ranked = False
     uses = ()
     takes_away = True
+    needs = ("levels",)
 
     sweep: Mapping[str, Any] = setting(
         "flag of the network or of the training, and its levels",
