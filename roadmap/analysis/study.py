@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -17,16 +18,21 @@ from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
+from roadmap.analysis.flips import Flips, flips, reopened, together, told_of
 from roadmap.analysis.interactions_figure import draw_interactions
 from roadmap.analysis.pareto_figure import draw_pareto
 from roadmap.analysis.schema import RUNS
 from roadmap.analysis.shown import as_html, as_text, counted, plural, readable, readable_steps
 from roadmap.analysis.statistics import DECIMALS, POWER, Agreement, pooled_deviation, seeds_needed
-from roadmap.analysis.tables import agreement, completed, costs_of, design_of, summarize
-from roadmap.checks import RoadmapError, check_number
+from roadmap.analysis.tables import agreement, completed, costs_of, design_of, steps_in, summarize
+from roadmap.checks import RoadmapError, check_known, check_number
 from roadmap.files import write_text
 from roadmap.look import KINDS, save_figure, trained_text
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
+from roadmap.study.store import Store
+
+if TYPE_CHECKING:
+    from roadmap.data.sources import ImageData
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
 NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",
@@ -41,7 +47,8 @@ class Study:
 
     ``runs`` has one row a run, ``steps`` and ``costs`` one row a network, ``effects`` one a step, ``curves`` one a run
     and epoch. ``described`` is what study.json says of the design; ``asked`` are the runs that the study consists of,
-    as (step, seed), where study.json is there.
+    as (step, seed), where study.json is there. ``store`` is where the runs were read from;
+    None where only the study's folder was kept.
     """
 
     path: Path
@@ -49,6 +56,7 @@ class Study:
     described: Mapping[str, Any] = field(default_factory=lambda: {"design": "ladder"})
     curves: Curves = field(default_factory=no_curves)
     asked: Sequence[tuple[str, int]] = ()
+    store: Store | None = None
 
     @property
     def design(self) -> str:
@@ -111,6 +119,85 @@ class Study:
         if not round(deviation, DECIMALS) > 0:
             raise RoadmapError(f"{self.path.name} has no differences paired by two seeds or more that show the noise")
         return seeds_needed(difference, deviation, int(self.effects["p"].notna().sum()), power)
+
+    def correct_by_run(self, step: str | None = None) -> dict[tuple[str, int], tuple[np.ndarray, str] | None]:
+        """Which test images every done run, of all networks or of one, got right in the test that gives its top1.
+
+        (step, seed) -> bool (N,) and a fingerprint of these images and their order; None where the run kept no record
+        of them, as those of earlier versions, or the store is not there.
+        """
+        done = self.runs[(self.runs["status"] == "done") & (self.runs["step"].eq(step) | (step is None))]
+        return {(run["step"], run["seed"]): self._correct(run["signature"]) for run in done.to_dict("records")}
+
+    def _correct(self, signature: str) -> tuple[np.ndarray, str] | None:
+        record = self.store.record(signature) if self.store else None
+        if self.store is None or record is None or record["correct"] is None:
+            return None
+        correct = self.store.correct(signature)
+        return None if correct is None else (correct, record["data"]["test_fingerprint"])
+
+    def correct(self, step: str) -> np.ndarray | None:
+        """Which test images the runs of a network got right: bool (seeds, N), the runs that are done in the order of
+        `runs`. The mean of a row is that run's top1 / 100.
+
+        None where no run is done, or one kept no record of its images or was tested on others than the rest. Raises
+        `RoadmapError` for an unknown network.
+        """
+        check_known("network", [step], self.steps["step"])
+        kept = self.correct_by_run(step)
+        try:
+            return together(step, kept)[0]
+        except RoadmapError:
+            return None
+
+    def flips(self, step: str, against: str | None = None) -> Flips:
+        """The test images that a step gains and loses, see `roadmap.analysis.flips.flips`.
+
+        ``step`` is a step, which is compared as in `effects`, or a network, beside which another one may be named
+        ``against``. Names, classes and pictures of the images are there where the data set is. Raises `RoadmapError`
+        where no single network is what the step is compared with, and where runs kept no record of their images.
+        """
+        before, after = self._compared(step, against)
+        if self.store is None:
+            raise RoadmapError(
+                f"only the store of {self.path.name} says which test images its runs got right, and it is not there"
+            )
+        (old, images), (new, others) = (together(name, self.correct_by_run(name)) for name in (before, after))
+        if images != others:
+            raise RoadmapError(f"'{before}' and '{after}' were tested on different images and cannot be compared")
+        data, remark = self._test_data
+        names, labels = told_of(data) if data else (None, None)
+        return Flips(flips(old, new, names, labels), f"Test images: {after} against {before}", data, remark)
+
+    def _compared(self, step: str, against: str | None) -> tuple[str, str]:
+        """The network that a step is compared with, and the one that has it."""
+        networks = [*self.steps["step"]]
+        if against is not None:
+            check_known("network", [step, against], networks)
+            return against, step
+        own = self.runs[~self.runs["reference"]]
+        sets = {run["step"]: {*steps_in(run["steps"])} for run in own.to_dict("records")}
+        check_known("step", [step], dict.fromkeys([*networks, *itertools.chain(*sets.values())]))
+        having = [name for name, steps in sets.items() if step in steps]
+        pairs = [(less, more) for more in having for less in sets if sets[less] == sets[more] - {step}]
+        if "against" in self.effects:
+            told = self.effects.loc[self.effects["effect"] == step, "against"].dropna()
+            pairs = [(other, step) for other in told if {other, step} <= {*networks}]
+        if len(pairs) != 1:
+            raise RoadmapError(
+                f"this {self.design} study compares '{step}' with {len(pairs) or 'no'} networks: name the network that "
+                "has it, and with against= the one to compare it with"
+            )
+        return pairs[0]
+
+    @cached_property
+    def _test_data(self) -> tuple[ImageData | None, str]:
+        """The data set, opened anew, or None and why not, see `reopened`."""
+        done = self.runs.loc[self.runs["status"] == "done", "signature"]
+        record = self.store.record(done.iloc[0]) if self.store else None
+        if record is None:
+            return None, "the study's store is not there"
+        return reopened(record["data"]["opened"], record["run"]["data_fingerprint"])
 
     def trajectory(self, paper: bool = False, title: str | None = None, width: str = "page") -> Figure:
         """A ladder's accuracy and cost, rung by rung, see `roadmap.analysis.figure.draw_trajectory`; ``paper`` adds the
@@ -221,7 +308,7 @@ def load_study(path: str | Path) -> Study:
     rows = folder.rows()
     if rows:
         runs = completed(pd.DataFrame(rows))
-        return Study(path, runs, described, curves_of(runs, folder.store.history), asked)
+        return Study(path, runs, described, curves_of(runs, folder.store.history), asked, folder.store)
     if table.is_file():
         runs = _read_table(table)
         return Study(path, runs, described, _kept_curves(path, runs), asked)
