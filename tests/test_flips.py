@@ -88,6 +88,22 @@ def test_the_bits_are_what_another_test_of_the_weights_finds(trained):
         assert record["result"]["last_top1"] is not None  # the weights that were tested are the average
 
 
+def test_a_run_that_came_from_out_of_sight_brings_its_bits(trained, tmp_path):
+    path = paths(trained)[0]
+    store, signature = Store(tmp_path / "store"), path.parent.name
+    store.begin()
+    with store.claim(signature) as mine:
+        assert mine
+        store.adopt(signature, {file.name: file.read_bytes() for file in path.parent.iterdir()})
+    assert (store.correct(signature) == bits(path)).all() and store.verify(signature) is None
+    assert store.garbage() == []
+    changed = store.path(signature) / "correct.bits"
+    changed.write_bytes(bytes([changed.read_bytes()[0] ^ 1]) + changed.read_bytes()[1:])
+    assert store.verify(signature) == f"{changed} is not what was written"
+    store.remove(signature)
+    assert not store.path(signature).exists() and store.correct(signature) is None
+
+
 def test_memory_and_stream_and_several_processes_share_one_order(tmp_path):
     folder = make_image_folder(tmp_path, 2, 100, size=(16, 16))
     memory, streamed = (open_data("folder", folder, loading=how) for how in ("memory", "stream"))
