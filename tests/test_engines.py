@@ -253,6 +253,8 @@ def test_two_processes_train_what_one_does(alone, data, place, engine):
     (row,) = roadmap.load_study(place / "study").runs.itertuples()
     assert (row.status, row.devices, row.threads) == ("done", 2, 1)
     assert row.top1 == roadmap.load_study(alone / "study").runs["top1"][0]
+    told = [Path(next((root / "store").glob("runs/*/correct.bits"))).read_bytes() for root in (alone, place)]
+    assert told[0] == told[1]
     ((name, together),) = weights(place).items()
     one, two = load(weights(alone)[name]), load(together)
     worst = max(float((one[key] - two[key]).abs().max()) for key in one)

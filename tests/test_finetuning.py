@@ -240,6 +240,7 @@ def test_a_run_made_again_matches(root, source):
     shown = call("reproduce", source[:5], "--store", root / "store")
     assert shown.code == 0, shown.err
     assert "equal, bit for bit" in shown.out and f"run {source} matches" in shown.out
+    assert "test images: none that only one of the two got right" in shown.out
     assert Store(root / "store").signatures() == [source]
 
 
@@ -248,9 +249,12 @@ def test_a_run_that_differs_says_where(source, place):
     record["result"]["top1"] -= 1
     record["environment"]["torch"] = "1.0"
     (place / "runs" / source / "run.json").write_text(json.dumps(record))
+    bits = bytearray((place / "runs" / source / "correct.bits").read_bytes())
+    bits[0] ^= 0b101
+    (place / "runs" / source / "correct.bits").write_bytes(bits)
     shown = call("reproduce", source, "--store", place, "--json")
     told = json.loads(shown.out)
-    assert shown.code == 1 and not told["matches"] and told["weights"] == 0.0
+    assert shown.code == 1 and not told["matches"] and told["weights"] == 0.0 and told["flipped"] == 2
     assert [name for name, (old, new) in told["metrics"].items() if old != new] == ["top1"]
     assert told["circumstances"]["torch"] == ["1.0", torch.__version__]
 

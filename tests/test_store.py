@@ -372,7 +372,7 @@ def test_reading_while_others_write(store, call):
         writer.communicate()
 
 
-@pytest.mark.parametrize("name", ["run.json", "history.csv", "weights.safetensors"])
+@pytest.mark.parametrize("name", ["run.json", "history.csv", "weights.safetensors", "correct.bits"])
 @pytest.mark.parametrize("how", ["half", "empty", "gone"])
 def test_a_run_that_lost_a_part_is_damaged_and_never_done(store, call, name, how):
     hurt, other = signatures(store)
@@ -643,6 +643,8 @@ def test_the_documented_schema_is_the_written_one(trained):
             assert set(record[part]) == documented(part), part
         for name, facts in record["files"].items():
             assert set(facts) == documented("files") and name in ("history.csv", "weights.safetensors")
+        kept = record["correct"]
+        assert kept is None if record["result"]["status"] == "failed" else set(kept) == documented("files")
     for path in (trained / "store").glob("runs/*/history.csv"):
         names = path.read_text().splitlines()[:1]
         assert not names or set(names[0].split(",")) == documented("history.csv")

@@ -245,6 +245,8 @@ def test_a_stopped_run_goes_on_as_if_never_stopped(data, tmp_path, monkeypatch, 
     assert min(seen) == stopped, "where it went on"
     assert same_weights(whole.network, resumed.network)
     assert whole.metrics["top1"] == resumed.metrics["top1"] and len(resumed.history) == 4
+    assert (whole.correct == resumed.correct).all()
+    assert 100 * whole.correct.sum() / len(data.test) == whole.metrics["top1"]
     assert not same_weights(whole.network, fit_run(dataclasses.replace(run, seed=1), data, tmp_path, execution).network)
 
 

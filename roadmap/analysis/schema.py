@@ -224,6 +224,16 @@ EFFECTS: Schema = {
                       "one, such as `+ b × c`; the estimate is that of their sum"),
 }  # fmt: skip
 
+#: A row a test image that a step gains or loses, the surest gains first.
+FLIPS: Schema = {
+    "image": Column("int64", "its place among the test images, from 0"),
+    "name": Column("text", "its name in the data set; missing where that has none or is not at hand"),
+    "label": Column("text", "its class; missing where the data set is not at hand"),
+    "before": Column("float64", "share of the seeds that get it right without the step", "0 to 1"),
+    "after": Column("float64", "share of the seeds that get it right with the step", "0 to 1"),
+    "change": Column("float64", "`after` - `before`", "-1 to 1"),
+}  # fmt: skip
+
 #: Every table of a study.
 TABLES: Mapping[str, Schema] = {"runs": RUNS, "steps": STEPS, "curves": CURVES, "costs": COSTS, "effects": EFFECTS}
 

@@ -25,12 +25,14 @@ from roadmap.analysis.shown import as_html, as_text, counted, interval_text, plu
 from roadmap.analysis.statistics import Agreement
 from roadmap.analysis.sweep_figure import draw_sweep
 from roadmap.analysis.tables import agreement, completed, costs_of, effects_of, question_of, summarize
+from roadmap.analysis.tested import TestedImages
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
 from roadmap.look import KINDS, save_figure, trained_text
 from roadmap.questions import default_question
 from roadmap.questions.question import Question
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
+from roadmap.study.store import Store
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
 NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",
@@ -40,12 +42,13 @@ EFFECTS = "effects.csv"
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(TestedImages):
     """The finished runs of one study folder, as tables and figures. docs/tables.md has every column.
 
     ``runs`` has one row a run, ``steps`` and ``costs`` one row a network, ``effects`` one a step, ``curves`` one a run
     and epoch. ``described`` is what study.json says of the design; ``asked`` are the runs that the study consists of,
     as (step, seed), where study.json is there. ``matters``: the smallest difference that matters, in percentage points.
+    ``store`` is where the runs were read from; None where only the study's folder was kept.
     """
 
     path: Path
@@ -54,6 +57,7 @@ class Study:
     curves: Curves = field(default_factory=no_curves)
     asked: Sequence[tuple[str, int]] = ()
     matters: float = default_matters(None)
+    store: Store | None = None
 
     @cached_property
     def question(self) -> type[Question]:
@@ -86,7 +90,9 @@ class Study:
     @cached_property
     def measured(self) -> list[Measured]:
         """Its effects, each with the values of its parts, see `roadmap.analysis.tables.effects_of`."""
-        return effects_of(self.runs, self.described, matters=self.matters, missing=self.missing)
+        return effects_of(
+            self.runs, self.described, matters=self.matters, missing=self.missing, correct=self.correct_alike()
+        )
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -233,7 +239,7 @@ def load_study(path: str | Path, matters: float | None = None) -> Study:
     rows = folder.rows()
     if rows:
         runs = completed(pd.DataFrame(rows))
-        return Study(path, runs, described, curves_of(runs, folder.store.history), asked, smallest)
+        return Study(path, runs, described, curves_of(runs, folder.store.history), asked, smallest, folder.store)
     if table.is_file():
         runs = _read_table(table)
         return Study(path, runs, described, _kept_curves(path, runs), asked, smallest)

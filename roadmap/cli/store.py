@@ -18,7 +18,7 @@ from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.markup import printable
-from roadmap.study.store import COLUMNS, STATUSES, Entry, Store, csv_text, disk_bytes, row_of, store_at
+from roadmap.study.store import COLUMNS, STATUSES, Entry, Store, csv_text, disk_bytes, files_of, row_of, store_at
 
 #: Columns of `roadmap list`.
 LISTED = ("signature", "status", "step", "seed", "data", "recipe", "width", "depth", "epochs", "top1", "seconds",
@@ -323,7 +323,7 @@ def _print_files(record: dict[str, Any], folder: Path, problem: str | None, hist
         click.secho("\nlast epochs", bold=True)
         print_table([{name: f"{value:.4g}" for name, value in epoch.items()} for epoch in history[-5:]])
     click.secho(f"\nfiles in {folder}", bold=True)
-    for name, facts in record["files"].items():
+    for name, facts in files_of(record).items():
         click.echo(f"  {name}  {_size(facts['bytes'])}  sha256 {printable(facts.get('sha256'))}")
     click.echo(f"  {printable(problem)}" if problem else "  every byte is what was written")
 
@@ -363,6 +363,10 @@ def reproduce(
         weights = "not compared: the run's are not kept" if made.weights is None else (
             "equal, bit for bit" if not made.weights else f"differ by {made.weights:.3g} at most")  # fmt: skip
         click.echo(f"weights: {weights}")
+        if made.flipped is None:
+            click.echo("test images: not compared: the run kept no record of which it got right")
+        else:
+            click.echo(f"test images: {made.flipped or 'none'} that only one of the two got right")
         for name, (old, new) in made.circumstances.items():
             click.echo(f"not as then: {name} is {printable(new)}, was {printable(old)}")
         click.echo(f"run {signature} {'matches' if made.matches else 'does not match'}")

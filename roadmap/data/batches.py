@@ -116,14 +116,24 @@ class Batcher:
 
     def testing(self, size: int | None = None) -> _Batches:
         """The test batches, in order, without augmentation, of ``size`` images or as many as suit the recipe."""
-        size = min(size or max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
-        order = np.arange(len(self.data.test))
+        size, order = self._test_size(size), np.arange(len(self.data.test))
         if self.data.in_memory:
             return _Batches(_TensorBatches(self, self.data.test, order, size))
         cut = transforms.Lambda(_Fit(self.data.image_size, self.data.crop_share))
         transform = transforms.Compose([cut, *self._to_tensor()])
-        images = _Images(self.data.test, order, transform, (0, 0, IMAGE), order[self.rank :: self.ranks])
+        images = _Images(self.data.test, order, transform, (0, 0, IMAGE), self.test_places(size))
         return _Batches(self._loader(images, size))
+
+    def test_places(self, size: int | None = None) -> np.ndarray:
+        """Which test images this rank is given by `testing`, in that order: their places among all, int64 (M,)."""
+        size, order = self._test_size(size), np.arange(len(self.data.test))
+        if not self.data.in_memory:
+            return order[self.rank :: self.ranks]
+        batches = np.split(order, range(size, len(order), size))
+        return np.concatenate([np.array_split(batch, self.ranks)[self.rank] for batch in batches])
+
+    def _test_size(self, size: int | None) -> int:
+        return min(size or max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
 
     def _share(self, count: int) -> np.ndarray:
         """This rank's places among ``count`` images that are cut into whole batches."""

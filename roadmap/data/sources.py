@@ -59,7 +59,9 @@ class ImageData:
     ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip``
     says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the names and sizes of
     those that are streamed) and so names the data, wherever it lies. ``evaluation`` says which part of the data set
-    tests; ``skipped`` names the images that were left out because they cannot be read.
+    tests; ``skipped`` names the images that were left out because they cannot be read. ``test_names``: bytes (N,), the
+    names of the test images, where the source has any; ``test_fingerprint``: a hash of which images these are and of
+    their order, whether in memory or streamed, at any size.
     """
 
     name: str
@@ -74,6 +76,8 @@ class ImageData:
     crop_share: float = 1.0
     evaluation: str = "test"
     skipped: tuple[str, ...] = ()
+    test_names: np.ndarray | None = None
+    test_fingerprint: str = ""
 
     @property
     def identity(self) -> str:
@@ -223,7 +227,7 @@ def _decoded(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fingerprint=fingerprint,
-        **{"flip": True, **facts},
+        **{"flip": True, "test_fingerprint": _hash(map(np.ascontiguousarray, (test_images, test_labels))), **facts},
     )
 
 
@@ -238,7 +242,10 @@ def _listed(name: str, parts: list[Listing], image_size: int | None, loading: st
     train, test = parts = parts if len(parts) == 2 else hold_out(parts[0])
     image_size = image_size or usual_size(parts)
     shares = (1.0, CROP_SHARES.get(name, 1.0) if image_size < WHOLE_FROM else 1.0)
-    facts: dict[str, Any] = {"crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped)}
+    facts: dict[str, Any] = {
+        "crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped),
+        "test_names": test.keys, "test_fingerprint": _hash(fingerprint_lines(test)),
+    }  # fmt: skip
     count = len(train) + len(test)
     large = count * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE
     if loading == "stream" or (loading == "auto" and large):

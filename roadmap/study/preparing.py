@@ -93,6 +93,7 @@ class Prepared:
                     "classes": data.class_names, "train": len(data.train), "test": len(data.test),
                     "mean": data.mean, "std": data.std, "evaluation": data.evaluation,
                     "skipped": {"count": len(data.skipped), "names": data.skipped[:NAMED_IMAGES]},
+                    "test_fingerprint": data.test_fingerprint,
                 },
             },
         )  # fmt: skip

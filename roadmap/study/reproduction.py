@@ -31,18 +31,21 @@ class Reproduction:
 
     ``metrics`` and ``circumstances`` (hardware, versions and code, where they differ): name -> (recorded, now).
     ``weights`` is the largest difference between two weights, 0.0 where all are equal bit for bit, and None where
-    there is nothing to compare.
+    there is nothing to compare. ``flipped`` is the number of test images that only one of the two got right, and None
+    where the run has no record of them.
     """
 
     signature: str
     metrics: dict[str, tuple[Any, Any]]
     weights: float | None
+    flipped: int | None
     circumstances: dict[str, tuple[Any, Any]]
 
     @property
     def matches(self) -> bool:
-        """Whether all numbers are the same, and, where they could be compared, all weights bit for bit."""
-        return all(old == new for old, new in self.metrics.values()) and not self.weights
+        """Whether all numbers are the same, and, where they could be compared, all weights bit for bit and the test
+        images that it gets right."""
+        return all(old == new for old, new in self.metrics.values()) and not self.weights and not self.flipped
 
 
 def reproduce(
@@ -91,11 +94,13 @@ def reproduce(
         files = [place.path(run.signature) / WEIGHTS for place in (store, again)]
         both = all(path.is_file() for path in files)
         weights = in_clean_process(largest_difference, *files) if both else None
+        one, two = (place.correct(run.signature) for place in (store, again))
+        flipped = None if one is None or two is None else int((one != two).sum())
     old, new = ({**one["environment"], **one["origin"]} for one in (record, made))
     compared = (*CIRCUMSTANCES, *code_record())
     differing = {name: (old.get(name), new.get(name)) for name in compared if old.get(name) != new.get(name)}
     metrics = {name: (record["result"][name], made["result"][name]) for name in METRICS}
-    return Reproduction(signature, metrics, weights, differing)
+    return Reproduction(signature, metrics, weights, flipped, differing)
 
 
 def largest_difference(one: Path, two: Path) -> float:

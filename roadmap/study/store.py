@@ -3,7 +3,7 @@
 ::
 
     STORE/store.json                 {"format": 2}
-    STORE/runs/SIGNATURE/            a finished or failed run: run.json, history.csv, weights.safetensors
+    STORE/runs/SIGNATURE/            a finished or failed run: run.json, history.csv, weights.safetensors, correct.bits
     STORE/partial/SIGNATURE/         a run in work: its last checkpoint, and progress.json
     STORE/locks/SIGNATURE            held (flock) by the process that trains the run
     STORE/measured.json              seconds and memory that `roadmap plan` and --match time measured
@@ -27,10 +27,13 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 try:
     import fcntl
@@ -41,6 +44,8 @@ FORMAT = 2
 MARK = "store.json"
 MEASURED = "measured.json"
 RECORD, HISTORY, WEIGHTS, PROGRESS, STOP = "run.json", "history.csv", "weights.safetensors", "progress.json", "stop"
+#: Which test images a run got right: a bit each, the first in the highest bit of the first byte.
+CORRECT = "correct.bits"
 DEFAULT_STORE = Path("results") / "store"
 #: Seconds between two reports of a running run to its progress.json.
 PROGRESS_INTERVAL = 0.5
@@ -221,8 +226,9 @@ class Store:
         try:
             if content["signature"] != signature:
                 raise DamagedError(f"{path} belongs to another run, {content['signature']}")
-            for name, facts in content["files"].items():
-                if name not in (HISTORY, WEIGHTS):
+            content.setdefault("correct", None)  # earlier versions kept none
+            for name, facts in files_of(content).items():
+                if name not in (HISTORY, WEIGHTS, CORRECT):
                     raise DamagedError(f"{path} names a file that is none of a run's, {name!r}")
                 if os.stat(f"{folder}/{name}").st_size != facts["bytes"]:  # noqa: PTH116  (a third of Path's time)
                     raise DamagedError(f"{folder}/{name} is cut off or overwritten")
@@ -302,7 +308,7 @@ class Store:
             record = self.record(signature)
         except DamagedError as error:
             return str(error)
-        for name, facts in (record or {"files": {}})["files"].items():
+        for name, facts in (files_of(record) if record else {}).items():
             path = self.path(signature) / name
             try:
                 if _digest(path) != facts.get("sha256"):
@@ -315,6 +321,27 @@ class Store:
         """One mapping an epoch of a finished run."""
         with (self.path(signature) / HISTORY).open(newline="", encoding="utf-8") as lines:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(lines)]
+
+    def correct(self, signature: str) -> np.ndarray | None:
+        """Which test images a finished run got right in the test that gives its top1: bool (N,), in their order.
+
+        None where it kept no record of them: it failed, or an earlier version made it. Raises `DamagedError` where that
+        is not a bit an image, and as `record`.
+        """
+        import numpy as np
+
+        record = self.record(signature)
+        if record is None or record["correct"] is None:
+            return None
+        path = self.path(signature) / CORRECT
+        try:
+            packed = np.frombuffer(path.read_bytes(), np.uint8)
+        except OSError as error:
+            raise DamagedError(f"{path} cannot be read: {error.strerror}") from None
+        images = record["data"]["test"]
+        if not isinstance(images, int) or len(packed) != -(-images // 8):
+            raise DamagedError(f"{path} is not a bit for each of {images} test images")
+        return np.unpackbits(packed, count=images).astype(bool)
 
     def remove(self, *signatures: str) -> None:
         """Remove runs and whatever is left of their work.
@@ -414,8 +441,16 @@ class Store:
         with contextlib.suppress(OSError):
             (self.folder / "partial" / signature / STOP).touch()
 
-    def finish(self, signature: str, record: dict[str, Any], history: list[dict[str, Any]], weights: bool) -> None:
-        """Put a run among the finished ones, with the weights that lie in its partial folder if it has any.
+    def finish(
+        self,
+        signature: str,
+        record: dict[str, Any],
+        history: list[dict[str, Any]],
+        weights: bool,
+        correct: np.ndarray | None = None,
+    ) -> None:
+        """Put a run among the finished ones, with the weights that lie in its partial folder if it has any, and with
+        which test images it got right, bool (N,).
 
         Only the process that has claimed the run may do so. A record that was there is replaced. The last checkpoint
         is kept where the result says ``retry``: another start will go on with it.
@@ -427,8 +462,13 @@ class Store:
         write_text(whole / HISTORY, csv_text(history))
         if weights:
             (partial / WEIGHTS).rename(whole / WEIGHTS)
+        if correct is not None:
+            import numpy as np
+
+            _write_bytes(whole / CORRECT, np.packbits(correct).tobytes())
         files = {path.name: {"bytes": path.stat().st_size, "sha256": _digest(path)} for path in whole.iterdir()}
-        content = {"format": FORMAT, "signature": signature, "files": files, **record}
+        kept = files.pop(CORRECT, None)
+        content = {"format": FORMAT, "signature": signature, "files": files, **record, "correct": kept}
         write_text(whole / RECORD, json.dumps(content) + "\n")
         self._publish(signature)
 
@@ -440,9 +480,8 @@ class Store:
         whole = self.partial(signature) / "whole"
         shutil.rmtree(whole, ignore_errors=True)
         whole.mkdir()
-        for name in (name for name in (HISTORY, WEIGHTS, RECORD) if name in files):
-            with whole_file(whole / name) as temporary:
-                temporary.write_bytes(files[name])
+        for name in (name for name in (HISTORY, WEIGHTS, CORRECT, RECORD) if name in files):
+            _write_bytes(whole / name, files[name])
         self._publish(signature)
 
     def recover(self, signature: str) -> None:
@@ -517,6 +556,12 @@ class Store:
 
 class DamagedError(RoadmapError):
     """A finished run lost a part."""
+
+
+def files_of(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The files of a run beside its record, by name. Versions that know nothing of `CORRECT` refuse it in ``files``."""
+    correct = record["correct"]
+    return record["files"] if correct is None else {**record["files"], CORRECT: correct}
 
 
 def is_settled(record: dict[str, Any] | None) -> bool:
@@ -625,6 +670,11 @@ def _shared(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def _digest(path: Path) -> str:

@@ -102,7 +102,8 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
                 )  # fmt: skip
             made_by = environment(resolve_device(task.execution), task.execution)
             record = _record(task, metrics, made_by, started)
-            store.finish(task.run.signature, record, result.history, weights=metrics["status"] == "done")
+            done = metrics["status"] == "done"
+            store.finish(task.run.signature, record, result.history, weights=done, correct=result.correct)
         return Outcome("finished")
     except StoppedError:
         return Outcome("stopped")

@@ -53,6 +53,11 @@ class Evaluation:
         """Number of images."""
         return len(self.labels)
 
+    @property
+    def correct(self) -> np.ndarray:
+        """Whether the first guess is right, by image: bool (N,)."""
+        return self.labels == self.guesses
+
     @cached_property
     def confusion(self) -> np.ndarray:
         """Images by true class (row) and first guess (column): int64 (C, C)."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.environments import TorchElasticEnvironment
@@ -59,11 +60,13 @@ class Watch:
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came out of a run: ``metrics`` as plain values, the ``history`` of its epochs, and the trained network."""
+    """What came out of a run: ``metrics`` as plain values, the ``history`` of its epochs, the trained network, and
+    ``correct``: which test images it gets right, bool (N,), in their order; None where it failed."""
 
     metrics: dict[str, Any]
     history: list[dict[str, Any]]
     network: nn.Module
+    correct: np.ndarray | None
 
 
 def fit_run(
@@ -114,7 +117,8 @@ def fit_run(
         # what an interrupted run had trained before counts, too
         "wall_seconds": time.perf_counter() - started + sum(epoch["seconds"] for epoch in history[: module.resumed_at]),
     }
-    return RunResult(metrics, history, module.tested_network)
+    correct = module.correct if metrics["status"] == "done" else None
+    return RunResult(metrics, history, module.tested_network, correct)
 
 
 def make_fit(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from timm.optim import create_optimizer_v2
@@ -62,8 +63,9 @@ class Classifier(pl.LightningModule):
 
     At the end of every epoch but the last, ``save`` is called where ``watcher`` wants a checkpoint or a stop.
     ``history`` collects one mapping an epoch. The network is tested after the epochs ``tested``, the last among them:
-    ``top1``, ``top5`` (per cent) and ``test_loss`` are those of the latest test; where the recipe averages the weights,
-    ``last_top1`` is that of the weights as the optimizer left them.
+    ``top1``, ``top5`` (per cent) and ``test_loss`` are those of the latest test, and ``correct``, bool (N,), says which
+    test images it got right, in their order; where the recipe averages the weights, ``last_top1`` is that of the
+    weights as the optimizer left them.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Classifier(pl.LightningModule):
         self.top5: float | None = None
         self.test_loss: float | None = None
         self.last_top1: float | None = None
+        self.correct: np.ndarray | None = None
 
     # --- data ---
 
@@ -154,7 +157,7 @@ class Classifier(pl.LightningModule):
         seed_everything(self.batcher.seed, self.current_epoch, EPOCH, *rank)
         self._sums = torch.zeros(2, device=self.device)  # of the losses of steps, of images told right
         self._seen = 0  # batches
-        self.top1 = self.top5 = self.test_loss = None
+        self.top1 = self.top5 = self.test_loss = self.correct = None
         # Lightning asks this at the end of the epoch.
         due = self.current_epoch + 1 in self.tested
         self.trainer.check_val_every_n_epoch = 1 if due else self.recipe.epochs + 1
@@ -251,10 +254,14 @@ class Classifier(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         # right, within the first five, loss, images; and right without the average of the weights
         self._counts = torch.zeros(5, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
+        self._correct = torch.zeros(len(self.batcher.data.test), dtype=torch.uint8, device=self.device)
+        self._places = torch.from_numpy(self.batcher.test_places()).to(self.device)  # of the images that are to come
 
     def validation_step(self, batch: Batch, index: int) -> None:
         images, labels = batch
-        _, counts = judge(logits_of(self.tested_network, images), labels)
+        guesses, counts = judge(logits_of(self.tested_network, images), labels)
+        places, self._places = self._places.tensor_split([len(labels)])
+        self._correct[places] = (guesses == labels).to(torch.uint8)
         last = counts[0] if self.ema is None else judge(logits_of(self.network, images), labels)[1][0]
         self._counts += torch.cat([counts, last[None]]).to(self._counts)
 
@@ -262,10 +269,12 @@ class Classifier(pl.LightningModule):
         counts = self._counts.to(self.device)
         if self.batcher.ranks > 1:
             torch.distributed.all_reduce(counts)
+            torch.distributed.all_reduce(self._correct)  # every image is one rank's alone
         first, five, loss, count, last = counts.tolist()
         self.last_top1 = 100 * last / count
         loss /= count
         if math.isfinite(loss):
             self.top1, self.top5, self.test_loss = 100 * first / count, 100 * five / count, loss
+            self.correct = self._correct.bool().cpu().numpy()
         elif self.current_epoch + 1 == self.recipe.epochs:
             raise DivergedError(f"test loss is {loss}")
