@@ -92,8 +92,8 @@ class TestedImages:
         pair = effects.loc[step, ["against", "network"]]
         if pair.isna().any():
             raise RoadmapError(
-                f"'{step}' is not the difference of two networks in this {self.design} study: name the network that has "
-                "it, and with against= the one to compare it with"
+                f"'{step}' is not the difference of two networks in this {self.design} study: name the network that "
+                "has it, and with against= the one to compare it with"
             )
         return str(pair["against"]), str(pair["network"])
 
