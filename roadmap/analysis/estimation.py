@@ -123,15 +123,11 @@ def estimate(
     used = contrasts != 0
     counts = np.array([sample.count for sample in samples])
     known = np.array([sample.count > 0 and not sample.failed for sample in samples], dtype=bool)
+    variances, freedom, apart, mixing = _variances(samples)
     means = np.array([sample.mean for sample in samples])
     estimates = np.where(used, contrasts * means, 0).sum(axis=1)
     estimates[abs(estimates) < ROUNDING] = 0
 
-    freedom = np.where(known, counts - 1, 0)
-    variances = np.where(freedom > 0, [sample.variance for sample in samples], 0)
-    variances[variances < ROUNDING**2] = 0
-    apart = _apart(variances, freedom)
-    mixing = _mixing(freedom, apart)
     parts = contrasts**2 / np.maximum(counts, 1) @ mixing  # a_j of each effect
     of_seeds = parts @ variances
     squares = (parts * (mixing @ variances)) ** 2 @ (1 / np.maximum(freedom, 1))
@@ -179,6 +175,28 @@ def verdict_of(low: float, high: float, matters: float, lower_is_better: bool = 
     return NEGLIGIBLE if -matters <= low and high <= matters else OPEN
 
 
+def moderated_variances(samples: Sequence[Sample]) -> np.ndarray:
+    """v_k of each network (networks,), the variance between its seeds that its effects are tested with; zero where
+    nothing is known of any."""
+    variances, _, _, mixing = _variances(samples)
+    return mixing @ variances
+
+
+def _variances(samples: Sequence[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(s2_k, d_k, which are apart, the weights (networks, networks) with which the s2_j make v_k).
+
+    A network without two runs, or with a failed one, has d_k = 0, and its s2_k has no weight.
+    """
+    freedom = np.array([0 if sample.failed else max(sample.count - 1, 0) for sample in samples])
+    variances = np.where(freedom > 0, [sample.variance for sample in samples], 0)
+    variances[variances < ROUNDING**2] = 0
+    apart = _apart(variances, freedom)
+    common = np.where(apart, 0, freedom)
+    prior = np.where(apart, 0, PRIOR_FREEDOM)
+    own = np.divide(freedom, freedom + prior, out=np.zeros(len(samples)), where=freedom > 0)
+    return variances, freedom, apart, np.diag(own) + np.outer(1 - own, common / max(common.sum(), 1))
+
+
 def _apart(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
     """Which variances (networks,) are outliers upwards by Cochran's test, repeated until none is found: bool.
 
@@ -198,14 +216,6 @@ def _apart(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
         if len(left) * p.min() >= OUTLIER_LEVEL or rest.sum() < 2 or not squares[rest].any():
             return apart
         apart[left[~rest]] = True
-
-
-def _mixing(freedom: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """(networks, networks): the weights with which the s2_j make v_k; of zero where there is no variance at all."""
-    common = np.where(apart, 0, freedom)
-    prior = np.where(apart, 0, PRIOR_FREEDOM)
-    own = np.divide(freedom, freedom + prior, out=np.zeros(len(freedom)), where=freedom > 0)
-    return np.diag(own) + np.outer(1 - own, common / max(common.sum(), 1))
 
 
 def _of_images(samples: Sequence[Sample], contrast: np.ndarray) -> tuple[float, float] | None:
