@@ -8,7 +8,8 @@ Every network starts with three seeds. Then one run after another is added where
   is at most the wanted width (`SETTLED`), when n = N (`EXHAUSTED`), or when a run of its networks failed
   (`UNTESTABLE`). Between looks its row stands as it was, so that a verdict never contradicts its interval.
 - The next run belongs to the open effect that needs fewest more to close, if its estimate and the variances hold; to
-  that of its networks with fewest seeds. Ties go to the first in the study's order.
+  that of its networks with fewest seeds. Ties go to the first in the study's order. A plan must not look at estimates;
+  this may, since the boundaries below allow for it.
 
 The levels: alpha = 1 - 0.95^(1/m) for each of m effects, of which alpha * (n / N)^2 is spent by n (Lan & DeMets, Kim &
 DeMets). The boundary |z_n| follows by recursive numerical integration (Armitage, McPherson & Rowe), and Student's t
@@ -38,9 +39,18 @@ from functools import lru_cache, partial
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, stdtrit
+from scipy.special import ndtr, ndtri
 
-from roadmap.analysis.estimation import CONFIDENCE, ROUNDING, Effect, Sample, estimate, moderated_variances
+from roadmap.analysis.estimation import (
+    CONFIDENCE,
+    GAIN,
+    LOSS,
+    ROUNDING,
+    Effect,
+    Sample,
+    estimate,
+    moderated_variances,
+)
 from roadmap.checks import check_int, check_number
 
 #: Seeds of every network before the first look: of two, a diverged network makes intervals that err too often.
@@ -82,9 +92,9 @@ def look(
 
     ``runs`` holds for each network the scores of its seeds in their order, up to the first that is not there yet, with
     NaN for a run that failed. ``contrasts`` (effects, networks), ``matters`` and ``lower_is_better`` are as in
-    `estimate`. ``width`` is the wanted half-length of intervals, ``most_seeds`` the limit N for each network, ``slots``
-    the number of runs at a time. ``correct`` holds for each network which test images its runs got right, in the order
-    of ``runs``: bool (runs, images).
+    `estimate`. ``width`` is the wanted half-length of intervals: at most half of ``matters``, and what settles is
+    negligible. ``most_seeds`` is the limit N for each network, ``slots`` the number of runs at a time. ``correct``
+    holds for each network which test images its runs got right, in the order of ``runs``: bool (runs, images).
 
     Raises `RoadmapError` for fewer than three seeds or one slot, and for a width that is not above zero.
     """
@@ -129,13 +139,14 @@ class _Way:
         self.samples = [self._sample(network) for network in range(len(runs))]
         self.closed: list[str | None] = [None] * len(contrasts)
         self.seen = [0] * len(contrasts)  # the smallest count at the last look
-        self.effects = self._look()
+        self.effects: list[Effect] = []
+        self._look()
 
     def add(self, network: int) -> None:
         """Take the next run of this network, and look."""
         self.counts[network] += 1
         self.samples[network] = self._sample(network)
-        self.effects = self._look()
+        self._look()
 
     def _sample(self, network: int) -> Sample:
         scores = np.asarray(self.runs[network][: self.counts[network]], dtype=float)
@@ -143,12 +154,12 @@ class _Way:
         correct = None if self.correct is None else self.correct[network][: len(scores)][well]
         return Sample.of(scores[well], int((~well).sum()), correct)
 
-    def _smallest(self, effect: int, counts: np.ndarray) -> int:
-        return int(counts[self.networks[effect]].min(initial=self.most_seeds))
+    def _smallest(self, effect: int) -> int:
+        return int(self.counts[self.networks[effect]].min(initial=self.most_seeds))
 
-    def _look(self) -> list[Effect]:
-        """The effects, those whose smallest count has grown as they are now; closes what is to be closed."""
-        smallest = [self._smallest(effect, self.counts) for effect in range(len(self.contrasts))]
+    def _look(self) -> None:
+        """Bring those effects up to date whose smallest count has grown, and close them where they are to be closed."""
+        smallest = [self._smallest(effect) for effect in range(len(self.contrasts))]
         level = self.levels[np.array(smallest, dtype=int) - FIRST]
         self._now = estimate(
             self.samples,
@@ -158,23 +169,21 @@ class _Way:
             tests=len(self.contrasts),
             levels=level,
         )
-        effects = list(self._now) if not any(self.seen) else self.effects
+        self.effects = self.effects or list(self._now)
         for effect, n in enumerate(smallest):
             failed = any(self.samples[network].failed for network in self.networks[effect])
             if self.closed[effect] or not (n > self.seen[effect] or failed):
                 continue
             self.seen[effect] = n
-            effects[effect] = now = self._now[effect]
-            half = (now.high - now.low) / 2
+            self.effects[effect] = now = self._now[effect]
             if failed or not len(self.networks[effect]):
                 self.closed[effect] = UNTESTABLE
-            elif abs(now.estimate) > half:
+            elif now.verdict in (GAIN, LOSS):
                 self.closed[effect] = DECIDED
-            elif half <= self.width:
+            elif (now.high - now.low) / 2 <= self.width:
                 self.closed[effect] = SETTLED
             elif n == self.most_seeds:
                 self.closed[effect] = EXHAUSTED
-        return effects
 
     def ahead(self) -> Iterator[int]:
         """The networks whose runs come next, one after the other, if estimates and variances stay as they are."""
@@ -203,11 +212,14 @@ class _Way:
         order = np.argsort(steps, kind="stable")
         index, steps = index[order], steps[order]
         saved = weights[index] * (1 / steps - 1 / (steps + 1))
-        present = now.std_error**2 + (weights / own).sum() - (weights / self.counts[networks]).sum()
+        present = now.std_error**2 - (weights / self.counts[networks]).sum() + (weights / own).sum()
         variance = present - np.concatenate([[0], np.cumsum(saved)])
-        smallest = np.append(steps, self.most_seeds)
-        freedom = now.freedom * (smallest - 1) / (self._smallest(effect, self.counts) - 1)
-        half = -stdtrit(freedom, self.levels[smallest - FIRST] / 2) * np.sqrt(variance)
+        smallest, reached = np.append(steps, self.most_seeds), self._smallest(effect)
+        # Student's quantile falls as the first term of its expansion in 1 / freedom does, and freedom grows with seeds.
+        z = -ndtri(self.levels[np.append(smallest, reached) - FIRST] / 2)
+        freedom = now.freedom * np.append((smallest - 1) / (reached - 1), 1)
+        quantile = z * (1 + (z**2 + 1) / (4 * freedom))
+        half = (now.high - now.low) / 2 * quantile[:-1] / quantile[-1] * np.sqrt(variance) / now.std_error
         shut = (half <= self.width) | (half < abs(now.estimate)) | (smallest == self.most_seeds)
         shut &= smallest > self.seen[effect]
         return networks[index[: int(np.argmax(shut))]].tolist()
@@ -247,5 +259,5 @@ def boundaries(information: Sequence[float], spent: Sequence[float]) -> list[flo
 
 
 def _outside(points: np.ndarray, mass: np.ndarray, scale: float, spend: float, z: float) -> float:
-    """The probability that a sum at ``points`` and a standard normal step lie beyond -+``z * scale``, over ``spend``."""
+    """The share of ``mass`` at ``points`` that a standard normal step takes beyond -+``z * scale``, less ``spend``."""
     return float(mass @ (ndtr(-z * scale - points) + ndtr(-z * scale + points)) - spend)
