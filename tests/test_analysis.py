@@ -15,7 +15,7 @@ import roadmap
 from roadmap.analysis.figure import PAPER, draw_trajectory, save_trajectory
 from roadmap.analysis.statistics import mean_interval
 from roadmap.analysis.study import Study, load_study
-from roadmap.analysis.tables import baseline, completed, steps_in, summarize
+from roadmap.analysis.tables import completed, steps_in, summarize
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
 from roadmap.study.folder import StudyFolder

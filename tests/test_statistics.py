@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 from ablations import FACTORS, make_ablation, make_sweep
 from scipy import stats
@@ -158,7 +159,7 @@ def test_every_question_reads_its_verdicts_off_its_intervals(design):
     assert table["p_all"].tolist() == pytest.approx((1 - (1 - table["p"]) ** len(table)).tolist())
     assert ((table["p_all"] < 0.05) == (table["low"] > 0) | (table["high"] < 0)).all()
     by_hand = [
-        "gain" if low > 0 else "loss" if high < 0 else "negligible" if -0.5 <= low and high <= 0.5 else "open"
+        "gain" if low > 0 else "loss" if high < 0 else "negligible" if low >= -0.5 and high <= 0.5 else "open"
         for low, high in zip(table["low"], table["high"], strict=True)
     ]
     assert table["verdict"].tolist() == by_hand
