@@ -87,7 +87,7 @@ def test_runs_that_both_studies_share_are_no_evidence():
     same = differences(*compared(*two((runs, facts), (runs, facts))))
     assert (same["difference"] == 0).all() and same[["std_error", "verdict"]].isna().all(axis=None)
     assert (same["shared"] == 6).all()
-    # The network with all steps is shared: of a difference of two effects only the two networks without the step are left.
+    # Of a difference of two effects that share the network with all steps, only those without the step are left.
     other, _ = make_ablation("leave-one-out", noisy(additive, seed=1))
     other["signature"] = [f"other {step}/{seed}" for step, seed in zip(other["step"], other["seed"], strict=True)]
     mixed = pd.concat([runs[runs["step"] == "all"], other[other["step"] != "all"]])
