@@ -22,10 +22,10 @@ from roadmap.cost import measuring
 from roadmap.data.sources import open_data
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
+from roadmap.questions.generators import best_generators, defining_words
 from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import REGIMES, ladder_steps
 from roadmap.steps import Step, compose
-from roadmap.study.ablation import best_generators, defining_words
 from roadmap.study.planning import plan
 from roadmap.study.preparing import prepare
 from roadmap.study.spec import StudySpec, load_spec
@@ -440,10 +440,10 @@ def test_times_that_a_match_measured_are_kept(tmp_path, monkeypatch):
     [
         ({"design": "leave-two-out"}, "did you mean 'leave-one-out'"),
         ({"design": "order", "steps": "kernel_5,large_kernel"}, "'kernel_5' and 'large_kernel' both set kernel_size"),
-        ({"design": "order", "steps": "gelu"}, "two steps at least"),
+        ({"design": "order", "steps": "gelu"}, "at least two steps"),
         ({"design": "order", "orders": 0}, "orders is '0'"),
         ({"design": "factorial", "steps": "gelu,gelu"}, "names 'gelu' twice"),
-        ({"design": "factorial", "steps": "gelu,layer_norm", "fraction": "1/4"}, "has no 1/4 of it"),
+        ({"design": "factorial", "steps": "gelu,layer_norm", "fraction": "1/4"}, "cannot be cut to 1/4"),
         ({"design": "factorial", "steps": "gelu,layer_norm", "fraction": "1/3"}, "fraction is '1/3'"),
         ({"fraction": "1/2"}, "--fraction is for --design factorial, but the design is ladder"),
         ({"design": "leave-one-out", "only": "gelu"}, "--only is for --design ladder"),
@@ -472,7 +472,7 @@ def test_times_that_a_match_measured_are_kept(tmp_path, monkeypatch):
         ({"steps": [{"name": "a", "layers": {"se": 3}}]}, "the options of the layer 'se' are 3"),
         ({"steps": [{"name": "a", "layers": [["se"]]}]}, "layers holds ['se']"),
         ({"steps": "gelu,gelu"}, "steps names 'gelu' twice"),
-        ({"design": "factorial", "steps": "gelu"}, "a factorial needs two steps at least"),
+        ({"design": "factorial", "steps": "gelu"}, "a factorial needs at least two steps"),
         ({"design": "order", "steps": ["increase_width", {"name": "w", "widths": [8, 8, 8, 8]}]},
          "'w' sets the widths that 'increase_width' multiplies"),
         ({"sweep": ["widths=8-8-8-8", "widths=9-9-9-9"]}, "sweep names widths twice"),
