@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.files import STORE_MARK as MARK
 from roadmap.files import whole_file, write_text
 
 try:
@@ -38,7 +39,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 2
-MARK = "store.json"
 MEASURED = "measured.json"
 RECORD, HISTORY, WEIGHTS, PROGRESS, STOP = "run.json", "history.csv", "weights.safetensors", "progress.json", "stop"
 DEFAULT_STORE = Path("results") / "store"
