@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--images", type=int, help="to train on, at least a batch [default: all of them]")
+    parser.add_argument("--images", type=int, help="of each split, at least a batch [default: all]")
     options = parser.parse_intermixed_args()
     spec = load_spec(only=tuple(options.steps), seeds=options.seeds, epochs=options.epochs)
     study = dataclasses.replace(prepare(spec), data=some_images(open_data("embedded"), options.images))

@@ -131,8 +131,9 @@ def large_images(count: int, size: int) -> ImageData:
 
 
 def some_images(data: ImageData, count: int | None) -> ImageData:
-    """The data set with its first training images alone."""
-    return dataclasses.replace(data, train=Split(data.train.labels[:count], data.train.images[:count]))
+    """The data set with the first images of each of its splits alone."""
+    train, test = (Split(split.labels[:count], split.images[:count]) for split in (data.train, data.test))
+    return dataclasses.replace(data, train=train, test=test)
 
 
 def compare(run: RunSpec, data: ImageData, execution: Execution, sides: dict[str, Callable], rounds: int) -> None:
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch-size", type=int, help="[default: the recipe's, and 8 of 224 px images]")
     parser.add_argument("--width", type=int, help="of small networks [default: 8]; CIFAR's are 16, with batches of 128")
-    parser.add_argument("--images", type=int, help="to train on [default: all of the embedded set, 32 of 224 px]")
+    parser.add_argument("--images", type=int, help="of each split [default: all of the embedded set, 32 of 224 px]")
     options = parser.parse_intermixed_args()
     execution = Execution(options.device, compile=options.compile, threads=options.threads)
     if options.what == "small":
