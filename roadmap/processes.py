@@ -28,8 +28,11 @@ PRELOAD = [
 
 
 def prepare_processes() -> Any:
-    """The multiprocessing context of clean processes; where the system can, its server begins to import now."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """The multiprocessing context of clean processes; where the system can, its server begins to import now.
+
+    Metal does not work in a process that was forked: on Apple's systems every process is started anew.
+    """
+    if sys.platform == "darwin" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)

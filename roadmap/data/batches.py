@@ -233,7 +233,10 @@ def _resized_crop(images: Tensor, scale: tuple[float, ...], flips: bool, generat
     affine[:, 1, 2] = (2 * y - 1) * (1 - height)
     pixels = images.permute(0, 3, 1, 2).float()
     grid = torch.nn.functional.affine_grid(affine, list(pixels.shape), align_corners=False)
-    cut = torch.nn.functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    # The grid stays within the image, so that only the outer half of its border pixels asks for a padding, which is
+    # their own colour either way. Metal has no reflection.
+    padding = "border" if device.type == "mps" else "reflection"
+    cut = torch.nn.functional.grid_sample(pixels, grid, padding_mode=padding, align_corners=False)
     return cut.permute(0, 2, 3, 1)
 
 

@@ -123,8 +123,8 @@ class StudySpec:
                           choices=ENGINES)  # fmt: skip
     address: str | None = setting("the Ray cluster, such as auto or HOST:6379 [default: one on this machine]",
                                   metavar="ADDRESS")  # fmt: skip
-    gpus: float | None = setting("GPUs of a run on a cluster; 0.5 puts two on a card [default: 1 for cuda]",
-                                 metavar="N")  # fmt: skip
+    gpus: float | None = setting("GPUs of a run on a cluster; 0.5 puts two on a card [default: 1 for cuda, and auto "
+                                 "where the cluster, or Slurm's partition, has GPUs]", metavar="N")  # fmt: skip
     slurm: str | None = setting("settings of Slurm jobs, such as partition=gpu,time=600 (minutes)",
                                 metavar="NAME=VALUE,...")  # fmt: skip
     retries: int = setting("how often a run is tried again whose process died or ran out of memory", 2, metavar="N")

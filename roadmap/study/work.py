@@ -6,6 +6,7 @@ import errno
 import os
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -47,11 +48,17 @@ class Task:
 
 class Outcome(NamedTuple):
     """What became of a task: ``finished`` (its record says how), ``stopped`` (saved, to go on later), ``busy`` (another
-    process has it), ``memory`` or ``died`` (not enough memory, or its process ended; to be tried again), ``storage``
-    (the store cannot be written)."""
+    process has it), ``memory`` or ``died`` (not enough memory, or its process ended; to be tried again), ``failed`` (it
+    raised an error that is not recorded yet), ``storage`` (the store cannot be written). ``reason``: what went wrong,
+    also where the record says it."""
 
     kind: str
     reason: str = ""
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether the process that says so is not to be used again."""
+        return bool(self.reason) or self.kind not in ("finished", "stopped")
 
 
 def carry_out(task: Task, data: ImageData) -> Outcome:
@@ -78,7 +85,7 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
     (folder / STOP).unlink(missing_ok=True)  # before the imports: what is asked for meanwhile is meant
     from roadmap.network.description import RUNG
     from roadmap.network.weights import save_weights
-    from roadmap.training.device import environment, resolve_device
+    from roadmap.training.device import environment, is_memory_error, resolve_device
     from roadmap.training.fit import fit_run
     from roadmap.training.module import StoppedError
 
@@ -107,22 +114,29 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
         return Outcome("finished")
     except StoppedError:
         return Outcome("stopped")
-    except MemoryError as error:
-        return Outcome("memory", str(error) or "not enough memory")
-    except OSError:
-        raise
     except Exception as error:
+        if is_memory_error(error):
+            return Outcome("memory", _one_line(error) or "not enough memory")
+        if isinstance(error, OSError):
+            raise
         if problem := _storage_problem(error):
             return Outcome("storage", problem)
         if "DataLoader worker" in str(error) or (task.execution.processes > 1 and _lost_another(error)):
             return Outcome("died", _one_line(error))
-        if first:
-            reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
-            record_failure(task, store, f"error: {reason}", started, retry=True)
-        return Outcome("finished")
+        reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
+        if not first:  # the first process waits for this one, and cannot record it
+            return Outcome("failed", reason)
+        record_failure(task, store, f"error: {reason}", started, retry=True)
+        return Outcome("finished", reason)
     finally:
         if watch:
             watch.close(metrics)
+
+
+def cause(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """What ended a run that several processes train: one that died may have lost another, whose reason counts."""
+    bad = [outcome for outcome in outcomes if outcome.went_wrong]
+    return min(bad, key=lambda outcome: outcome.kind == "died", default=None)
 
 
 def record_failure(task: Task, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:

@@ -148,16 +148,16 @@ def evaluate_network(
         torch.set_num_threads(execution.threads)
     size = batch_size or TEST_BATCH
     batcher = Batcher(data, Recipe("none"), seed=0, device=device, workers=loader_workers(execution))
-    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
     guesses, totals = [], torch.zeros(4, dtype=torch.float64)
     try:
+        network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         with torch.inference_mode(), cast:
             for images, labels in batcher.testing(size):
                 guessed, counts = judge(logits_of(network, images.to(device)), labels.to(device))
                 guesses.append(guessed.cpu())
                 totals += counts.cpu().double()
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_memory_error(error):
             raise
         raise RoadmapError(

@@ -98,7 +98,7 @@ def fit_run(
             metrics["last_top1"] = module.last_top1
     except DivergedError as error:
         metrics |= {"status": "failed", "reason": f"diverged: {error}", "top1": None, "top5": None, "loss": None}
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_memory_error(error):
             raise
         where = module.batcher.device
@@ -168,9 +168,8 @@ def make_fit(
         else:  # takes part in gathering it, and writes nothing
             trainer.save_checkpoint(folder / CHECKPOINT)
 
-    # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
     module = kind(
-        network, run.recipe, batcher, fused=run.precision != "16-mixed", watcher=watch, save=save,
+        network, run.recipe, batcher, fused=_may_fuse(run), watcher=watch, save=save,
         tested=set(execution.tested(run.recipe.epochs, len(data.train), len(data.test))),
     )  # fmt: skip
     if execution.compile:
@@ -195,6 +194,12 @@ def make_fit(
         **options,
     )
     return module, trainer
+
+
+def _may_fuse(run: RunSpec) -> bool:
+    """Whether the optimizer's steps may be fused into one kernel. Under mixed precision Lightning refuses to clip
+    gradients around a fused optimizer; 16-mixed has never fused, and its checkpoints go on as they began."""
+    return run.precision == "32" or (run.precision == "bf16-mixed" and run.recipe.clip_gradient is None)
 
 
 def _threads_of(checkpoint: Path) -> int | None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roadmap.checks import RoadmapError
 from roadmap.study.store import MARK, Store
-from roadmap.study.work import Outcome, Task, carry_out
+from roadmap.study.work import Outcome, Task, carry_out, cause
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -75,8 +75,6 @@ class RayEngine:
             self._most = min(self._most, int(spec.jobs))
         self._threads = spec.threads or 1
         self._gpus = float(spec.device.startswith("cuda")) if spec.gpus is None else spec.gpus
-        # Ray shows a task its own cards alone, the first of which is cuda:0.
-        self._device = "cuda" if self._gpus else "cpu" if spec.device == "auto" else spec.device
         self._jobs: list[_Job] = []
         self._token = f".token-{secrets.token_hex(8)}.{os.getpid()}"
         self._stores: set[Path] = set()
@@ -88,6 +86,8 @@ class RayEngine:
         self._mine = not ray.is_initialized()
         if self._mine:
             _connect(ray, self._spec.address)
+        if self._spec.device == "auto" and self._spec.gpus is None:
+            self._gpus = float(ray.cluster_resources().get("GPU", 0) >= 1)
         if not self._room():
             self.__exit__()
             raise RoadmapError(f"no node of the Ray cluster has {self._need()} for a run: ask for fewer")
@@ -127,7 +127,9 @@ class RayEngine:
         store = Path(task.store)
         (store / "partial" / self._token).touch()
         self._stores.add(store)
-        execution = dataclasses.replace(task.execution, device=self._device, threads=self._threads)
+        # Ray shows a task its own cards alone, the first of which is cuda:0.
+        device = "cuda" if self._gpus else "cpu" if self._spec.device == "auto" else self._spec.device
+        execution = dataclasses.replace(task.execution, device=device, threads=self._threads)
         task = dataclasses.replace(task, execution=execution)
         self._jobs.append(self._begin_together(task) if execution.processes > 1 else self._begin(task))
 
@@ -160,13 +162,15 @@ class RayEngine:
         ready, _ = self._ray.wait([answer for job in self._jobs for answer in job.answers], timeout=seconds)
         ended = []
         for job in list(self._jobs):
-            for answer in [answer for answer in job.answers if answer in ready]:
-                job.answers.remove(answer)
-                outcome = self._outcome(job, answer)
-                if answer == job.first or outcome.kind != "finished":
-                    self._end(job)
-                    ended.append((job.task, outcome))
-                    break
+            answered = {answer: self._outcome(job, answer) for answer in job.answers if answer in ready}
+            job.answers = [answer for answer in job.answers if answer not in answered]
+            outcome = cause(answered.values()) or answered.get(job.first)
+            if outcome and outcome.kind == "died" and job.answers:  # another process may know why
+                late, _ = self._ray.wait(job.answers, timeout=_PATIENCE)
+                outcome = cause([outcome, *(self._outcome(job, answer) for answer in late)])
+            if outcome:
+                self._end(job)
+                ended.append((job.task, outcome))
         return ended
 
     def _outcome(self, job: _Job, answer: Any) -> Outcome:
@@ -189,6 +193,9 @@ class RayEngine:
             from ray.util.placement_group import remove_placement_group
 
             remove_placement_group(job.group)
+
+    def end_idle(self) -> None:
+        """Nothing: Ray ends a process that had a GPU when its task ends."""
 
     def stop(self) -> None:
         """Ask every task at work to end after its epoch, saved; end at once those that have not begun or that do not
