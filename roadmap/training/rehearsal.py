@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from roadmap.cost.measuring import peak_resident
+from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.training.device import is_memory_error
 from roadmap.training.fit import Watch, make_fit
@@ -92,6 +93,8 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
             pass
         except DivergedError:  # the speed of such a network is that of any other
             pass
+        except SharedMemoryError:
+            raise
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_memory_error(error):
                 raise
