@@ -27,7 +27,7 @@ from roadmap.study.store import Store
 from roadmap.study.work import Outcome, carry_out
 from roadmap.training import fit
 
-STUDY = "--only patchify_stem --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()
+STUDY = "--only layer_norm --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()
 #: Names of modules, ours, of those we need, and of Python's own, that a user's folder may have.
 NAMES = ("random", "numpy", "queue", "socket", "inspect", "tempfile", "torch", "yaml", "submitit", "wrapt")
 #: What a Slurm or LSF job, torchrun, MPI and Kubeflow leave in the environment of the third of four processes.
@@ -71,7 +71,7 @@ def test_a_study_where_folder_temporary_folder_and_environment_are_against_it(ho
     (record,) = (store.record(signature) for signature in store.signatures())
     assert record["result"]["status"] == "done" and record["environment"]["devices"] == int(devices)
     assert record["origin"]["source"] == provenance.source()
-    assert list(hostile.glob("results/patchify_stem/logs/**/metrics.csv"))
+    assert list(hostile.glob("results/layer_norm/logs/**/metrics.csv"))
 
 
 def test_jobs_of_submitit_do_not_import_from_the_working_directory(hostile, tmp_path):
