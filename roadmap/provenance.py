@@ -21,13 +21,17 @@ def code_record() -> dict[str, Any]:
     return {
         "commit": commit.strip() if commit else None,
         "dirty": None if changes is None else bool(changes),
-        "source": source(),
+        "source": _digest(),
     }
 
 
 @cache
 def source() -> str:
     """16 hexadecimal digits of the package's own files, as this process found them when it first asked."""
+    return _digest()
+
+
+def _digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".csv")):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
