@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,13 +32,22 @@ def is_output(folder: str | os.PathLike) -> bool:
     return False
 
 
+#: How systems refuse to write, in their words.
+REFUSALS = tuple(os.strerror(number) for number in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EROFS))
+
+
+def aside(path: Path) -> Path:
+    """A hidden name beside ``path`` that nobody else has, in no process and on no machine."""
+    return path.with_name(f".{path.name}.{secrets.randbits(64)}")
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path that takes the place of ``path`` when the block ends well, and is removed when it does not.
 
     The file is on the disk, not only in the system's memory, before it takes its name.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = aside(path)
     try:
         yield temporary
         with temporary.open("rb") as written:
@@ -43,6 +55,34 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def refusal(error: BaseException) -> str | None:
+    """How the system refused to write; None where the error is of another kind, such as one of memory.
+
+    Libraries wrap what it says into errors of their own.
+    """
+    if isinstance(error, OSError) and error.errno:
+        return None if error.errno == errno.ENOMEM else in_words(error)
+    return next((words for words in REFUSALS if words in str(error)), None)
+
+
+def in_words(error: OSError) -> str:
+    """An error of the system: what it says, and of which file."""
+    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+
+
+def temporary_folder() -> str:
+    """Where temporary files go. Raises `RoadmapError` where the environment names a folder that cannot be used."""
+    if named := os.environ.get("TMPDIR"):
+        if not Path(named).is_dir():
+            raise RoadmapError(f"TMPDIR names {named}, but there is no such folder: make it, or unset TMPDIR")
+        if not os.access(named, os.W_OK | os.X_OK):
+            raise RoadmapError(f"TMPDIR names {named}, but that folder cannot be written: let it name another")
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        raise RoadmapError("no folder of temporary files can be written: let TMPDIR name one") from None
 
 
 def write_text(path: Path, text: str) -> None:

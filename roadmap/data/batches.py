@@ -21,7 +21,9 @@ from torchvision import transforms
 
 from roadmap.checks import RoadmapError
 from roadmap.data.images import fit
+from roadmap.data.shared import SharedMemoryError, lacks_shared_memory
 from roadmap.data.sources import ImageData, Split
+from roadmap.processes import prepare_sockets
 from roadmap.recipes.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -207,6 +209,8 @@ class Batcher:
     def _loader(self, images: Dataset, size: int) -> DataLoader:
         # Forked where that is safe: workers, made anew each epoch, would import everything and copy the data otherwise.
         fork = self.workers > 0 and sys.platform == "linux"
+        if self.workers > 0:
+            prepare_sockets()
         # Its own generator, for the loader draws a number that would come from the network's.
         return DataLoader(
             images, size, num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator(),
@@ -312,14 +316,19 @@ class _Batches:
         return len(self.source)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.source)
+        batches: Iterator[Batch] | None = None
         while True:
             begun = time.perf_counter()
             try:
+                batches = batches or iter(self.source)
                 batch = next(batches, None)
             except RoadmapError as error:  # a worker's comes wrapped in the text of its traceback
                 error.__traceback__ = None  # torch leaves the loader in a cycle with it, and workers in one end late
                 raise RoadmapError(str(error).strip().rpartition(f"{RoadmapError.__name__}: ")[2]) from None
+            except (OSError, RuntimeError) as error:
+                if lacks_shared_memory(error):
+                    raise SharedMemoryError from None
+                raise
             if batch is None:
                 return
             batch = batch if self.mix is None else self.mix(*batch)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.files import in_words
 from roadmap.processes import SIGNALS
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
@@ -81,7 +82,7 @@ def run_study(
         measured = known_seconds(study, store)
         _Round(study, place, store, engine, display, command, measured).go()
     except OSError as error:
-        raise RoadmapError(f"the study in {folder} had to stop: {error}") from None
+        raise RoadmapError(f"the study in {folder} had to stop: {in_words(error)}") from None
 
 
 def _forget(runs: list[RunSpec], store: Store, which: str) -> None:

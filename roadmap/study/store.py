@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.files import STORE_MARK as MARK
-from roadmap.files import whole_file, write_text
+from roadmap.files import aside, whole_file, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,8 +119,8 @@ class Store:
         try:
             if not (self.folder / MARK).exists():
                 present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
-                # Another process may be at this very point: its temporary file begins with a dot.
-                if any(not name.startswith(".") for name in present):
+                # Another process may be at this very point: its file has a temporary name, with a dot, or its own.
+                if any(not name.startswith(".") for name in present) and MARK not in present:
                     raise RoadmapError(f"{self.folder} is not empty and holds no store: choose another --store")
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_text(self.folder / MARK, json.dumps({"format": FORMAT}) + "\n")
@@ -419,7 +419,7 @@ class Store:
         """Say how far a run is, for whoever looks. Not worth a run: what cannot be written is not."""
         path = self.folder / "partial" / signature / PROGRESS
         with contextlib.suppress(OSError):
-            temporary = path.with_name(f".{PROGRESS}.{os.getpid()}")
+            temporary = aside(path)
             temporary.write_text(json.dumps(progress | {"updated": time.time()}), encoding="utf-8")
             temporary.replace(path)
 
@@ -500,9 +500,9 @@ class Store:
 
     def _set_aside(self, path: Path) -> None:
         if os.path.lexists(path):
-            aside = self.folder / "partial" / f".{path.name}.{os.getpid()}"
-            path.rename(aside)
-            _delete(aside)
+            away = aside(self.folder / "partial" / path.name)
+            path.rename(away)
+            _delete(away)
 
     def _unlock(self, signature: str) -> None:
         """Remove a lock's file. Whoever waits for it finds a file without a name, and looks at the run again."""

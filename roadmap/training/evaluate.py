@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import TEST_BATCH, Batcher
+from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.recipes.recipe import Recipe
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
@@ -157,6 +158,8 @@ def evaluate_network(
                 guessed, counts = judge(logits_of(network, images.to(device)), labels.to(device))
                 guesses.append(guessed.cpu())
                 totals += counts.cpu().double()
+    except SharedMemoryError as error:
+        raise RoadmapError(str(error)) from None
     except Exception as error:
         if not is_memory_error(error):
             raise

@@ -13,6 +13,7 @@ import torch
 
 from roadmap.accelerator import reserved_memory, synchronize
 from roadmap.cost.measuring import peak_resident
+from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.training.device import is_memory_error
 from roadmap.training.fit import Watch, make_fit
@@ -95,6 +96,8 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
             pass
         except DivergedError:  # the speed of such a network is that of any other
             pass
+        except SharedMemoryError:
+            raise
         except Exception as error:
             if not is_memory_error(error):
                 raise

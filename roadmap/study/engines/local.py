@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
-from roadmap.processes import SIGNALS, prepare_processes, without_main
+from roadmap.processes import SIGNALS, prepare_processes, start
 from roadmap.study.store import Store
 from roadmap.study.work import Outcome, carry_out, cause
 
@@ -196,8 +196,7 @@ def _start(process: Any) -> None:
     """Start a process. The server that it is forked from may die meanwhile: another try starts another server."""
     for patience in (0.5, 0.5, 0.0):
         try:
-            with without_main():
-                process.start()
+            start(process)
             return
         except (EOFError, OSError):
             time.sleep(patience)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roadmap.checks import RoadmapError
+from roadmap.processes import clean_start, short_folder
 from roadmap.study.store import MARK, Store
 from roadmap.study.work import Outcome, Task, carry_out, cause
 
@@ -32,8 +33,11 @@ Answer = tuple[Outcome, dict[str, bytes]]
 _PATIENCE = 5.0
 #: Ray would print what it thinks of every process that dies, and report how it is used.
 _QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_USAGE_STATS_ENABLED": "0"}
+_SETTINGS: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 #: When joining a cluster: Ray would ask a dead one for a quarter of an hour.
 _SOON = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "5"}
+#: Bytes that the folder of Ray's files may have: those of a socket's path but for the longest name in that folder.
+_LONGEST_FOLDER = 103 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/raylet.12345")
 #: Without it Ray takes this machine's name in the network for "127.0.0.1", also where the cluster listens there alone.
 _STAY_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _LOCAL_HOSTS = ("127.0.0.1", "localhost")
@@ -225,6 +229,8 @@ def import_ray(address: str | None) -> Any:
     host, _, port = (address or "").rpartition(":")
     if address is None or (host in _LOCAL_HOSTS and _answers(host, int(port))):
         os.environ.update(_STAY_LOCAL)
+    if address is None:
+        os.environ.setdefault("RAY_TMPDIR", short_folder(_LONGEST_FOLDER))
     import ray
 
     if host in _LOCAL_HOSTS:
@@ -246,7 +252,9 @@ def _connect(ray: Any, address: str | None) -> None:
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        # Ray puts the folder that it is started in before all others, on every node.
+        with clean_start(elsewhere=True):
+            ray.init(address=address or "local", **_SETTINGS)
     except Exception as error:  # a dozen kinds
         what = f"the Ray cluster at {address} cannot be joined" if address else "Ray cannot be started on this machine"
         raise RoadmapError(f"{what}: {_sentence(error)}") from None

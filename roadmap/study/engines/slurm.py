@@ -10,12 +10,14 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
+from roadmap.processes import clean_start
 from roadmap.study.store import Store
 from roadmap.study.work import Outcome, Task, carry_out, cause, record_failure
 
@@ -143,7 +145,8 @@ class SlurmEngine:
         execution = dataclasses.replace(task.execution, threads=self._parameters["cpus_per_task"])
         task = dataclasses.replace(task, execution=execution)
         try:
-            job = self._executor.submit(carry_out_job, task, self._opening)
+            with clean_start(elsewhere=sys.version_info < (3, 11)):
+                job = self._executor.submit(carry_out_job, task, self._opening)
         except (FailedJobError, FailedSubmissionError) as error:
             raise RoadmapError(f"Slurm does not take the job: {' '.join(str(error).split())[:300]}") from None
         self._jobs.append((task, job))
@@ -241,14 +244,13 @@ def carry_out_job(task: Task, opening: dict[str, Any]) -> Outcome:
 
 
 def _announce(task: Task) -> None:
-    """Tell torch.distributed of the job's processes; and not Lightning of Slurm, which it would serve itself."""
+    """Tell torch.distributed of the job's processes."""
     from submitit import JobEnvironment
     from submitit.helpers import TorchDistributedEnvironment
 
     if task.execution.processes > 1:
         os.environ["GROUP_RANK"] = str(JobEnvironment().node)
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    os.environ.pop("SLURM_NTASKS", None)
 
 
 def _refuse(task: Task, store: Store, reason: str) -> Outcome:
