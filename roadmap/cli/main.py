@@ -9,6 +9,7 @@ import click
 
 from roadmap.checks import RoadmapError
 from roadmap.cli import evaluate, explain, ladder, report, store, study
+from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
 
 #: Every module whose commands there are.
@@ -17,6 +18,7 @@ COMMANDS = (evaluate, explain, ladder, report, store, study)
 
 def main() -> None:
     """Entry point: whatever a user can get wrong ends in one sentence on stderr and exit code 2."""
+    write_readably()
     # timm's own use of a function that torch has deprecated
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
     if len(sys.argv) == 1:
