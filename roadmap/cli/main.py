@@ -7,7 +7,7 @@ import warnings
 
 import click
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.cli import evaluate, explain, ladder, report, store, study
 from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
@@ -35,7 +35,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {error.strerror}")
+        _fail(f"{error.filename or 'the system'} cannot be used: {cause(error)}")
 
 
 def _fail(message: str) -> None:

@@ -119,8 +119,8 @@ def list_tars(part: str, where: Path, tars: list[Path]) -> Listing:
             found, targets, indices, _ = extract_tarinfos(
                 str(path), cache_tarinfo=False, extensions=EXTENSIONS, sort=False
             )
-        except tarfile.TarError as error:
-            raise RoadmapError(f"{path} is no readable tar: {error}") from None
+        except tarfile.TarError:
+            raise RoadmapError(f"{path} is not a readable tar file: unpack it, or fetch it again") from None
         except ValueError:  # timm expects one image at least
             found, targets, indices = (), (), {}
         classes = {index: name or ("" if path == where else path.stem) for name, index in indices.items()}
@@ -169,8 +169,8 @@ def _check_tar(file: IO[bytes], name: str) -> None:
                 if member.isfile() and member.name.lower().endswith(".tar"):
                     _check_tar(tar.extractfile(member), f"{name}/{member.name}")  # type: ignore[arg-type]
             end = tar.offset
-    except tarfile.TarError as error:
-        raise RoadmapError(f"{name} is no readable tar: {error}") from None
+    except tarfile.TarError:
+        raise RoadmapError(f"{name} is not a readable tar file: unpack it, or fetch it again") from None
     # Python's tarfile takes a header that it cannot read for the end.
     file.seek(end)
     while chunk := file.read(2**20):

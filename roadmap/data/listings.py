@@ -52,11 +52,9 @@ class Listing:
 
 
 def check_classes(train: Listing, test: Listing | None = None) -> None:
-    """Raise `RoadmapError` where there is nothing to tell apart, or something else to tell apart when testing."""
+    """Raise `RoadmapError` where need at least two classes, or something else to tell apart when testing."""
     if len(train.class_names) < 2:
-        raise RoadmapError(
-            f"{train.where} has one class only ('{train.class_names[0]}'): there is nothing to tell apart"
-        )
+        raise RoadmapError(f"{train.where} has one class only ('{train.class_names[0]}'): need at least two classes")
     for only, other in ((train, test), (test, train)) if test else ():
         missing = sorted((Counter(only.class_names) - Counter(other.class_names)).elements())
         if missing:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.data.folders import check_tar, others, refuse_compressed
 from roadmap.data.listings import EVALUATIONS, Listing, refuse
 from roadmap.data.readers import Members
@@ -63,7 +63,7 @@ def _class_names(root: Path) -> list[str] | None:
             try:
                 info = json.loads(path.read_bytes())
             except ValueError as error:
-                raise RoadmapError(f"{path} is not valid JSON: {error}") from None
+                raise RoadmapError(f"{path} cannot be read: {cause(error)}") from None
             names = info.get("class_names") if isinstance(info, dict) else None
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise RoadmapError(f"class_names in {path} must be a list of names")

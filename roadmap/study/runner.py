@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.processes import SIGNALS
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
@@ -74,7 +74,9 @@ def run_study(
         measured = known_seconds(study, store)
         _Round(study, place, store, engine, display, command, measured).go()
     except OSError as error:
-        raise RoadmapError(f"the study in {folder} had to stop: {error}") from None
+        raise RoadmapError(
+            f"the study in {folder} had to stop: {error.filename or 'the system'}: {cause(error)}"
+        ) from None
 
 
 def _forget(runs: list[RunSpec], store: Store, which: str) -> None:
@@ -172,13 +174,15 @@ class _Round:
         if outcome.kind == "storage":
             self.engine.kill()
             raise RoadmapError(
-                f"the study had to stop, for {self.store.folder} cannot be written: {outcome.reason}; "
-                "what is finished is kept, and the same command goes on"
+                f"the study had to stop because {self.store.folder} cannot be written: {outcome.reason}; "
+                "finished runs are kept, and the same command goes on"
             )
         if outcome.kind == "finished":
             record = self._settled(run, failed_too=True)
             if record is None:
-                raise RoadmapError(f"run {run.signature} has gone from {self.store.folder} while the study ran")
+                raise RoadmapError(
+                    f"run {run.signature} disappeared from {self.store.folder} while the study ran: start it again"
+                )
             self.display.finish(run, record["result"], trained=True)
             if time.monotonic() - self._tabled > TABLE_INTERVAL:
                 self.folder.write_table()

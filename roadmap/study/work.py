@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.network.layers import digest_of, load_plugins
 from roadmap.study.store import STOP, WEIGHTS, Store
 from roadmap.training.spec import Execution, RunSpec
@@ -70,7 +70,7 @@ def carry_out(task: Task, data: ImageData) -> Outcome:
                 return Outcome("finished")
             return _train(task, data, store)
     except OSError as error:
-        return Outcome("memory" if error.errno == errno.ENOMEM else "storage", str(error))
+        return Outcome("memory" if error.errno == errno.ENOMEM else "storage", cause(error))
 
 
 def _train(task: Task, data: ImageData, store: Store) -> Outcome:

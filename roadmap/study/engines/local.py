@@ -183,7 +183,9 @@ def _start(process: Any) -> None:
             return
         except (EOFError, OSError):
             time.sleep(patience)
-    raise RoadmapError("no process to train in could be started: the server that forks them ends at once")
+    raise RoadmapError(
+        "no worker process could be started: its server ended at once, for example because memory ran out"
+    )
 
 
 def _death(code: int | None) -> str:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.study.store import MARK, Store
 from roadmap.study.work import Outcome, Task, carry_out
 
@@ -264,7 +264,7 @@ def _adopt(task: Task, files: dict[str, bytes]) -> Outcome:
             if not store.settled(signature):
                 store.adopt(signature, files)
     except OSError as error:
-        return Outcome("storage", str(error))
+        return Outcome("storage", cause(error))
     return Outcome("finished")
 
 

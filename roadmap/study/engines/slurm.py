@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, cause, check_choice, check_int, check_known, check_number
 from roadmap.study.store import Store
 from roadmap.study.work import Outcome, Task, carry_out, record_failure
 
@@ -110,7 +110,7 @@ class SlurmEngine:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder = Path(tempfile.mkdtemp(dir=cache))
         except OSError as error:
-            raise RoadmapError(f"{cache} cannot be written: {error.strerror}; XDG_CACHE_HOME names another") from None
+            raise RoadmapError(f"{cache} cannot be written: {cause(error)}; XDG_CACHE_HOME names another") from None
         self._executor = AutoExecutor(folder=self.folder, cluster=self._cluster)
         self._executor.update_parameters(**self._parameters)
         return self
