@@ -18,6 +18,7 @@ import pandas as pd
 
 from roadmap.analysis.schema import EFFECTS, typed
 from roadmap.analysis.statistics import (
+    accuracy_interval,
     half_width,
     holm,
     mean_interval,
@@ -421,7 +422,7 @@ def _sweep(results: Results, ablation: Mapping[str, Any]) -> list[Measured]:
         difference = results.difference(name, network, base)
         (top1,) = results.top1([network])
         values = _without_nan(top1)
-        mean, std, low, high = mean_interval(values)
+        mean, std, low, high = accuracy_interval(values)
         row = difference.row
         if network == base:
             own = results.row(name, [network], np.zeros(2), np.zeros(len(values)))

@@ -68,7 +68,8 @@ _TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
 _TOP1_STD = Column("float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for "
                    "one seed", "%")  # fmt: skip
 _TOP1_LOW = Column("float64", "lower end of the mean's 95 % interval over seeds, mean - t s / sqrt(n), t being the "
-                   "97.5 % quantile of Student's t distribution with n - 1 degrees of freedom", "%")  # fmt: skip
+                   "97.5 % quantile of Student's t distribution with n - 1 degrees of freedom; cut off at 0 and "
+                   "100", "%")  # fmt: skip
 _TOP1_HIGH = Column("float64", "its upper end", "%")
 
 #: A row a run: the columns of trajectory.csv.

@@ -51,6 +51,14 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
     return mean, std, mean - half, mean + half
 
 
+def accuracy_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
+    """`mean_interval` of accuracies in per cent, cut off at 0 and 100, between which every mean of them lies: it covers
+    the true value as often as before."""
+    mean, std, low, high = mean_interval(values)
+    low, high = (float(end) for end in np.clip([low, high], 0.0, 100.0))
+    return mean, std, low, high
+
+
 def paired_interval(differences: Iterable[float], failed: bool) -> tuple[float, float, float, float]:
     """`mean_interval` of the differences between runs of one seed. Where a run ``failed`` only the mean is known: runs
     that diverge are no chance selection, and so the rest of them say nothing of how far others vary."""

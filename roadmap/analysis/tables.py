@@ -14,9 +14,9 @@ from roadmap.analysis.schema import COSTS, RUNS, STEPS, typed
 from roadmap.analysis.statistics import (
     Agreement,
     Sample,
+    accuracy_interval,
     half_width,
     holm,
-    mean_interval,
     p_value,
     paired_interval,
     pooled_deviation,
@@ -80,7 +80,7 @@ def _summary_row(
 ) -> dict[str, Any]:
     own = runs[runs["step"] == step]
     first = own.iloc[0]
-    mean, std, low, high = mean_interval(scores.get(step, ()))
+    mean, std, low, high = accuracy_interval(scores.get(step, ()))
     pairs = np.array([]) if before is None else differences_of(scores, step, before)
     failed = runs["step"].isin([step, before]) & (runs["status"] != "done")
     gain, gain_std, gain_low, gain_high = paired_interval(pairs, bool(failed.any()))
