@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 
 #: What makes a folder the store of runs, or the folder of a study: a file of this name whose content has a format.
 STORE_MARK, STUDY_MARK = "store.json", "study.json"
@@ -69,7 +69,7 @@ def refusal(error: BaseException) -> str | None:
 
 def in_words(error: OSError) -> str:
     """An error of the system: what it says, and of which file."""
-    return f"{error.strerror or error}{f' ({error.filename})' if error.filename else ''}"
+    return f"{cause(error)}{f' ({error.filename})' if error.filename else ''}"
 
 
 def temporary_folder() -> str:
@@ -91,16 +91,48 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping, of which YAML itself keeps the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        lines: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key_node, yaml.ScalarNode):
+                continue
+            key, line = self.construct_object(key_node), key_node.start_mark.line + 1
+            if key in lines:
+                raise RoadmapError(f"has '{key}' twice, in lines {lines[key]} and {line}: leave one of them out")
+            lines[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, place: str) -> Any:
+    """What a YAML text means; ``place`` is where it is from, for messages.
+
+    Raises `RoadmapError` for a text that is not YAML, and for a key that stands twice in one mapping.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RoadmapError as error:
+        raise RoadmapError(f"{place} {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: such as a date that does not exist
+        mark = getattr(error, "problem_mark", None)
+        where = f"{place}, line {mark.line + 1}," if mark else place
+        raise RoadmapError(
+            f"{where} is not valid YAML: write one 'name: value' a line, indent with spaces, close every bracket and "
+            "quote, and put text that holds ': ' or '#' in quotes"
+        ) from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises `RoadmapError` where the file is missing or holds something else."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise RoadmapError(f"there is no file {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RoadmapError(f"{path} cannot be read: {error}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: such as a date that does not exist
-        raise RoadmapError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:  # ValueError: a name that no file can have
+        raise RoadmapError(f"{path} cannot be read: {cause(error)}") from None
+    content = parse_yaml(text, str(path))
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise RoadmapError(f"{path} must hold settings, one 'name: value' a line")
     return content

@@ -60,7 +60,10 @@ def _in_own_process(design: Design, image_size: int, batch_size: int, *arguments
     try:
         return in_clean_process(_try, loaded_plugins(), design, image_size, batch_size, *arguments)
     except (ProcessDiedError, MemoryError):
-        raise RoadmapError(f"a batch of {batch_size} images of {image_size} pixels does not fit into memory") from None
+        raise RoadmapError(
+            f"a batch of {batch_size} images of {image_size} pixels does not fit into memory: give a smaller "
+            "--batch-size"
+        ) from None
 
 
 def _try(*arguments: Any) -> tuple[float, float]:

@@ -91,7 +91,7 @@ def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]
     spec = study.spec
     count = torch.cuda.device_count()
     if spec.devices > count:
-        raise RoadmapError(f"--devices is {spec.devices}, but this machine has {count}")
+        raise RoadmapError(f"--devices is {spec.devices}, but this machine has {count}: ask for fewer")
     cards = [study.device] if ":" in spec.device else [f"cuda:{index}" for index in range(count)]
     groups = len(cards) // spec.devices
     if jobs is None:
@@ -186,7 +186,7 @@ class Ahead:
             "device": self.study.device, "runs": len(runs), "to_train": len(waiting),
             "in_store": len(runs) - len(waiting), "petaflops": sum(run["petaflops"] for run in runs),
             "petaflops_to_train": sum(self.study.petaflops(run) for run in self.todo), "slots": len(self.places),
-            "ends_after": self.end, "schedule": runs,
+            "ends_after": self.end, "remarks": self.study.remarks, "schedule": runs,
         }  # fmt: skip
 
 

@@ -181,13 +181,15 @@ class _Round:
         if outcome.kind == "storage":
             self.engine.kill()
             raise RoadmapError(
-                f"the study had to stop, for {self.store.folder} cannot be written: {outcome.reason}; "
-                "what is finished is kept, and the same command goes on"
+                f"the study had to stop because {self.store.folder} cannot be written: {outcome.reason}; "
+                "finished runs are kept, and the same command goes on"
             )
         if outcome.kind == "finished":
             record = self._settled(run, failed_too=True)
             if record is None:
-                raise RoadmapError(f"run {run.signature} has gone from {self.store.folder} while the study ran")
+                raise RoadmapError(
+                    f"run {run.signature} disappeared from {self.store.folder} while the study ran: start it again"
+                )
             self.display.finish(run, record["result"], trained=True)
             if time.monotonic() - self._tabled > TABLE_INTERVAL:
                 self.folder.write_table()

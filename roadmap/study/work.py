@@ -141,7 +141,7 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
             watch.close(metrics)
 
 
-def cause(outcomes: Iterable[Outcome]) -> Outcome | None:
+def decisive(outcomes: Iterable[Outcome]) -> Outcome | None:
     """What ended a run that several processes train: one that died may have lost another, whose reason counts."""
     bad = [outcome for outcome in outcomes if outcome.went_wrong]
     return min(bad, key=lambda outcome: outcome.kind == "died", default=None)

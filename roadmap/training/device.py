@@ -29,11 +29,13 @@ def resolve_device(execution: Execution, precision: str = "32") -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            there = f"there are {count} of them" if count else "torch sees no CUDA device on this machine"
-            raise RoadmapError(f"device '{wanted}' is not there: {there}")
+            there = f"this machine has {count}" if count else "torch sees no CUDA device on this machine"
+            raise RoadmapError(f"device '{wanted}' is not there: {there}; use --device cpu, or another")
         device = torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RoadmapError("device 'mps' is not there: this machine has no Apple GPU that torch can use")
+        raise RoadmapError(
+            "device 'mps' is not there: this machine has no Apple GPU that torch can use; use --device cpu, or another"
+        )
     if device.type == "mps" and execution.processes > 1:
         raise RoadmapError("an Apple GPU trains a run alone: leave --devices out, or use --device cpu")
     if precision == "16-mixed" and device.type == "cpu":

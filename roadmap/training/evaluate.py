@@ -169,7 +169,10 @@ def evaluate_network(
         ) from None
     first, five, loss, count = totals.tolist()
     if not math.isfinite(loss):
-        raise RoadmapError(f"the loss is {loss} at precision {precision}: these weights are no trained network's")
+        raise RoadmapError(
+            f"the loss is {loss} at precision {precision}: the weights are not those of a trained network, or "
+            "need --precision 32"
+        )
     return Evaluation(
         weights=weights, data=data.name, image_size=data.image_size, device=str(device), precision=precision,
         top1=100 * first / count, top5=100 * five / count, loss=loss / count, class_names=data.class_names,

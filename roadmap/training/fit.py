@@ -157,7 +157,7 @@ def make_fit(
         scale_classifier(network, run.recipe.head_scale)
     elif begins:
         if initial is None:
-            raise RoadmapError("this run starts from trained weights, and no file says where those are")
+            raise RoadmapError("this run starts from trained weights, but their file is not named")
         StartingWeights(open_weights(initial), run.design).load_into(network, run.initial, run.recipe.head_scale)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together and device.type == "cuda":

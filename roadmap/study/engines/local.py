@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.checks import RoadmapError
 from roadmap.processes import SIGNALS, prepare_processes, start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, carry_out, cause
+from roadmap.study.work import Outcome, carry_out
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -171,7 +171,7 @@ class _Gang:
         return failure
 
     def _failure(self) -> Outcome | None:
-        return cause(answer for answer in self._answers.values() if isinstance(answer, Outcome))
+        return decisive(answer for answer in self._answers.values() if isinstance(answer, Outcome))
 
     def _listen(self) -> None:
         for rank, pipe in enumerate(self.pipes):
@@ -200,7 +200,9 @@ def _start(process: Any) -> None:
             return
         except (EOFError, OSError):
             time.sleep(patience)
-    raise RoadmapError("no process to train in could be started: the server that forks them ends at once")
+    raise RoadmapError(
+        "no worker process could be started: its server ended at once, for example because memory ran out"
+    )
 
 
 def _death(code: int | None) -> str:

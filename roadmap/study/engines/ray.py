@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.processes import clean_start, short_folder
 from roadmap.study.store import MARK, Store
-from roadmap.study.work import Outcome, Task, carry_out, cause
+from roadmap.study.work import Outcome, Task, carry_out, decisive
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -168,10 +168,10 @@ class RayEngine:
         for job in list(self._jobs):
             answered = {answer: self._outcome(job, answer) for answer in job.answers if answer in ready}
             job.answers = [answer for answer in job.answers if answer not in answered]
-            outcome = cause(answered.values()) or answered.get(job.first)
+            outcome = decisive(answered.values()) or answered.get(job.first)
             if outcome and outcome.kind == "died" and job.answers:  # another process may know why
                 late, _ = self._ray.wait(job.answers, timeout=_PATIENCE)
-                outcome = cause([outcome, *(self._outcome(job, answer) for answer in late)])
+                outcome = decisive([outcome, *(self._outcome(job, answer) for answer in late)])
             if outcome:
                 self._end(job)
                 ended.append((job.task, outcome))
@@ -279,7 +279,7 @@ def _adopt(task: Task, files: dict[str, bytes]) -> Outcome:
             if not store.settled(signature):
                 store.adopt(signature, files)
     except OSError as error:
-        return Outcome("storage", str(error))
+        return Outcome("storage", cause(error))
     return Outcome("finished")
 
 

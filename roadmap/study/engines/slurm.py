@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, cause, check_choice, check_int, check_known, check_number
 from roadmap.processes import clean_start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, Task, carry_out, cause, record_failure
+from roadmap.study.work import Outcome, Task, carry_out, decisive, record_failure
 
 if TYPE_CHECKING:
     from roadmap.study.preparing import Prepared
@@ -128,7 +128,7 @@ class SlurmEngine:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder = Path(tempfile.mkdtemp(dir=cache))
         except OSError as error:
-            raise RoadmapError(f"{cache} cannot be written: {error.strerror}; XDG_CACHE_HOME names another") from None
+            raise RoadmapError(f"{cache} cannot be written: {cause(error)}; XDG_CACHE_HOME names another") from None
         self._executor = AutoExecutor(folder=self.folder, cluster=self._cluster)
         self._executor.update_parameters(**self._parameters)
         return self
@@ -172,7 +172,7 @@ class SlurmEngine:
         """What came out of a job; None while it waits or works."""
         over = job.done() or job.state == "PREEMPTED"
         answers = [_result(job.task(number)) for number in range(job.num_tasks)]
-        outcome = cause(answer for answer in answers if answer) or answers[0]
+        outcome = decisive(answer for answer in answers if answer) or answers[0]
         lost = outcome is not None and outcome.kind == "died" and None in answers  # another process may know why
         if outcome and not lost:
             return outcome
