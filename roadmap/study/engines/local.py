@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.checks import RoadmapError
 from roadmap.processes import SIGNALS, prepare_processes, start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, carry_out
+from roadmap.study.work import Outcome, carry_out, decisive
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
