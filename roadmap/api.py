@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.analysis.study import Study, load_study, save_results
+from roadmap.checks import plain
 from roadmap.study.display import Display, PlainDisplay
 from roadmap.study.preparing import Prepared, prepare
 from roadmap.study.runner import default_folder, run_study
@@ -29,7 +30,7 @@ def run(
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     spec = load_spec(Path(study) if study else None, **settings)
-    given = {"study": study, "out": out, "store": store} | settings
+    given = plain({"study": study, "out": out, "store": store} | settings)
     words = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
     folder = Path(out) if out else default_folder(spec)
     place, display = store_at(store), PlainDisplay()

@@ -12,7 +12,16 @@ from typing import Any
 
 import yaml
 
-from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
+from roadmap.checks import (
+    RoadmapError,
+    check_bool,
+    check_choice,
+    check_int,
+    check_known,
+    check_number,
+    check_text,
+    keep_plain,
+)
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
@@ -131,6 +140,7 @@ class StudySpec:
     recipe_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         object.__setattr__(self, "only", tuple(dict.fromkeys(_names("only", self.only))))
         object.__setattr__(self, "reference", tuple(dict.fromkeys(_names("reference", self.reference))))
         object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))
