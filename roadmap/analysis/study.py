@@ -50,6 +50,11 @@ class Study:
     curves: Curves = field(default_factory=no_curves)
     asked: Sequence[tuple[str, int]] = ()
 
+    def __getattribute__(self, name: str) -> Any:
+        """Every table is a copy: what is changed in it changes no figure and no other table."""
+        value = super().__getattribute__(name)
+        return type(value)(value.copy()) if isinstance(value, pd.DataFrame) else value
+
     @property
     def design(self) -> str:
         """The ablation design: ``ladder``, ``leave-one-out``, ..."""
