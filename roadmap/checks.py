@@ -7,6 +7,7 @@ import difflib
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any
 
 
@@ -16,12 +17,14 @@ class RoadmapError(ValueError):
 
 def plain(value: Any) -> Any:
     """What people write as text, numbers and lists of them, in Python's own types: paths as text, numbers of NumPy and
-    torch, and arrays, ranges and other sequences as tuples. Anything else is returned as it is.
+    torch, values of enumerations, and arrays, ranges and other sequences as tuples. Anything else is returned as it is.
 
     NumPy's numbers in single and half precision become the shortest decimal: ``np.float32(0.1)`` is 0.1.
     """
     if isinstance(value, os.PathLike):
         return plain(os.fspath(value))
+    if isinstance(value, Enum):
+        return plain(value.value)
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
         number = value.item()
         return float(str(value)) if isinstance(number, float) and hasattr(value, "astype") else number

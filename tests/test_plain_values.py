@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import enum
 import json
 from pathlib import Path
 
@@ -23,40 +24,93 @@ from roadmap.study.planning import plan
 from roadmap.study.spec import StudySpec, load_spec, yaml_text
 from roadmap.training.spec import Execution
 
+
+class Activation(str, enum.Enum):
+    GELU = "gelu"
+
+
 DESIGN = (
     {
-        "blocks": range(1, 3), "widths": np.array([8, 16]), "stem_width": torch.tensor(8), "kernel_size": np.int64(7),
-        "norm": np.str_("layer"), "fewer_norms": np.bool_(True), "layer_scale": np.float32(0.1),
-        "stochastic_depth": np.array(0.25), "num_classes": np.uint8(5), "layers": {"se": {"ratio": np.float16(0.1)}},
+        "blocks": range(1, 3),
+        "widths": np.array([8, 16]),
+        "stem_width": torch.tensor(8),
+        "kernel_size": np.int64(7),
+        "norm": np.str_("layer"),
+        "activation": Activation.GELU,
+        "fewer_norms": np.bool_(True),
+        "layer_scale": np.float32(0.1),
+        "stochastic_depth": np.array(0.25),
+        "num_classes": np.uint8(5),
+        "layers": {"se": {"ratio": np.float16(0.1)}},
     },
     {
-        "blocks": (1, 2), "widths": (8, 16), "stem_width": 8, "kernel_size": 7, "norm": "layer", "fewer_norms": True,
-        "layer_scale": 0.1, "stochastic_depth": 0.25, "num_classes": 5, "layers": {"se": {"ratio": 0.1}},
+        "blocks": (1, 2),
+        "widths": (8, 16),
+        "stem_width": 8,
+        "kernel_size": 7,
+        "norm": "layer",
+        "activation": "gelu",
+        "fewer_norms": True,
+        "layer_scale": 0.1,
+        "stochastic_depth": 0.25,
+        "num_classes": 5,
+        "layers": {"se": {"ratio": 0.1}},
     },
-)  # fmt: skip
+)
 RECIPE = (
     {
-        "epochs": np.int32(10), "lr": np.float32(1e-3), "betas": np.array([0.9, 0.99], dtype=np.float32),
-        "schedule": "step", "milestones": range(3, 9, 3), "flip": np.bool_(False), "mixup": np.array(0.8),
+        "epochs": np.int32(10),
+        "lr": np.float32(1e-3),
+        "betas": np.array([0.9, 0.99], dtype=np.float32),
+        "schedule": "step",
+        "milestones": range(3, 9, 3),
+        "flip": np.bool_(False),
+        "mixup": np.array(0.8),
         "stochastic_depth": {"resnet50": np.float64(0.1)},
     },
     {
-        "epochs": 10, "lr": 1e-3, "betas": (0.9, 0.99), "schedule": "step", "milestones": (3, 6), "flip": False,
-        "mixup": 0.8, "stochastic_depth": {"resnet50": 0.1},
+        "epochs": 10,
+        "lr": 1e-3,
+        "betas": (0.9, 0.99),
+        "schedule": "step",
+        "milestones": (3, 6),
+        "flip": False,
+        "mixup": 0.8,
+        "stochastic_depth": {"resnet50": 0.1},
     },
-)  # fmt: skip
+)
 STUDY = (
     {
-        "only": np.array(["gelu", "layer_norm"]), "seeds": range(1, 3), "epochs": np.int64(2), "width": np.int16(8),
-        "depth": np.float32(0.3), "lr": np.float32(0.01), "batch_size": torch.tensor(64), "jobs": np.int64(2),
-        "precision": np.int64(32), "mixup": np.float32(0.3), "betas": collections.deque([np.float64(0.9), 0.99]),
-        "data_dir": None, "retries": np.int8(1), "roads": np.bool_(False), "order_seed": np.int64(0),
+        "only": np.array(["gelu", "layer_norm"]),
+        "seeds": range(1, 3),
+        "epochs": np.int64(2),
+        "width": np.int16(8),
+        "depth": np.float32(0.3),
+        "lr": np.float32(0.01),
+        "batch_size": torch.tensor(64),
+        "jobs": np.int64(2),
+        "precision": np.int64(32),
+        "mixup": np.float32(0.3),
+        "betas": collections.deque([np.float64(0.9), 0.99]),
+        "data_dir": None,
+        "retries": np.int8(1),
+        "roads": np.bool_(False),
+        "order_seed": np.int64(0),
     },
     {
-        "only": ["gelu", "layer_norm"], "seeds": [1, 2], "epochs": 2, "width": 8, "depth": 0.3, "lr": 0.01,
-        "batch_size": 64, "jobs": "2", "mixup": 0.3, "betas": (0.9, 0.99), "retries": 1,
+        "only": ["gelu", "layer_norm"],
+        "seeds": [1, 2],
+        "epochs": 2,
+        "width": 8,
+        "depth": 0.3,
+        "lr": 0.01,
+        "batch_size": 64,
+        "jobs": "2",
+        "mixup": 0.3,
+        "betas": (0.9, 0.99),
+        "retries": 1,
     },
-)  # fmt: skip
+)
 
 
 def assert_plain(value) -> None:
@@ -77,17 +131,30 @@ def assert_plain(value) -> None:
         (lambda **settings: Recipe("mine", **settings), RECIPE),
         (load_spec, STUDY),
         (Execution, ({"threads": np.int64(2), "compile": np.bool_(True)}, {"threads": 2, "compile": True})),
-        (lambda **words: Step.from_mapping({"name": "wide", **words}),
-         ({"width_factor": np.int64(2), "blocks": np.array([1, 2]), "mixup": np.float32(0.2)},
-          {"width_factor": 2, "blocks": (1, 2), "mixup": 0.2})),
-        (lambda **size: roadmap.ladder().scaled(**size),
-         ({"width": np.int64(16), "depth": np.float32(0.3), "stem_stride": np.int64(2)},
-          {"width": 16, "depth": 0.3, "stem_stride": 2})),
-        (TimmModel, ({"timm_model": np.str_("vit_tiny"), "num_classes": np.int64(3), "image_size": torch.tensor(32)},
-                     {"timm_model": "vit_tiny", "num_classes": 3, "image_size": 32})),
+        (
+            lambda **words: Step.from_mapping({"name": "wide", **words}),
+            (
+                {"width_factor": np.int64(2), "blocks": np.array([1, 2]), "mixup": np.float32(0.2)},
+                {"width_factor": 2, "blocks": (1, 2), "mixup": 0.2},
+            ),
+        ),
+        (
+            lambda **size: roadmap.ladder().scaled(**size),
+            (
+                {"width": np.int64(16), "depth": np.float32(0.3), "stem_stride": np.int64(2)},
+                {"width": 16, "depth": 0.3, "stem_stride": 2},
+            ),
+        ),
+        (
+            TimmModel,
+            (
+                {"timm_model": np.str_("vit_tiny"), "num_classes": np.int64(3), "image_size": torch.tensor(32)},
+                {"timm_model": "vit_tiny", "num_classes": 3, "image_size": 32},
+            ),
+        ),
     ],
     ids=["design", "build", "recipe", "study", "execution", "step", "ladder", "timm model"],
-)  # fmt: skip
+)
 def test_kept_as_plain_values(make, values):
     found, expected = make(**values[0]), make(**values[1])
     assert found == expected
