@@ -1,13 +1,16 @@
-"""The one error type for what a user can get wrong, and the checks that raise it."""
+"""The one error type for what a user can get wrong, the checks that raise it, and the plain values that they return."""
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import errno
 import json
 import math
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from typing import Any, TypeVar
 
 Name = TypeVar("Name", str, int)
@@ -56,18 +59,49 @@ def said(value: Any) -> str:
     return repr(value) if isinstance(value, str) else re.sub(r"\bNone\b", "empty", repr(value))
 
 
+def plain(value: Any) -> Any:
+    """What people write as text, numbers and lists of them, in Python's own types: paths as text, numbers of NumPy and
+    torch, values of enumerations, and arrays, ranges and other sequences as tuples. Anything else is returned as it is.
+
+    NumPy's numbers in single and half precision become the shortest decimal: ``np.float32(0.1)`` is 0.1.
+    """
+    if isinstance(value, os.PathLike):
+        return plain(os.fspath(value))
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        number = value.item()
+        return float(str(value)) if isinstance(number, float) and hasattr(value, "astype") else number
+    if isinstance(value, Mapping):
+        return {plain(key): plain(item) for key, item in value.items()}
+    if value is None or isinstance(value, (str, bytes)):
+        return value
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, Sequence) or (hasattr(value, "tolist") and hasattr(value, "__len__")):
+        return tuple(plain(item) for item in value)
+    return value
+
+
+def keep_plain(settings: Any) -> None:
+    """Make every field of a frozen dataclass that is being made `plain`."""
+    for field in dataclasses.fields(settings):
+        object.__setattr__(settings, field.name, plain(getattr(settings, field.name)))
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``" (did you mean 'gelu'?)"`` for the known word closest to ``word``, or nothing."""
     match = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
     return f" (did you mean '{match[0]}'?)" if match else ""
 
 
-def check_choice(name: str, value: Any, choices: Iterable[Any]) -> None:
-    """Raise `RoadmapError` unless ``value`` is one of ``choices``, of the same type."""
-    choices = list(choices)
-    if not any(value == choice and type(value) is type(choice) for choice in choices):
+def check_choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """The `plain` value. Raises `RoadmapError` unless it is one of ``choices``, of the same type."""
+    value, choices = plain(value), list(choices)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
         listed = ", ".join(str(choice) for choice in choices)
         raise RoadmapError(f"{name} is {said(value)}, but must be one of {listed}{nearest(value, map(str, choices))}")
+    return value
 
 
 def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
@@ -88,30 +122,38 @@ def repeated(names: Iterable[Name]) -> Name | None:
     return None
 
 
-def check_int(name: str, value: Any, low: int, high: int | None = None) -> None:
-    """Raise `RoadmapError` unless ``value`` is a whole number within [low, high]."""
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """The `plain` value. Raises `RoadmapError` unless it is a whole number within [low, high]."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise RoadmapError(f"{name} is {said(value)}, but must be a whole number")
     _check_range(name, value, low, high)
+    return value
 
 
-def check_number(name: str, value: Any, low: float, high: float | None = None) -> None:
-    """Raise `RoadmapError` unless ``value`` is a finite number within [low, high]."""
+def check_number(name: str, value: Any, low: float, high: float | None = None) -> float:
+    """The `plain` value. Raises `RoadmapError` unless it is a finite number within [low, high]."""
+    value = plain(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise RoadmapError(f"{name} is {said(value)}, but must be a finite number")
     _check_range(name, value, low, high)
+    return value
 
 
-def check_bool(name: str, value: Any) -> None:
-    """Raise `RoadmapError` unless ``value`` is True or False."""
+def check_bool(name: str, value: Any) -> bool:
+    """The `plain` value. Raises `RoadmapError` unless it is True or False."""
+    value = plain(value)
     if not isinstance(value, bool):
         raise RoadmapError(f"{name} is {said(value)}, but must be true or false")
+    return value
 
 
-def check_text(name: str, value: Any) -> None:
-    """Raise `RoadmapError` unless ``value`` is text, and not empty."""
+def check_text(name: str, value: Any) -> str:
+    """The `plain` value. Raises `RoadmapError` unless it is text, and not empty."""
+    value = plain(value)
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise RoadmapError(f"{name} is {said(value)}, but must be text")
+    return value
 
 
 def _check_range(name: str, value: float, low: float, high: float | None) -> None:

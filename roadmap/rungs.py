@@ -182,8 +182,7 @@ class Ladder:
         ``depth``: factor on the blocks of every stage, at least one block each. ``changes``: further flags for all
         rungs alike, such as ``stem_stride`` or ``num_classes``.
         """
-        check_int("width", width, 4, 4096)
-        check_number("depth", depth, 0.01, 16)
+        width, depth = check_int("width", width, 4, 4096), check_number("depth", depth, 0.01, 16)
         sized = dataclasses.replace(self, width=width, depth=depth, flags=changes)
         rungs = (
             dataclasses.replace(

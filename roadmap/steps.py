@@ -13,7 +13,17 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text, said
+from roadmap.checks import (
+    RoadmapError,
+    check_bool,
+    check_int,
+    check_known,
+    check_number,
+    check_text,
+    keep_plain,
+    plain,
+    said,
+)
 from roadmap.network.design import Design
 from roadmap.network.layers import note_registration
 from roadmap.recipes.recipe import FOLLOWED, SETTINGS, Recipe
@@ -54,6 +64,7 @@ class Step:
     adopted: bool = True
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_text("the name of a step", self.name)
         if not re.fullmatch(r"\w[\w.=/-]*", self.name) or self.name == LADDER:
             raise RoadmapError(
@@ -91,6 +102,7 @@ class Step:
 
         Raises `RoadmapError` for a flag that does not exist.
         """
+        values = plain(values)
         own = ("name", "why", "section", "recipe", "adopted")
         name = values.get("name", "?")
         check_known(f"setting of step '{name}'", values, [*own, *(["steps"] if find else []), *FLAGS, *TRAINING])

@@ -394,6 +394,20 @@ def test_a_study_shows_itself(tmp_path):
     assert study.trajectory(title="mine")._suptitle.get_text() == "mine"
 
 
+@pytest.mark.parametrize("table", ["runs", "steps", "costs", "effects", "curves"])
+def test_a_change_in_a_table_does_not_change_the_study(tmp_path, table):
+    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0, 1: 61.0}, "modern_recipe": {0: 65.0, 1: 66.0}}))
+    study, untouched = (roadmap.load_study(tmp_path / "study") for _ in range(2))
+    for _ in range(2):  # the second time, one that is computed once is there already
+        mine = getattr(study, table)
+        assert type(mine) is type(getattr(untouched, table))
+        mine["mine"] = 1
+        mine.iloc[:, 0] = None
+    for name in ("runs", "steps", "costs", "effects", "curves"):
+        pd.testing.assert_frame_equal(getattr(study, name), getattr(untouched, name))
+    assert repr(study) == repr(untouched)
+
+
 def test_a_study_is_read_from_its_folder(tmp_path):
     scores = {"resnet50": {0: 60.0, 1: 61.0}, "modern_recipe": {0: 65.0, 1: None}}
     write_study(tmp_path / "study", make_rows(scores))

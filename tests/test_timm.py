@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -210,11 +211,54 @@ def test_timms_words_are_flags_of_the_design():
         ({"kernelsize": 7}, "did you mean 'kernel_size'"),
         ({"kernel_size": 4}, "must be odd"),
         ({"drop_path_rate": 1.5}, "stochastic_depth is 1.5"),
+        ({"output_stride": 16}, "output_stride is 16, but roadmap_gelu divides the image by 32"),
+        ({"output_stride": 8, "features_only": True}, "output_stride is 8, but .* no dilated convolutions"),
+        ({"output_stride": 7}, "output_stride is 7, but must be one of 8, 16, 32"),
+        ({"features_only": True, "out_indices": (0, 4)}, "out_indices is 4, but must be between -4 and 3"),
+        ({"features_only": True, "out_indices": [-5]}, "out_indices is -5, but must be between -4 and 3"),
+        ({"features_only": True, "out_indices": 5}, "out_indices, as a number of stages, is 5, but .* 1 and 4"),
+        ({"features_only": True, "out_indices": (1, 1)}, "each once"),
+        ({"features_only": True, "out_indices": (1, -3)}, "each once"),
+        ({"features_only": True, "out_indices": ()}, "one stage or more"),
+        ({"features_only": True, "out_indices": "last"}, "must be a whole number"),
     ],
 )
 def test_mistakes_are_told(options, words):
-    with pytest.raises(RoadmapError, match=words):
+    with pytest.raises(RoadmapError, match=words) as caught:
         timm.create_model("roadmap_gelu", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_output_stride_that_the_network_has():
+    network = timm.create_model("roadmap_gelu", **SMALL, output_stride=32)
+    assert network.feature_info[-1]["reduction"] == 32
+    halved = timm.create_model("roadmap_gelu", **SMALL, stem_stride=2, output_stride=16, features_only=True)
+    assert halved.feature_info.reduction() == [2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(
+    ("indices", "taken"),
+    [(None, [0, 1, 2, 3]), (2, [2, 3]), (np.int64(1), [3]), (range(1, 3), [1, 2]), ([-1, -4], [3, 0])],
+)
+def test_indices_of_features(indices, taken):
+    backbone = timm.create_model("roadmap_gelu", **SMALL, features_only=True, out_indices=indices)
+    assert backbone.feature_info.channels() == [SMALL["widths"][index] for index in taken]
+    x = images().float()
+    with torch.no_grad():
+        assert sorted(x.shape[1] for x in backbone(x)) == sorted(SMALL["widths"][index] for index in taken)
+
+
+def test_features_of_a_network_of_other_stages():
+    backbone = timm.create_model("roadmap_gelu", widths=(8, 16), blocks=(1, 1), features_only=True)
+    assert backbone.feature_info.channels() == [8, 16]
+
+
+@pytest.mark.parametrize("indices", [5, 0, [4], [], [0, 0], 1.5])
+def test_indices_of_intermediates_that_cannot_be(indices):
+    network = create("roadmap_gelu")
+    for ask in (network.prune_intermediate_layers, lambda taken: network.forward_intermediates(images(), taken)):
+        with pytest.raises(RoadmapError, match="indices"):
+            ask(indices)
 
 
 @pytest.mark.parametrize("name", NAMES)

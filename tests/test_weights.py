@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import fractions
 import pickle
+import types
+from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -16,7 +21,7 @@ import roadmap
 from roadmap import RoadmapError, load_weights
 from roadmap.network.design import CONVNEXT
 from roadmap.network.model import RoadmapNet
-from roadmap.network.weights import save_weights, to_timm
+from roadmap.network.weights import open_weights, save_weights, to_timm
 
 ENDS = [
     ("resnet50", "resnet50", "resnet50"),
@@ -287,6 +292,85 @@ def test_wrapped_checkpoints(tmp_path, wrap, make):
     torch.save(wrap(dict(network.state_dict())), tmp_path / "wrapped.ckpt")
     load_weights(other, tmp_path / "wrapped.ckpt")
     assert_same_weights(network, other)
+
+
+@pytest.mark.parametrize("ema", ["state_dict_ema", "model_ema"])
+def test_averaged_weights_go_first_as_in_timm(tmp_path, ema):
+    averaged, last, path = timm_convnext(), randomize(timm_convnext()), tmp_path / "last.pth.tar"
+    torch.save({"state_dict": last.state_dict(), "model": last.state_dict(), ema: averaged.state_dict()}, path)
+    ours, theirs = tiny_convnext(), timm_convnext()
+    load_weights(ours, path)
+    timm.models.load_checkpoint(theirs, str(path), weights_only=True)
+    assert_same_weights(theirs, averaged)
+    assert_same_weights(_into(timm_convnext(), to_timm(ours)), averaged)
+
+
+def beside() -> dict:
+    """What timm's train.py and ConvNeXt's main.py write, and what people add."""
+    return {
+        **{"epoch": 3, "arch": "convnext_tiny", "version": 2, "metric": np.float64(78.5), "best": np.array([1.0, 2.0])},
+        "args": argparse.Namespace(lr=4e-3, output=Path("runs"), mean=(0.5, np.float32(0.1))),
+        "optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{"lr": np.float64(0.1)}]},
+        "more": types.SimpleNamespace(path=Path("/data")),
+    }
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("key", ["state_dict", "model", "net"])
+def test_plain_data_beside_the_weights(tmp_path, key, zipped):
+    network, other, path = tiny_convnext(seed=1), tiny_convnext(seed=2), tmp_path / "checkpoint.pth"
+    torch.save(beside() | {key: network.state_dict()}, path, _use_new_zipfile_serialization=zipped)
+    load_weights(other, path)
+    assert_same_weights(network, other)
+
+
+def test_names_of_older_numpy_and_newer_python(tmp_path):
+    network, other = tiny_resnet(seed=1), tiny_resnet(seed=2)
+    old = (b"numpy._core.multiarray", b"numpy.core.multiarray"), (b"cpathlib\n", b"cpathlib._local\n")
+    path = tmp_path / "new.pt"
+    torch.save(beside() | {"model": network.state_dict()}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    assert all(new in content for new, _ in old)
+    for new, name in old:
+        content = content.replace(new, name)
+    (tmp_path / "old.pt").write_bytes(content)
+    load_weights(other, tmp_path / "old.pt")
+    assert_same_weights(network, other)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (lambda: {"model": tiny_convnext().state_dict(), "best": fractions.Fraction(1, 2)}, "fractions.Fraction"),
+        (tiny_convnext, "roadmap.network.model.RoadmapNet"),
+        (lambda: {"epoch": 3, "nets": [1], "loss": 0.5}, "its keys are epoch, nets, loss"),
+        (lambda: {"a": {"w": torch.ones(1)}, "b": {"w": torch.ones(1)}}, "its keys are a, b"),
+        (lambda: {"model": {"stem.conv.weight": torch.ones(1), "depth": 3}}, "holds depth as int"),
+        (lambda: [tiny_convnext().state_dict()], "holds a list"),
+    ],
+)
+def test_refused_things_are_named(tmp_path, content, words):
+    torch.save(content(), tmp_path / "checkpoint.pt")
+    with pytest.raises(RoadmapError) as caught:
+        load_weights(tiny_convnext(), tmp_path / "checkpoint.pt")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:.*(deprecated|type system).*")
+def test_torchscript_archives_are_named(tmp_path):
+    torch.jit.save(torch.jit.script(tiny_resnet()), tmp_path / "scripted.pt")
+    with pytest.raises(RoadmapError, match=r"scripted\.pt' is a TorchScript archive"):
+        load_weights(tiny_resnet(), tmp_path / "scripted.pt")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth", "weights", "weights.txt"])
+@pytest.mark.parametrize("write", [save_file, torch.save, save_weights])
+def test_a_file_is_what_its_bytes_say(tmp_path, write, name):
+    network, other = tiny_convnext(seed=1), tiny_convnext(seed=2)
+    write(network if write is save_weights else network.state_dict(), tmp_path / name)
+    load_weights(other, tmp_path / name)
+    assert_same_weights(network, other)
+    assert (open_weights(tmp_path / name).description() is not None) == (write is save_weights)
 
 
 def test_averaged_and_compiled_modules_as_torch_writes_them():

@@ -64,6 +64,11 @@ class Study(TestedImages):
         """What the study asks."""
         return question_of(self.runs, self.described)
 
+    def __getattribute__(self, name: str) -> Any:
+        """Every table is a copy: what is changed in it changes no figure and no other table."""
+        value = super().__getattribute__(name)
+        return type(value)(value.copy()) if isinstance(value, pd.DataFrame) else value
+
     @property
     def design(self) -> str:
         """The name of its question: ``ladder``, ``leave-one-out``, ..."""

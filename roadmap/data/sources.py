@@ -143,7 +143,7 @@ def open_data(
     check_data(name)
     check_choice("loading", loading, LOADINGS)
     if image_size is not None:
-        check_int("image size", image_size, 1, 4096)
+        image_size = check_int("image size", image_size, 1, 4096)
     if name == "embedded":
         if directory is not None:
             raise RoadmapError("the embedded data set needs no data directory; for your own images say --data folder")

@@ -395,7 +395,7 @@ def _explanation(
     studies: Sequence[Measured],
     asked: tuple[Question, ...],
 ) -> Explanation:
-    check_int("image size", image_size, 1, 4096)
+    image_size = check_int("image size", image_size, 1, 4096)
     for chosen in (before, after):
         if chosen:
             chosen.design.feature_sizes(image_size)

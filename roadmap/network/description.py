@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text
+from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text, keep_plain
 from roadmap.network.building import TIMM_KEY, design_from_dict
 from roadmap.network.design import LATER, Design
 from roadmap.network.timm_model import TimmModel
@@ -33,6 +33,7 @@ class Description:
     rung: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         channels = self.design.in_channels
         for name, length in (("class_names", self.design.num_classes), ("mean", channels), ("std", channels)):
             value = getattr(self, name)

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, said
+from roadmap.checks import (
+    RoadmapError,
+    check_bool,
+    check_choice,
+    check_int,
+    check_known,
+    check_number,
+    keep_plain,
+    said,
+)
 from roadmap.markup import element, table
 
 STEMS = ("resnet", "patchify")
@@ -116,6 +125,7 @@ class Design:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name in ("blocks", "widths"):
             value = getattr(self, name)
             if not isinstance(value, (list, tuple)) or not value:

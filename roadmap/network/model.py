@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from timm.layers import ClassifierHead, DropPath, LayerNorm2d, NormMlpClassifierHead
 from timm.models import checkpoint_seq
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from roadmap.checks import check_choice
+from roadmap.checks import RoadmapError, check_choice, check_int, plain
 from roadmap.network.design import Design
 from roadmap.network.layers import PLACES, NoPlaceError, Site, check_places, find_layer, layers_at, replacement, site_of
 
@@ -22,6 +21,8 @@ POOLINGS = ("avg", "max", "avgmax", "")
 LAYER_NORM_EPSILON = 1e-6  # the released ConvNeXt code's
 #: Multiply-accumulates from which on a 1x1 convolution is a matrix product on the CPU.
 LARGE_PRODUCT = 2**28
+#: Whether torch.export is at work; older versions of torch only tell that they compile or export.
+is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 def norm_layer(design: Design, channels: int, **where: Any) -> nn.Module:
@@ -47,17 +48,23 @@ class Pointwise(nn.Conv2d):
     """A 1x1 convolution, (N, C, H, W) -> (N, C', H, W). On the CPU a large one is computed as a matrix product.
 
     At 224 px, with two threads and batches of 8, this makes a training step of timm's ResNet-50 and ConvNeXt-T, as the
-    ladder's ends, 9 % faster; of products as small as CIFAR's it slows some down, and speeds up others.
+    ladder's ends, 9 % faster; of products as small as CIFAR's it slows some down, and speeds up others. What records
+    the network, for images of any size (FX, TorchScript, torch.export, ONNX), finds the convolution alone.
     """
 
     def __init__(self, incoming: int, outgoing: int, bias: bool) -> None:
         super().__init__(incoming, outgoing, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        products = x.shape[0] * x.shape[2] * x.shape[3] * self.in_channels * self.out_channels
-        if x.is_cpu and products >= LARGE_PRODUCT and x.is_contiguous(memory_format=torch.channels_last):
+        is_product = False if torch.jit.is_scripting() else self._is_product(x)
+        if is_product:
             return linear(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        return super().forward(x)
+        return self._conv_forward(x, self.weight, self.bias)
+
+    def _is_product(self, x: Tensor) -> bool:
+        if not isinstance(x, Tensor) or torch.jit.is_tracing() or is_exporting():  # FX has no tensor
+            return False
+        return x.is_cpu and x.stride(1) == 1 and x.numel() * self.out_channels >= LARGE_PRODUCT
 
 
 class LayerScale(nn.Module):
@@ -247,16 +254,16 @@ class RoadmapNet(nn.Module):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | list[int] | None = None,
+        indices: int | Sequence[int] | None = None,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """timm's interface: the outputs of the stages named by ``indices``, and the final features with them."""
-        if output_fmt != "NCHW":
-            raise ValueError("output_fmt must be NCHW")
-        taken, last = feature_take_indices(len(self.stages), indices)
+        check_choice("output_fmt", output_fmt, ["NCHW"])
+        taken = taken_stages("indices", indices, len(self.stages))
+        last = max(taken)
         intermediates = []
         x = self.stem(x)
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
@@ -269,10 +276,11 @@ class RoadmapNet(nn.Module):
         return (self.norm_pre(x) if final else x), intermediates
 
     def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """timm's interface: drop the stages behind the last of ``indices``, and the head."""
-        taken, last = feature_take_indices(len(self.stages), indices)
+        taken = taken_stages("indices", indices, len(self.stages))
+        last = max(taken)
         shortened = last < len(self.stages) - 1
         self.stages = self.stages[: last + 1]
         if prune_norm or shortened:
@@ -318,6 +326,18 @@ class RoadmapNet(nn.Module):
             three = "|".join(str(first + n) for n in range(3))
             blocks.append((rf"^stages\.(\d+)\.blocks\.(?:{three})\.", (first // 3,)))
         return {"stem": r"^stem", "blocks": r"^stages\.(\d+)" if coarse else [*blocks, (r"^norm_pre", (99999,))]}
+
+
+def taken_stages(name: str, indices: Any, count: int) -> list[int]:
+    """Numbers of the stages that timm's ``indices`` name among ``count``: None all of them, n the last n, else these,
+    counted from 0, or from the end as -1, -2, ... Raises `RoadmapError` where there are none such."""
+    indices = count if indices is None else plain(indices)
+    if not isinstance(indices, (list, tuple)):
+        return list(range(count - check_int(f"{name}, as a number of stages,", indices, 1, count), count))
+    taken = [check_int(name, index, -count, count - 1) % count for index in indices]
+    if not taken or len(set(taken)) < len(taken):
+        raise RoadmapError(f"{name} is {indices}, but must name one stage or more, each once")
+    return taken
 
 
 def initialize(network: nn.Module) -> None:

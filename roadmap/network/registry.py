@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, check_choice
 from roadmap.network.design import Design
 
 #: timm's words for flags of the design.
 TIMM_WORDS = {"in_chans": "in_channels", "drop_path_rate": "stochastic_depth", "ls_init_value": "layer_scale"}
+
+#: What timm's models divide the image by at most; all but the last need dilated convolutions, which no rung has.
+OUTPUT_STRIDES = (8, 16, 32)
 
 #: Where timm looks for the configurations of this module's models.
 default_cfgs: dict[str, Any] = {}
@@ -18,7 +21,8 @@ def register(name: str, design: Design) -> None:
     """Register ``design`` as the timm model ``name``. Importing this needs no timm; calling it does.
 
     ``timm.create_model(name, num_classes=..., in_chans=..., features_only=..., out_indices=..., drop_rate=...,
-    drop_path_rate=..., global_pool=..., **flags of the design)`` then works. There are no pretrained weights.
+    drop_path_rate=..., global_pool=..., output_stride=32, **flags of the design)`` then works. There are no pretrained
+    weights.
     """
     from timm.models import generate_default_cfgs, register_model
 
@@ -47,14 +51,24 @@ def register(name: str, design: Design) -> None:
 def _create(name: str, design: Design, pretrained: bool, **options: Any):
     from timm.models import build_model_with_cfg
 
-    from roadmap.network.model import RoadmapNet
+    from roadmap.network.model import RoadmapNet, taken_stages
 
     if pretrained:
         raise RoadmapError(f"there are no pretrained weights for {name}: say pretrained=False")
+    output_stride = check_choice("output_stride", options.pop("output_stride", OUTPUT_STRIDES[-1]), OUTPUT_STRIDES)
 
     def model(global_pool: str = "avg", drop_rate: float = 0.0, **flags: Any) -> RoadmapNet:
         changes = {TIMM_WORDS.get(word, word): value for word, value in flags.items()}
-        return RoadmapNet(design.replace(**changes), global_pool=global_pool, drop_rate=drop_rate)
+        network = RoadmapNet(design.replace(**changes), global_pool=global_pool, drop_rate=drop_rate)
+        reduction = network.feature_info[-1]["reduction"]
+        if output_stride < min(reduction, OUTPUT_STRIDES[-1]):
+            raise RoadmapError(
+                f"output_stride is {output_stride}, but {name} divides the image by {reduction} and has no dilated "
+                "convolutions: leave it out"
+            )
+        return network
 
-    feature_options = {"out_indices": tuple(range(len(design.blocks))), "flatten_sequential": True}
-    return build_model_with_cfg(model, name, False, feature_cfg=feature_options, **options)
+    if options.get("features_only"):
+        sized = design.replace(**{flag: options[flag] for flag in ("blocks", "widths") if flag in options})
+        options["out_indices"] = tuple(taken_stages("out_indices", options.get("out_indices"), len(sized.blocks)))
+    return build_model_with_cfg(model, name, False, feature_cfg={"flatten_sequential": True}, **options)

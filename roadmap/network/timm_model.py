@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roadmap.checks import RoadmapError, check_choice, check_int, check_number, check_text, nearest
+from roadmap.checks import RoadmapError, check_choice, check_int, check_number, check_text, keep_plain, nearest
 from roadmap.network.design import STEM_STRIDES
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class TimmModel:
     stochastic_depth: float = 0.0
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         check_text("the timm model", self.timm_model)
         architecture, dot, tag = self.timm_model.partition(".")
         if dot:

@@ -91,11 +91,24 @@ FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "layers", "in_channels",
 TIMM_STAGES = 4
 TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are, unless it is a deep one
 
-#: Under which keys checkpoints hold their weights, and what wrappers put before each name.
-CONTAINERS = ("state_dict", "model", "model_state", "model_state_dict", "state_dict_ema", "model_ema")
+#: Under which keys checkpoints hold their weights, averaged ones before all, as timm takes them, and what wrappers put
+#: before each name.
+CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "network.", "model.")
 #: Containers within containers are opened so often.
 DEEPEST = 8
+#: Plain data that training scripts write beside weights, by the names in their pickles. Nothing of it is made: each has
+#: a `_Ignored` in its place.
+HARMLESS = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    *(f"{home}.{kind}Path" for home in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows")),
+    *(f"{home}.multiarray.{make}" for home in ("numpy.core", "numpy._core") for make in ("scalar", "_reconstruct")),
+    "numpy.dtype",
+    "numpy.ndarray",
+)
+#: What torch says of files that it reads only where it may run their code.
+WITH_CODE = {"TorchScript": "a TorchScript archive", ".tar": "a checkpoint in torch's old tar format"}
 NAMED_IN_ERRORS = 3
 #: The one key of our files' metadata: safetensors writes several in an order that differs from time to time.
 METADATA_KEY = "roadmap"
@@ -104,12 +117,16 @@ METADATA_KEY = "roadmap"
 def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> None:
     """Load weights into ``network``, in place, from a file or a state dict in any known layout.
 
-    ``source`` is a path to a ``.safetensors`` file or to a torch checkpoint (read without ever running code in it),
-    or a state dict. Its layout is recognised by its names: ours, timm's ResNet (ResNeXt, SE-ResNet and the deep stem
-    with it), timm's ConvNeXt (V2 with it), or the official ConvNeXt's, isotropic or not; containers such as
-    ``{"model": ...}`` and the prefixes of Lightning, DDP and ``torch.compile`` are taken off. Every tensor of the
-    network must be there with its shape, and none besides; linear (out, in) weights fill 1x1 convolutions
-    (out, in, 1, 1), and the counters ``num_batches_tracked`` may be missing.
+    ``source`` is a path to a safetensors file or to a torch checkpoint, whatever its ending, or a state dict. Its
+    layout is recognised by its names: ours, timm's ResNet (ResNeXt, SE-ResNet and the deep stem with it), timm's
+    ConvNeXt (V2 with it), or the official ConvNeXt's, isotropic or not; containers such as ``{"model": ...}`` and the
+    prefixes of Lightning, DDP and ``torch.compile`` are taken off. Where there are several, averaged weights
+    (``state_dict_ema``, ``model_ema``) go first, as in timm. Every tensor of the network must be there with its shape,
+    and none besides; linear (out, in) weights fill 1x1 convolutions (out, in, 1, 1), and the counters
+    ``num_batches_tracked`` may be missing.
+
+    No code in a file is ever run. Plain data beside the weights (numbers, text, ``argparse.Namespace``, paths, NumPy's
+    scalars and arrays) is passed over; a file with any other object is refused.
 
     Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
     """
@@ -196,13 +213,15 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
     Raises `RoadmapError` for a file that cannot be read and for a layout that is not known.
     """
     where = "the state dict" if isinstance(source, Mapping) else f"'{os.fspath(source)}'"
-    found = source if isinstance(source, Mapping) else _read(Path(source))
-    metadata = None if isinstance(source, Mapping) else _metadata(Path(source))
+    found, metadata = (source, None) if isinstance(source, Mapping) else _read(Path(source))
     # A file of ours has its network's own names, which may be any where that is one of timm's.
     weights = found if metadata is not None else _without_prefixes(_without_containers(found))
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise RoadmapError(f"{where} holds no network weights, or other things among them")
+    if not any(isinstance(value, Tensor) for value in weights.values()):
+        keys = f"its keys are {_listed([*map(str, weights)])}" if weights else "it is empty"
+        raise RoadmapError(f"{where} holds no network weights: {keys}")
     for name, tensor in weights.items():
+        if not isinstance(tensor, Tensor):
+            raise RoadmapError(f"{where} holds {name} as {type(tensor).__name__}, but weights are tensors")
         if tensor.layout is not torch.strided or tensor.is_meta:
             raise RoadmapError(
                 f"{where} holds {name} without its numbers: it is sparse, quantized or on the meta device"
@@ -265,35 +284,63 @@ def save_weights(network: nn.Module, path: str | os.PathLike, **facts: Any) -> N
         save_file(tensors, temporary, metadata=metadata)
 
 
-def _read(path: Path) -> Mapping:
+class _Ignored:
+    """Stands for an object beside the weights: it is given all that the object is made of, and does nothing."""
+
+    def __new__(cls, *_: Any) -> _Ignored:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def _read(path: Path) -> tuple[Mapping, str | None]:
+    """What a file holds, and the metadata of one of ours. Its first bytes say what it is."""
     if not path.is_file():
         raise RoadmapError(f"there is no file '{path}' to load weights from")
     try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            if file.read(9)[8:] == b"{":  # safetensors: the length of the header in 8 bytes, and the header, in JSON
+                with safe_open(path, "pt") as content:
+                    return load_file(path), (content.metadata() or {}).get(METADATA_KEY)
+            file.seek(0)
+            with torch.serialization.safe_globals([_ignored(name) for name in HARMLESS]):
+                found = torch.load(file, map_location="cpu", weights_only=True)  # by its path, its ending would count
     except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        what = f"beside weights it holds {refused[1]}" if refused else "it is no checkpoint of torch"
         raise RoadmapError(
-            f"'{path}' is not loaded: it is not a checkpoint, or holds code or other objects beside weights, and "
-            "code from a file is never run: save the state dict alone"
+            f"'{path}' is not loaded: {what}, and code in a file is never run; save the weights alone, as "
+            "torch.save(network.state_dict(), path) does"
         ) from error
     except Exception as error:  # torch and safetensors raise a dozen kinds for a broken file
+        kind = next(
+            (kind for word, kind in WITH_CODE.items() if "weights_only" in str(error) and word in str(error)), ""
+        )
+        if kind:
+            raise RoadmapError(f"'{path}' is {kind}, whose code is never run: save its state_dict() alone") from error
         raise RoadmapError(f"'{path}' cannot be read: it is damaged, cut off, or not a checkpoint") from error
     if not isinstance(found, Mapping):
         raise RoadmapError(f"'{path}' holds a {type(found).__name__}, but must hold a state dict")
-    return found
+    return found, None
 
 
-def _metadata(path: Path) -> str | None:
-    if path.suffix != ".safetensors":
-        return None
-    with safe_open(path, "pt") as content:
-        return (content.metadata() or {}).get(METADATA_KEY)
+def _ignored(name: str) -> type:
+    module, _, short = name.rpartition(".")
+    return type(short, (_Ignored,), {"__module__": module})
 
 
 def _without_containers(weights: Mapping) -> Mapping:
     for _ in range(DEEPEST):
-        weights = next((weights[key] for key in CONTAINERS if isinstance(weights.get(key), Mapping)), weights)
+        inner = {key: value for key, value in weights.items() if isinstance(value, Mapping)}
+        known = [inner[key] for key in CONTAINERS if key in inner]
+        if not known and not any(isinstance(value, Tensor) for value in weights.values()):
+            known = [value for value in inner.values() if any(isinstance(one, Tensor) for one in value.values())]
+            known = known if len(known) == 1 else []
+        weights = known[0] if known else weights
     return weights
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import textwrap
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from roadmap.checks import (
     check_known,
     check_number,
     check_text,
+    keep_plain,
     nearest,
     said,
 )
@@ -94,6 +96,7 @@ class Recipe:
     )
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         for name, length in (("betas", 2), ("crop_scale", 2)):
             value = getattr(self, name)
             if not isinstance(value, (list, tuple)) or len(value) != length:
@@ -250,8 +253,9 @@ def recipe_names() -> list[str]:
     return sorted(path.name.removesuffix(".yaml") for path in _folder().iterdir() if path.name.endswith(".yaml"))
 
 
-def load_recipe(name_or_path: str) -> Recipe:
+def load_recipe(name_or_path: str | os.PathLike) -> Recipe:
     """A shipped recipe by name, or one from a YAML file. Raises `RoadmapError` for an unknown name or setting."""
+    name_or_path = os.fspath(name_or_path)
     if name_or_path.endswith((".yaml", ".yml")):
         return parse_recipe(read_yaml(Path(name_or_path)), name=Path(name_or_path).stem)
     return _shipped(name_or_path)

@@ -20,6 +20,7 @@ from roadmap.checks import (
     check_known,
     check_number,
     check_text,
+    keep_plain,
     said,
 )
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
@@ -148,6 +149,7 @@ class StudySpec:
     question_settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         object.__setattr__(self, "only", tuple(dict.fromkeys(_names("only", self.only))))
         object.__setattr__(self, "reference", tuple(dict.fromkeys(_names("reference", self.reference))))
         object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from roadmap.checks import RoadmapError, check_choice, check_int, check_known
+from roadmap.checks import RoadmapError, check_choice, check_int, check_known, plain
 from roadmap.data.batches import TEST_BATCH
 from roadmap.data.images import named
 from roadmap.data.listings import output_order
@@ -88,13 +88,12 @@ def evaluate(
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     load_plugins(plugin)
-    scale = {"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride}
+    scale = plain({"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride})
     if batch_size is not None:
-        check_int("batch size", batch_size, 1, 1_000_000)
+        batch_size = check_int("batch size", batch_size, 1, 1_000_000)
     given = {name: value for name, value in scale.items() if value is not None}
     trained = find_trained(run_or_path, store, step, given)
-    precision = precision or trained.precision
-    check_choice("precision", precision, PRECISIONS)
+    precision = check_choice("precision", precision or trained.precision, PRECISIONS)
     own = trained.execution if data is None and data_dir is None else Execution()
     execution = Execution(device or own.device, threads=own.threads if threads is None else threads, workers=workers)
     network = _network(trained)

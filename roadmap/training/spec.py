@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_int, said
+from roadmap.checks import RoadmapError, check_int, keep_plain, said
 from roadmap.network.building import TIMM_KEY, design_from_dict, normalises_over_batch
 from roadmap.network.design import LATER, Design
 from roadmap.network.timm_model import TimmModel
@@ -72,6 +72,7 @@ class RunSpec:
     match_factor: float | None = None
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if self.steps is not None:
             object.__setattr__(self, "steps", tuple(self.steps))
 
@@ -160,6 +161,7 @@ class Execution:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        keep_plain(self)
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
             raise RoadmapError(f"device is {said(self.device)}, but must be auto, cpu, cuda, cuda:N or mps")
         if self.workers is not None:
