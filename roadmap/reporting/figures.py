@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 
-from roadmap.look import styled
+from roadmap.plotting.style import styled
 
 #: The figures' font, which is matplotlib's own, and its weights by what CSS calls them.
 FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")

@@ -20,7 +20,7 @@ from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
-from roadmap.look import label
+from roadmap.formatting import label
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, cell_box, clean, font_faces, picture, row_box, tick_box
 from roadmap.reporting.sections import Section
