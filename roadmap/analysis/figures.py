@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from roadmap.analysis.comparison import Finished, compared, differences, settings_that_differ
 from roadmap.analysis.effects import Measured, Trained
+from roadmap.analysis.printing import paper_table
 from roadmap.analysis.sentences import effect_label, headline, how_decided, lost_text
 from roadmap.checks import RoadmapError, check_known
 from roadmap.formatting import UNKNOWN, decimals_of, label, listed, macs_unit, name_of, number, plain, signed
@@ -93,6 +93,16 @@ class Figures:
     def _means(self) -> dict[str, float]:
         return {one.cell.name: one.sample.mean for one in self.networks}
 
+    @property
+    def _meaning(self) -> str:
+        """What an effect is, in a sentence about its score."""
+        meaning = self.question.meaning
+        return f"{meaning if self.unit else meaning.replace('accuracy', self.metric)}."
+
+    def table(self) -> pd.DataFrame:
+        """The table of a paper, as text, see `roadmap.analysis.printing.paper_table`."""
+        return paper_table(self)
+
     # --- rows
 
     def trajectory(self, paper: bool = False, **look: Any) -> Drawn:
@@ -122,8 +132,8 @@ class Figures:
             for one in rows
         ]
         steps = [
-            Interval(gains.get(one.name, {}).get("estimate", math.nan), verdict=gains.get(one.name, {}).get("verdict"))
-            for one in rows
+            Interval(row.get("estimate", math.nan), verdict=row.get("verdict"))
+            for row in (gains.get(one.name, {}) for one in rows)
         ]
         decimals = 1 if max((abs(mean) for mean in means.values() if mean == mean), default=1.0) >= 1 else 3
         columns = [
@@ -185,7 +195,7 @@ class Figures:
         names += [Name(one.cell.name, one.cell.name, "references") for one in references]
         intervals += [Interval()] * len(references)
         gmacs = [one.row["gmacs"] for one in ranked] + [math.nan] * len(references)
-        values = [""] * len(ranked) + [f"{number(one.sample.mean, '.1f') or UNKNOWN} %" for one in references]
+        values = [""] * len(ranked) + [number(one.sample.mean, ".1f") or UNKNOWN for one in references]
         columns = [*self._cost_columns(gmacs, "+"), Column("top-1", values, 1, [REFERENCE] * len(values))]
         effects = Effects("forest", self._axis, intervals)
         dots = " Dots: the parts that it is the mean of." if any(len(one.dots) for one in intervals) else ""
@@ -195,7 +205,7 @@ class Figures:
             columns,
             Look(**look),
             headline(self.effects),
-            self._caption(f"{self.question.meaning}.{dots}"),
+            self._caption(f"{self._meaning}{dots}"),
             self.matters,
             self._form,
         )
@@ -219,7 +229,7 @@ class Figures:
                 cells.append(self._cell(place, column, names[0], found or _alias_of(rows, names)))
         aliased = any(cell.aliased for cell in cells)
         caption = self._caption(
-            f"{self.question.meaning}. Diagonal: main effects; below it: interactions of the steps that head column "
+            f"{self._meaning} Diagonal: main effects; below it: interactions of the steps that head column "
             "and row." + (" Hatched: a sum that this fraction cannot take apart." if aliased else "")
         )
         return draw_triangle(
@@ -245,7 +255,7 @@ class Figures:
         levels: Mapping[str, Sequence[str]] = self.described["levels"]
         effects = {one.row["effect"]: one for one in self.measured}
         grid = self.described.get("grid", True) and len(levels) > 1
-        caption = self._caption(f"{self.question.meaning}.")
+        caption = self._caption(self._meaning)
         chosen, form = Look(**look), self._form
         if grid and len(levels) == 2:
             (down, downs), (across, acrosses) = levels.items()
@@ -333,8 +343,8 @@ class Figures:
         best = [point.label for point in sorted(points, key=lambda point: point.x) if point.front]
         caption = " ".join(
             [
-                "The line joins the networks that no other beats in accuracy and cost; it is that of the means, and "
-                "networks within noise of one another cannot be told apart. Vertical lines: 95 % interval of each mean.",
+                "The line joins the networks that no other beats in accuracy and cost by their means; those within "
+                "noise of one another cannot be told apart. Vertical lines: 95 % interval of each mean.",
                 *lost_text((one.cell.name, one.sample.failed, one.missing) for one in self.networks),
                 *self.about,
             ]
@@ -342,71 +352,6 @@ class Figures:
         count = len(points) - len(best)
         title = f"Unbeaten: {listed(best, 4)}" + (f"; {count} others cost more or reach less" if count else "")
         return draw_scatter(points, (axis, self.metric), less, Look(**look), title, caption)
-
-
-def compare_studies(first: Finished, second: Finished, **look: Any) -> Drawn:
-    """What every step is worth in two studies, beside each other, and by how much they differ, see
-    `roadmap.analysis.comparison.differences`. Raises `RoadmapError` where the studies share no step."""
-    one, other = compared(first, second)
-    table = differences(one, other)
-    names = in_both_orders(
-        *(
-            [row.row["effect"] for row in ranked_effects(study.question, [*study.measured.values()])]
-            for study in (one, other)
-        )
-    )
-    sides = [
-        [effect_interval(study.measured[name]) if name in study.measured else Interval() for name in names]
-        for study in (one, other)
-    ]
-    rows = {row["effect"]: row for row in table.to_dict("records")}
-    apart = [
-        Interval(*(rows[name][part] for part in ("difference", "low", "high", "verdict")))
-        if name in rows
-        else Interval()
-        for name in names
-    ]
-    form = partial(
-        signed, decimals=decimals_of(row["estimate"] for study in (one, other) for row in study.effects.values())
-    )
-    look_of = Look(**look)
-    panels = [
-        Effects("first", "", sides[0], look_of.fold(one.name, 0.24 * look_of.size.across, look_of.size.small, lines=1)),
-        Effects(
-            "second", "", sides[1], look_of.fold(other.name, 0.24 * look_of.size.across, look_of.size.small, lines=1)
-        ),
-        Effects("differences", "", apart, "difference", rank=2),
-    ]
-    message = headline(table.rename(columns={"difference": "estimate"})) if len(table) else "no effect in common"
-    differ = settings_that_differ(one, other)
-    caption = " ".join(
-        [
-            f"{one.question.meaning}. Difference: {other.name} − {one.name}.",
-            *([f"Trained with different {listed(differ)}."] if differ else []),
-            how_decided(
-                pd.DataFrame([row for study in (one, other) for row in study.effects.values()]),
-                max(one.matters, other.matters),
-                Figures.unit,
-            ),
-        ]
-    )
-    title = f"{other.name} against {one.name}: {message[:1].lower()}{message[1:]}"
-    heads = [
-        Name(name, effect_label(name), weight=abs(rows[name]["difference"]) if name in rows else 0.0) for name in names
-    ]
-    return draw_forest(heads, panels, [], look_of, title, caption, max(one.matters, other.matters), form)
-
-
-def in_both_orders(first: Sequence[str], second: Sequence[str]) -> list[str]:
-    """All names in the first one's order; one that only the second has stands after that before it there."""
-    names, place = [*first], 0
-    for name in second:
-        if name in names:
-            place = names.index(name) + 1
-        else:
-            names.insert(place, name)
-            place += 1
-    return names
 
 
 def ranked_effects(question: type[Question], measured: Sequence[Measured]) -> list[Measured]:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from roadmap.analysis.comparison_figure import compare_studies
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.analysis.effects import Measured, Trained, effects_table, trained_networks
 from roadmap.analysis.estimation import default_matters
-from roadmap.analysis.figures import Figures, compare_studies
+from roadmap.analysis.figures import Figures
 from roadmap.analysis.schema import RUNS
 from roadmap.analysis.sentences import matched_text, trained_text
 from roadmap.analysis.shown import as_html, as_text, counted, interval_text, readable, readable_steps
@@ -146,7 +147,7 @@ class Study(TestedImages, Figures):
 
     def compare(self, other: Study | str | Path, **look: Any) -> Drawn:
         """This study beside another one, given as such or by its folder, see
-        `roadmap.analysis.figures.compare_studies`."""
+        `roadmap.analysis.comparison_figure.compare_studies`."""
         return compare_studies(self, other if isinstance(other, Study) else load_study(other), **look)
 
     def __repr__(self) -> str:
@@ -188,17 +189,24 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
 
 
 def save_drawn(
-    study: Study, name: str, other: str | Path | None = None, paper: bool = False, **look: Any
+    study: Study,
+    name: str,
+    other: str | Path | None = None,
+    folder: str | Path | None = None,
+    paper: bool = False,
+    **look: Any,
 ) -> list[Path]:
-    """Write one figure into a study's folder: the method of `Study` of that name, or with ``other`` the comparison with
-    the study of that folder. Returns the paths; those of other widths than a page's end in it. Raises as the methods
-    do."""
+    """Write one figure into a folder, by default the study's own: the method of `Study` of that name, or with ``other``
+    the comparison with the study of that folder. ``look``: the fields of `roadmap.plotting.style.Look`.
+
+    Returns the paths; those of other widths than a page's end in it. Raises as the methods do.
+    """
     if other is not None:
         name, figure = "comparison", study.compare(other, **look)
     else:
         figure = _drawn(study, name, paper, **look)
     width = look.get("width", "page")
-    return save_figure(figure, study.path, name if width == "page" else f"{name}-{width}")
+    return save_figure(figure, folder or study.path, name if width == "page" else f"{name}-{width}")
 
 
 def _drawn(study: Study, name: str, paper: bool, **look: Any) -> Drawn:

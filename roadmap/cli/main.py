@@ -8,11 +8,11 @@ import warnings
 import click
 
 from roadmap.checks import RoadmapError
-from roadmap.cli import evaluate, explain, ladder, report, store, study
+from roadmap.cli import evaluate, explain, ladder, report, results, store, study
 from roadmap.cli.group import cli
 
 #: Every module whose commands there are.
-COMMANDS = (evaluate, explain, ladder, report, store, study)
+COMMANDS = (evaluate, explain, ladder, report, results, store, study)
 
 
 def main() -> None:

@@ -173,7 +173,7 @@ def draw_forest(
     interval, too; then further ``columns``."""
     items: list[Column | Panel] = []
     for effects in panels:
-        least = 11.0 if len(panels) == 1 else 8.0
+        least = 11.0 if len(panels) == 1 else 7.0
         items += [forest_panel(effects, matters, form, least), number_column("", effects.intervals, form, effects.rank)]
     if len(panels) == 1:
         items.append(interval_column(panels[0].intervals, form))

@@ -13,8 +13,8 @@ from matplotlib.patches import Rectangle
 
 from roadmap.plotting.style import BAND, EDGE, FAINT, INK, Drawn, Look, Part, Sheet, line_of, open_sheet
 
-#: Inches between two columns.
-GAP = 0.14
+#: Font sizes between two columns.
+GAP = 0.95
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,11 @@ def draw_rows(
         folded = [look.fold(name.label, layout.names, lines=2) for name in names]
         lines = max([text.count("\n") + 1 for text in folded], default=1)
         row = max(size.rows[0], line_of(size.text) * lines + 0.02)
+        apart = GAP * size.text / 72
+        # What the marks mean stands in the line of the headers, unless panels have some.
+        own_line = any(isinstance(item, Panel) and item.header for item in layout.items)
         headers = max([item.header.count("\n") + 1 if item.header else 0 for item in layout.items], default=0)
-        above = line_of(size.small) * headers + 0.06
+        above = line_of(size.small) * max(headers, 1) + 0.06
         labels = [
             look.fold(item.axis, width * 1.2, size.small, lines=3) if isinstance(item, Panel) else ""
             for item, width in zip(layout.items, layout.widths, strict=True)
@@ -94,25 +97,29 @@ def draw_rows(
         below = line_of(size.small) * (1.2 + max([label.count("\n") + 1 for label in labels if label], default=0)) + 0.1
         title = line_of(size.small) + 0.05 if _grouped(names) and size.down is None else 0.0
         titles = title * sum(bool(group) for group, _ in groupby(name.group for name in names))
-        sheet = open_sheet(look, headline, caption, above + row * len(names) + titles + below, [*key])
+        sheet = open_sheet(
+            look, headline, caption, above + row * len(names) + titles + below, [*key] if own_line else ()
+        )
         shown = [*range(len(names))]
         if size.down is not None:
             room = sheet.bottom - sheet.top - above - below
             shown = _most_telling(names, int(room / row))
             spare = line_of(size.small) * (len(shown) < len(names))
             row = min((room - spare) / max(len(shown), 1), max(size.rows[1], row))
+        if not own_line:
+            sheet.write_key(sheet.top + above - 0.08, [*key])
         tops, end = _places([names[index].group for index in shown], sheet.top + above, row, title)
         placed = dict(zip(shown, tops, strict=True))
         _draw_bands(sheet, names, placed, row, title)
         for index, top in placed.items():
             _write(sheet, EDGE, top + row / 2, folded[index], color=FAINT if names[index].pale else INK)
-        x = EDGE + layout.names + GAP
+        x = EDGE + layout.names + apart
         for item, width, label in zip(layout.items, layout.widths, labels, strict=True):
             if isinstance(item, Column):
                 _write_column(sheet, item, x, width, placed, row, above)
             else:
                 _draw_panel(sheet, item, label, (x, width, end), placed, row, above)
-            x += width + GAP
+            x += width + apart
         if len(shown) < len(names):
             text = f"{len(names) - len(shown)} more rows, the smallest differences, are in the table."
             sheet.write(EDGE, sheet.bottom, text, va="bottom", size=size.small, color=FAINT)
@@ -165,6 +172,7 @@ def _draw_panel(
 def _lay_out(names: Sequence[Name], items: Sequence[Column | Panel], look: Look) -> _Layout:
     """What fits: items of high rank go first, then names are folded."""
     size, room = look.size, look.size.across - 2 * EDGE
+    apart = GAP * size.text / 72
     longest = max([look.measure(name.label) for name in names], default=0.0)
     wanted = min(longest + 0.02, 0.4 * room)
     kept = [item for item in items if isinstance(item, Panel) or any(item.texts)]
@@ -175,10 +183,10 @@ def _lay_out(names: Sequence[Name], items: Sequence[Column | Panel], look: Look)
         return max([look.measure(text) for text in item.texts] + [look.measure(item.header, size.small)]) + 0.02
 
     widths = {id(item): least(item) for item in kept}
-    while sum(widths[id(item)] + GAP for item in kept) + wanted > room and max(item.rank for item in kept):
+    while sum(widths[id(item)] + apart for item in kept) + wanted > room and max(item.rank for item in kept):
         last = max(range(len(kept)), key=lambda place: (kept[place].rank, place))
         del kept[last]
-    taken = sum(widths[id(item)] + GAP for item in kept)
+    taken = sum(widths[id(item)] + apart for item in kept)
     wanted = max(min(wanted, room - taken), 0.6 * size.text / 10)
     spare = max(room - taken - wanted, 0.0)
     shares = sum(item.share for item in kept if isinstance(item, Panel)) or 1.0

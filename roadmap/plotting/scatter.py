@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ def draw_scatter(
             zorder=2,
             label="front",
         )
-        left_out = _name(axes, points, look)
+        left_out = _name(axes, points, less, look)
         if left_out:
             sheet.figure.caption += f" Not named for lack of room: {', '.join(left_out)}."
         half = size.text * 0.8 / 72
@@ -130,13 +130,17 @@ def _draw_point(axes: Axes, point: Point, size: float) -> None:
     )
 
 
-def _name(axes: Axes, points: Sequence[Point], look: Look) -> list[str]:
+def _name(axes: Axes, points: Sequence[Point], less: bool, look: Look) -> list[str]:
     """Write the names of the front and the references beside their dots, so that none covers a dot or another name or
     leaves the panel. Returns those that found no place."""
     scale = axes.figure.dpi / 72
     room = axes.get_window_extent()
     dots = axes.transData.transform([(point.x, point.y) for point in points])
     taken = [(*(dot - look.size.text * 0.4 * scale), *(dot + look.size.text * 0.4 * scale)) for dot in dots]
+    members = sorted((dot for point, dot in zip(points, dots, strict=True) if point.front), key=lambda dot: dot[0])
+    taken += [
+        box for one, other in zip(members, members[1:], strict=False) for box in _step(one, other, less, 2 * scale)
+    ]
     left_out = []
     for point, dot in sorted(zip(points, dots, strict=True), key=lambda pair: (not pair[0].front, -pair[0].y)):
         if not point.front and not point.reference:
@@ -170,6 +174,20 @@ def _name(axes: Axes, points: Sequence[Point], look: Look) -> list[str]:
         else:
             left_out.append(point.label)
     return left_out
+
+
+def _step(one: Any, other: Any, less: bool, half: float) -> list[tuple[float, ...]]:
+    """The boxes around the two lines of a step of the front between two places."""
+    corner = (other[0], one[1]) if less else (one[0], other[1])
+    return [
+        (
+            min(start[0], end[0]) - half,
+            min(start[1], end[1]) - half,
+            max(start[0], end[0]) + half,
+            max(start[1], end[1]) + half,
+        )
+        for start, end in ((one, corner), (corner, other))
+    ]
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -6,7 +6,7 @@ Everything goes through matplotlib's objects and nothing through pyplot: no disp
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from matplotlib.transforms import Bbox
 
 from roadmap.checks import check_choice, check_known
 from roadmap.files import whole_file
+from roadmap.markup import latex
 
 #: Colours of Okabe and Ito, told apart by the colour-blind and in grey print.
 OURS, PAPER, REFERENCE = "#0072B2", "#D55E00", "#007A5A"
@@ -103,7 +104,7 @@ class Size:
 WIDTHS = {
     "column": Size(3.3, None, 7.5, 6.5, 9, (0.2, 0.2), caption=False),
     "page": Size(7.0, None, 10, 8.5, 12.5, (0.28, 0.28), caption=True),
-    "slide": Size(40 / 3, 7.5, 18, 18, 26, (0.33, 0.62), caption=False),
+    "slide": Size(40 / 3, 7.5, 18, 18, 24, (0.31, 0.62), caption=False),
 }
 
 
@@ -218,6 +219,14 @@ class Sheet:
         height = float(self.figure.get_size_inches()[1])
         return self.figure.text(x / self.size.across, 1 - y / height, text, **{"size": self.size.text, **look})
 
+    def write_key(self, y: float, key: Container[str | None]) -> None:
+        """What the marks of these verdicts mean, in a line at the left edge."""
+        x = EDGE
+        for mark in (mark for verdict, mark in MARKS.items() if verdict in key):
+            text = f"{mark.sign} {mark.word}"
+            self.write(x, y, text, size=self.size.small, color=mark.colour)
+            x += self.look.measure(text, self.size.small) + 1.2 * self.size.small / 72
+
     def axes(self, left: float, top: float, width: float, height: float, label: str, **options: Any) -> Axes:
         """An empty panel."""
         inches, high = self.figure.get_size_inches()
@@ -253,11 +262,10 @@ def open_sheet(look: Look, headline: str, caption: str, body: float, key: Sequen
     size = look.size
     room = size.across - 2 * EDGE
     shown = headline if look.title is None else look.title
-    title = look.fold(shown, room, size.title, bold=True, lines=3) if shown else ""
+    title = look.fold(shown, room, size.title, bold=True, lines=4) if shown else ""
     below = look.fold(caption, room, size.small) if (size.caption if look.caption is None else look.caption) else ""
-    entries = [mark for verdict, mark in MARKS.items() if verdict in key]
     top = EDGE + (line_of(size.title) * (title.count("\n") + 1) + 0.06 if title else 0)
-    top += line_of(size.small) + 0.08 if entries else 0
+    top += line_of(size.small) + 0.08 if key else 0
     foot = EDGE / 2 + (line_of(size.small) * (below.count("\n") + 1) + 0.08 if below else 0)
     height = size.down or top + body + foot
     figure = Drawn(figsize=(size.across, height), facecolor="white")
@@ -265,12 +273,7 @@ def open_sheet(look: Look, headline: str, caption: str, body: float, key: Sequen
     sheet = Sheet(figure, look, top, height - foot)
     if title:
         sheet.write(EDGE, EDGE, title, va="top", size=size.title, weight="bold", linespacing=1.2)
-    if entries:
-        x = EDGE
-        for mark in entries:
-            text = f"{mark.sign} {mark.word}"
-            sheet.write(x, top - 0.08, text, va="bottom", size=size.small, color=mark.colour)
-            x += look.measure(text, size.small) + 0.2
+    sheet.write_key(top - 0.08, key)
     if below:
         sheet.write(EDGE, height - EDGE / 2, below, va="bottom", size=size.small, color=FAINT, linespacing=1.2)
     return sheet
@@ -328,33 +331,6 @@ def _as_latex(figure: Drawn, name: str) -> str:
         f"  \\caption{{\\textbf{{{latex(figure.headline)}.}} {latex(figure.caption)}}}\n"
         f"  \\label{{fig:{name}}}\n\\end{{figure{star}}}\n"
     )
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "−": "$-$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≈": r"$\approx$",
-    "–": "--",
-    "→": r"$\rightarrow$",
-    "▲": r"$\blacktriangle$",
-    "▼": r"$\blacktriangledown$",
-    "■": r"$\blacksquare$",
-    "○": r"$\circ$",
-    "◇": r"$\diamond$",
-    "…": r"\dots{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": "$<$",
-    ">": "$>$",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-
-
-def latex(text: str) -> str:
-    """Text as LaTeX has it."""
-    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def _render(figure: Drawn, kind: str, dpi: int) -> bytes:

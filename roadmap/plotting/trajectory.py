@@ -96,4 +96,4 @@ def trajectory_panel(
     def names_of(index: int) -> str:
         return f"row {index}"
 
-    return Panel(name, axis, draw, header, least=12.0, share=1.0, rank=rank)
+    return Panel(name, axis, draw, header, least=9.0, share=1.0, rank=rank)
