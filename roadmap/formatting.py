@@ -31,7 +31,7 @@ def number(value: float | None, form: str) -> str:
 
 def signed(value: float, decimals: int = 2) -> str:
     """A difference with its sign."""
-    return number(value, f"+.{decimals}f")
+    return number(value if pd.isna(value) else round(value, decimals) + 0.0, f"+.{decimals}f")
 
 
 def plain(value: float, sign: str = "") -> str:

@@ -44,11 +44,17 @@ def compare_studies(first: Finished, second: Finished, **look: Any) -> Drawn:
     )
     look_of = Look(**look)
     panels = [
-        Effects("first", "", sides[0], look_of.fold(one.name, 0.24 * look_of.size.across, look_of.size.small, lines=1)),
+        Effects(
+            "first",
+            "",
+            sides[0],
+            look_of.fold(one.name, 0.24 * look_of.size.across, look_of.size.small, lines=1),
+            number_rank=1,
+        ),
         Effects(
             "second", "", sides[1], look_of.fold(other.name, 0.24 * look_of.size.across, look_of.size.small, lines=1)
         ),
-        Effects("differences", "", apart, "difference", rank=2),
+        Effects("differences", "", apart, "difference", 2, 2),
     ]
     message = headline(table.rename(columns={"difference": "estimate"})) if len(table) else "no effect in common"
     differ = settings_that_differ(one, other)

@@ -135,7 +135,7 @@ class Figures:
             Interval(row.get("estimate", math.nan), verdict=row.get("verdict"))
             for row in (gains.get(one.name, {}) for one in rows)
         ]
-        decimals = 1 if max((abs(mean) for mean in means.values() if mean == mean), default=1.0) >= 1 else 3
+        decimals = decimals_of(one.value for one in steps)
         columns = [
             Column(self.metric_short, [number(one.sample.mean, f".{decimals}f") or "failed" for one in self.networks]),
             number_column(f"gain ({self.unit})" if self.unit else "gain", steps, form),

@@ -105,7 +105,7 @@ def how_decided(effects: pd.DataFrame, matters: float, unit: str) -> str:
     images = "images" in effects and effects.loc[effects["low"].notna(), "images"].all()
     source = "for new seeds and new test images" if images else "for new seeds"
     band = f"; negligible: within ±{matters:g}{unit and f' {unit}'}" if matters else ""
-    return f"Lines: intervals that all hold at once with 95 %, {source}. Gain or loss: zero is outside{band}."
+    return f"All intervals hold at once with 95 %, {source}. Gain or loss: zero is outside{band}."
 
 
 def lost_text(names: Iterable[tuple[str, int, int]]) -> list[str]:

@@ -18,6 +18,8 @@ from roadmap.plotting.style import FAINT, INK, MARKS, PALE, Drawn, Look
 DECIDED = ("gain", "loss", "negligible")
 #: What is undecided makes the axis at most so many times as long as what is decided.
 STRETCH = 2.0
+#: The numbers of what lies beyond the axis take at most this share of a panel.
+NUMBERED = 0.5
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,17 @@ class Scale:
         margin = 0.06 * (high - low) or 0.5
         return cls(low - margin, high + margin, beyond)
 
-    def apply(self, axes: Axes, look: Look, sample: str) -> None:
-        """Set the limits, with room at the ends for the numbers of what lies beyond."""
+    def apply(self, axes: Axes, look: Look, sample: str) -> bool:
+        """Set the limits, with room at the ends for the numbers of what lies beyond; whether they have room."""
         inches = axes.get_position().width * look.size.across
-        gutter = look.measure(sample, look.size.small) + 0.14
-        free = max(inches - gutter * sum(self.beyond), 0.2)
+        gutter = look.measure(sample, look.size.small) + 0.6 * look.size.text / 72
+        numbered = gutter * sum(self.beyond) < NUMBERED * inches
+        gutter = gutter if numbered else 0.4 * look.size.text / 72
+        free = inches - gutter * sum(self.beyond)
         room = gutter * (self.high - self.low) / free
         axes.set_xlim(self.low - room * self.beyond[0], self.high + room * self.beyond[1])
-        axes.xaxis.set_major_locator(_Within(self.low, self.high, max(int(inches / (look.size.small / 72 * 4.5)), 2)))
+        axes.xaxis.set_major_locator(_Within(self.low, self.high, max(int(free / (look.size.small / 72 * 4.5)), 1)))
+        return numbered
 
     def clip(self, value: float) -> float:
         """A place on the scale."""
@@ -83,9 +88,9 @@ class _Within(MaxNLocator):
         return [tick for tick in super().tick_values(*self._ends) if self._ends[0] <= tick <= self._ends[1]]
 
 
-def draw_interval(axes: Axes, y: float, one: Interval, scale: Scale, look: Look, form: Any = signed) -> None:
+def draw_interval(axes: Axes, y: float, one: Interval, scale: Scale, look: Look, form: Any = None) -> None:
     """The interval as a line, the estimate as the mark of its verdict; an arrow where either goes on beyond the scale,
-    with the number of that end."""
+    with the number of that end in this form, if there is one."""
     if math.isnan(one.value):
         return
     mark, size = MARKS[one.verdict], look.size.text
@@ -105,7 +110,7 @@ def draw_interval(axes: Axes, y: float, one: Interval, scale: Scale, look: Look,
         if side * end > side * edge:
             axes.plot(edge, y, arrow, color=mark.colour, markersize=size * 0.5, zorder=3, label="beyond")
             axes.annotate(
-                form(end),
+                form(end) if form else "",
                 (edge, y),
                 xytext=(side * size * 0.45, 0),
                 textcoords="offset points",
@@ -127,22 +132,22 @@ class Effects:
     intervals: Sequence[Interval]
     header: str = ""
     rank: int = 0
+    number_rank: int = 0
 
 
-def forest_panel(effects: Effects, matters: float, form: Any = signed, least: float = 11.0) -> Panel:
+def forest_panel(effects: Effects, scale: Scale, matters: float, form: Any = signed, least: float = 11.0) -> Panel:
     """The panel of these effects; the smallest difference that ``matters`` is a band around zero."""
 
     def draw(axes: Axes, look: Look, places: Mapping[int, float]) -> None:
-        scale = Scale.of(effects.intervals)
         sample = max((form(end) for one in effects.intervals for end in (one.low, one.high)), key=len, default="")
-        scale.apply(axes, look, sample)
+        written = form if scale.apply(axes, look, sample) else None
         if matters:
             axes.axvspan(
                 max(-matters, scale.low), min(matters, scale.high), color=PALE, alpha=0.5, linewidth=0, label="matters"
             )
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for index, y in places.items():
-            draw_interval(axes, y, effects.intervals[index], scale, look, form)
+            draw_interval(axes, y, effects.intervals[index], scale, look, written)
 
     return Panel(effects.name, effects.axis, draw, effects.header, least, rank=effects.rank)
 
@@ -172,9 +177,13 @@ def draw_forest(
     """A row for every name: in each of the ``panels`` its effect, with its number beside it, and of a single panel its
     interval, too; then further ``columns``."""
     items: list[Column | Panel] = []
+    scale = Scale.of([one for effects in panels for one in effects.intervals])
     for effects in panels:
         least = 11.0 if len(panels) == 1 else 7.0
-        items += [forest_panel(effects, matters, form, least), number_column("", effects.intervals, form, effects.rank)]
+        items += [
+            forest_panel(effects, scale, matters, form, least),
+            number_column("", effects.intervals, form, effects.number_rank),
+        ]
     if len(panels) == 1:
         items.append(interval_column(panels[0].intervals, form))
     shown = {one.verdict for effects in panels for one in effects.intervals if not math.isnan(one.value)}

@@ -72,9 +72,9 @@ def _draw(
         texts = [_texts(cell, form) for cell in cells]
         room = size.across - 2 * EDGE
         left = min(max([look.measure(name) for name in downs], default=0.0), 0.3 * room) + 0.1 * bool(downs)
-        right = min(max([look.measure(name) for name in diagonal[-1:]], default=0.0), 0.28 * room) + 0.1 * bool(
-            diagonal
-        )
+        right = min(
+            max([look.measure(name, bold=True) for name in diagonal[-1:]], default=0.0), 0.28 * room
+        ) + 0.1 * bool(diagonal)
         width = min((room - left - right) / columns, CELL)
         whole = max((look.measure(text, size.small) for one in texts for text in one[1:]), default=0.0) < width - 0.06
         if not whole:  # the interval's ends below each other
@@ -86,9 +86,8 @@ def _draw(
         lines = max(len(one) for one in texts)
         head = (line_of(size.text) + 0.06) if acrosses else 0.0
         height = line_of(size.text) + line_of(size.small) * (lines - 1) + 0.14
-        sheet = open_sheet(
-            look, headline, caption, head + height * rows + 0.05, [cell.effect.verdict for cell in cells]
-        )
+        shown = [cell.effect.verdict for cell in cells if not math.isnan(cell.effect.value)]
+        sheet = open_sheet(look, headline, caption, head + height * rows + 0.05, shown)
         if size.down is not None:
             height = min((sheet.bottom - sheet.top - head - 0.05) / rows, max(height, 1.1))
         axes = sheet.axes(EDGE + left, sheet.top + head, width * columns, height * rows, "map")

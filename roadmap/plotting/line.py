@@ -34,8 +34,8 @@ from roadmap.plotting.style import (
 #: Inches of a panel's height, and of small ones, of which so many stand side by side; by the figure's width.
 HEIGHT, SMALL, ACROSS = (
     {"column": 1.9, "page": 3.2, "slide": 0.0},
-    {"column": 0.62, "page": 0.85, "slide": 0.0},
-    {"column": 3, "page": 4, "slide": 5},
+    {"column": 0.5, "page": 0.85, "slide": 0.0},
+    {"column": 2, "page": 4, "slide": 4},
 )
 #: Two levels on an axis lie apart by at least this share of its length: else it is logarithmic, or not to scale.
 LEAST_GAP = 0.08
@@ -165,9 +165,9 @@ def _draw_apart(
         _draw_curve(axes, curve, REFERENCE if curve.reference else OURS, limits)
         _dress(axes, 3)
         axes.tick_params(labelleft=column == 0, labelbottom=place + columns >= len(curves))
-        name = look.fold(curve.label, wide, size.small, bold=True, lines=1)
+        name = look.fold(curve.label, wide, size.small, lines=1)
         above = {"va": "bottom", "size": size.small, "linespacing": 1.05}
-        sheet.write(x, y + names - 0.02 - line_of(size.small), name, weight="bold", **above)
+        sheet.write(x, y + names - 0.02 - line_of(size.small), name, **above)
         sheet.write(x, y + names - 0.02, look.fold(curve.end, wide, size.small, lines=1), color=FAINT, **above)
         parts.append(Part(curve.name, sheet.box(x, y, wide, down + names)))
     sheet.write(EDGE + left, sheet.bottom, labels[0], va="bottom", size=size.small)
@@ -311,7 +311,7 @@ def draw_levels(
                 )
         room = sheet.room / (len(levels) + 1)
         axes.set_xticks(on_axis, [look.fold(level.label, room, size.small, lines=1) for level in levels])
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(axis="y", color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
         words = {"linear": "", "log": " (logarithmic)", "not to scale": " (not to scale)"}[scale]

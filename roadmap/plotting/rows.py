@@ -84,7 +84,7 @@ def draw_rows(
         layout = _lay_out(names, items, look)
         folded = [look.fold(name.label, layout.names, lines=2) for name in names]
         lines = max([text.count("\n") + 1 for text in folded], default=1)
-        row = max(size.rows[0], line_of(size.text) * lines + 0.02)
+        row = max(size.rows[0], line_of(size.text) * lines if lines > 1 else 0.0)
         apart = GAP * size.text / 72
         # What the marks mean stands in the line of the headers, unless panels have some.
         own_line = any(isinstance(item, Panel) and item.header for item in layout.items)

@@ -29,7 +29,7 @@ from roadmap.plotting.style import (
 #: Inches of the panel's height, by the figure's width; on a slide it is as high as there is room.
 HEIGHT = {"column": 2.2, "page": 3.6, "slide": 0.0}
 #: Distances of a label from its dot that are tried, in font sizes.
-AWAY = (0.5, 0.9, 1.4, 2.0, 2.8, 3.8, 5.0)
+AWAY = (0.7, 1.0, 1.4, 2.0, 2.8, 3.8, 5.0)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def draw_scatter(
         axes.set_xlim(padded(xs, 0.1))
         axes.set_ylim(padded([*ys, *(_near(end, ys) for point in points for end in (point.low, point.high))], 0.1))
         axes.xaxis.set_major_locator(MaxNLocator(max(int(sheet.room / (size.small / 12)), 3)))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(color=PALE, linewidth=0.5)
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{axes_labels[0]} ({'less' if less else 'more'} is better)", labelpad=2)

@@ -85,6 +85,8 @@ _UNDATED = {"png": None, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 #: Inches between what stands at a figure's edge and the edge.
 EDGE = 0.12
 FONT = "DejaVu Sans"
+#: Letters are fitted to pixels, which makes a line longer at some resolutions than at those at which it is measured.
+SAFETY = 1.03
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Size:
 WIDTHS = {
     "column": Size(3.3, None, 7.5, 6.5, 9, (0.2, 0.2), caption=False),
     "page": Size(7.0, None, 10, 8.5, 12.5, (0.28, 0.28), caption=True),
-    "slide": Size(40 / 3, 7.5, 18, 18, 24, (0.31, 0.62), caption=False),
+    "slide": Size(40 / 3, 7.5, 18, 18, 24, (0.29, 0.62), caption=False),
 }
 
 
@@ -140,7 +142,7 @@ class Look:
 
     def measure(self, text: str, size: float | None = None, bold: bool = False) -> float:
         """Inches that a text is long, the longest of its lines."""
-        return max(_length(line, size or self.size.text, bold, self.font) for line in text.split("\n"))
+        return SAFETY * max(_length(line, size or self.size.text, bold, self.font) for line in text.split("\n"))
 
     def fold(self, text: str, inches: float, size: float | None = None, bold: bool = False, lines: int = 0) -> str:
         """Text in lines at most so long, cut off with an ellipsis where it needs more than so many ``lines``.

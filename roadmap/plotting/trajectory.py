@@ -50,7 +50,7 @@ def trajectory_panel(
 
     def draw(axes: Axes, look: Look, places: Mapping[int, float]) -> None:
         scale = Scale.of(networks, zero=False)
-        scale.apply(
+        numbered = scale.apply(
             axes, look, max((form(end) for one in networks for end in (one.low, one.high)), key=len, default="")
         )
         last = None
@@ -85,7 +85,7 @@ def trajectory_panel(
                         label=f"bar {index}",
                     )
                 )
-                draw_interval(axes, y, one, scale, look, form)
+                draw_interval(axes, y, one, scale, look, form if numbered else None)
             else:
                 axes.plot(one.value, y, "o", color=INK, markersize=look.size.text * 0.6, zorder=4, label="start")
             if adopted[index]:
