@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,21 @@ from typing import Any
 import yaml
 
 from roadmap.checks import RoadmapError
+
+#: What makes a folder the store of runs, or the folder of a study: a file of this name whose content has a format.
+STORE_MARK, STUDY_MARK = "store.json", "study.json"
+
+
+def is_output(folder: str | os.PathLike) -> bool:
+    """Whether roadmap wrote a folder: a store, or the folder of a study."""
+    for mark in (STORE_MARK, STUDY_MARK):
+        try:
+            content = json.loads(Path(folder, mark).read_bytes())
+        except (OSError, ValueError):
+            continue
+        if isinstance(content, dict) and isinstance(content.get("format"), int):
+            return True
+    return False
 
 
 @contextmanager

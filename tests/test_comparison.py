@@ -12,11 +12,10 @@ from ablations import make_ablation, make_sweep, own_ladder, reference
 from legible import check_legible
 from scipy import stats
 from test_analysis import make_runs
-from test_effects import additive, noisy
+from test_effects import additive, effects, noisy
 from test_trajectory_figure import HARD, of_steps
 
 from roadmap.analysis import comparison_figure
-from roadmap.analysis.ablation import effects
 from roadmap.analysis.comparison import compared, differences
 from roadmap.analysis.comparison_figure import draw_comparison
 from roadmap.analysis.tables import summarize
@@ -31,6 +30,7 @@ class Finished:
     path: Path
     runs: pd.DataFrame
     described: dict = field(default_factory=lambda: {"design": "ladder"})
+    matters: float = 0.5
 
 
 def two(first, second, names=("studies/first", "studies/second")):
@@ -49,19 +49,26 @@ def regimes(seeds=3):
 # --- differences
 
 
-def test_differences_of_gains_are_welchs_test():
+def test_differences_of_gains_are_contrasts_of_both_studies():
     scores = {"resnet50": {0: 50.0, 1: 51.0, 2: 50.5}, "modern_recipe": {0: 55.0, 1: 55.2, 2: 56.1}}
     others = {"resnet200": {0: 60.0, 1: 60.3}, "modern_recipe": {0: 61.0, 1: 62.0}}
-    table = differences(*compared(*two(make_runs(scores), make_runs(others, regime="resnet200"))))
-    gains = [np.subtract(*([*rungs["modern_recipe"].values()], [*rungs[start].values()]))
-             for rungs, start in ((scores, "resnet50"), (others, "resnet200"))]  # fmt: skip
-    test = stats.ttest_ind(gains[1], gains[0], equal_var=False)
-    (row,) = table.to_dict("records")
+    first, second = make_runs(scores), make_runs(others, regime="resnet200")
+    (row,) = differences(*compared(*two(first, second))).to_dict("records")
+    one, other = (effects(runs).iloc[0] for runs in (first, second))
     assert row["effect"] == "modern_recipe"
-    assert (row["first"], row["second"]) == pytest.approx((gains[0].mean(), gains[1].mean()))
-    assert (row["difference"], row["freedom"]) == pytest.approx((gains[1].mean() - gains[0].mean(), test.df))
-    assert (row["low"], row["high"]) == pytest.approx(tuple(test.confidence_interval(0.95)))
-    assert row["p"] == row["p_holm"] == pytest.approx(test.pvalue)
+    assert (row["first"], row["second"]) == pytest.approx((one["estimate"], other["estimate"]))
+    # Two studies that share nothing are independent: Welch's formula, on errors from moderated variances.
+    variances = [one["std_error"] ** 2, other["std_error"] ** 2]
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / one["freedom"] + variances[1] ** 2 / other["freedom"])
+    error = np.sqrt(sum(variances))
+    half = error * stats.t.ppf(0.975, freedom)
+    assert (row["std_error"], row["freedom"]) == pytest.approx((error, freedom))
+    assert (row["low"], row["high"]) == pytest.approx((row["difference"] - half, row["difference"] + half))
+    assert (
+        row["p"]
+        == pytest.approx(row["p_all"])
+        == pytest.approx(2 * stats.t.sf(abs(row["difference"]) / error, freedom))
+    )
 
 
 def test_differences_of_effects_are_judged_together():
@@ -70,7 +77,25 @@ def test_differences_of_effects_are_judged_together():
     table = differences(*compared(*two(first, shifted))).set_index("effect")
     ours, theirs = (effects(*study).set_index("effect")["estimate"] for study in (first, shifted))
     assert table["difference"].to_dict() == pytest.approx((theirs - ours).to_dict())
-    assert (table["p_holm"] >= table["p"]).all() and (table["low"] <= table["high"]).all()
+    assert (table["p_all"] >= table["p"]).all() and (table["low"] <= table["high"]).all()
+    assert ((table["p_all"] < 0.05) == (table["low"] > 0) | (table["high"] < 0)).all()
+
+
+def test_runs_that_both_studies_share_are_no_evidence():
+    runs, facts = make_ablation("leave-one-out", noisy(additive))
+    runs["signature"] = [f"{step}/{seed}" for step, seed in zip(runs["step"], runs["seed"], strict=True)]
+    same = differences(*compared(*two((runs, facts), (runs, facts))))
+    assert (same["difference"] == 0).all() and same[["std_error", "verdict"]].isna().all(axis=None)
+    assert (same["shared"] == 6).all()
+    # Of a difference of two effects that share the network with all steps, only those without the step are left.
+    other, _ = make_ablation("leave-one-out", noisy(additive, seed=1))
+    other["signature"] = [f"other {step}/{seed}" for step, seed in zip(other["step"], other["seed"], strict=True)]
+    mixed = pd.concat([runs[runs["step"] == "all"], other[other["step"] != "all"]])
+    row = differences(*compared(*two((runs, facts), (mixed, facts)))).iloc[0]
+    without = [one.loc[one["step"] == "all but large_kernel", "top1"] for one in (runs, mixed)]
+    assert row["difference"] == pytest.approx(without[0].mean() - without[1].mean())
+    apart = differences(*compared(*two((runs, facts), (mixed.assign(signature=None), facts)))).iloc[0]
+    assert row["std_error"] < apart["std_error"] and row["shared"] == 3
 
 
 def test_gains_over_other_rungs_are_not_compared():

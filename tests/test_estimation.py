@@ -93,8 +93,12 @@ def test_the_interval_excludes_zero_where_p_of_all_is_below_five_per_cent():
 
 def test_verdicts_are_read_off_the_interval():
     assert [verdict_of(*ends, 0.5) for ends in ((0.1, 9), (-9, -0.1), (-0.5, 0.5), (-0.5, 0.6), (0.1, 0.2))] == [
-        GAIN, LOSS, NEGLIGIBLE, OPEN, GAIN
-    ]  # fmt: skip
+        GAIN,
+        LOSS,
+        NEGLIGIBLE,
+        OPEN,
+        GAIN,
+    ]
     assert verdict_of(math.nan, math.nan, 0.5) is None
     assert [verdict_of(*ends, 0.5, lower_is_better=True) for ends in ((0.1, 9), (-9, -0.1))] == [LOSS, GAIN]
     values = [[70.0, 70.1, 70.2], [80.0, 80.1, 80.2]]
@@ -151,8 +155,20 @@ def test_a_study_without_effects_or_networks():
 
 #: (networks, runs of each) -> upper critical value of Cochran's C at 1 %, as Eisenhart, Hastay & Wallis, "Techniques of
 #: Statistical Analysis" (1947), print it.
-COCHRAN = {(3, 2): 0.9933, (3, 3): 0.9423, (4, 3): 0.8643, (5, 3): 0.7885, (5, 6): 0.5875, (10, 2): 0.7175,
-           (10, 3): 0.5358, (10, 11): 0.2704, (15, 3): 0.4069, (20, 2): 0.4799, (20, 3): 0.3297, (24, 4): 0.2295}  # fmt: skip
+COCHRAN = {
+    (3, 2): 0.9933,
+    (3, 3): 0.9423,
+    (4, 3): 0.8643,
+    (5, 3): 0.7885,
+    (5, 6): 0.5875,
+    (10, 2): 0.7175,
+    (10, 3): 0.5358,
+    (10, 11): 0.2704,
+    (15, 3): 0.4069,
+    (20, 2): 0.4799,
+    (20, 3): 0.3297,
+    (24, 4): 0.2295,
+}
 
 
 @pytest.mark.parametrize(("networks", "runs"), COCHRAN)
@@ -295,12 +311,20 @@ def simulate(deviation=0.6, seeds=3, gains=(), studies=400, heavy=False, unequal
         if unequal:
             each = each * np.sqrt(5 / generator.chisquare(5, networks))
         values = means[:, None] + each[:, None] * scatter
-        effects = estimate(samples_of(map(np.ndarray.__getitem__, values, map(slice, counts))), contrasts, matters=0.5)
+        samples = map(Sample, counts, *_moments(values, counts))
+        effects = estimate(list(samples), contrasts, matters=0.5)
         findings = np.array([one.verdict in (GAIN, LOSS) for one in effects])
         false.append(findings[truth == 0].any())
         found.append(findings[truth != 0].mean() if gains else 0)
         held.append(all(one.low <= true <= one.high for one, true in zip(effects, truth, strict=True)))
     return np.mean(false), np.mean(found), np.mean(held)
+
+
+def _moments(values, counts):
+    """Mean and variance of the first scores of each network; `Sample.of` for many."""
+    well = np.arange(values.shape[1]) < counts[:, None]
+    mean = (values * well).sum(axis=1) / counts
+    return mean, (((values - mean[:, None]) ** 2) * well).sum(axis=1) / (counts - 1)
 
 
 def at_most(share, studies=400):
@@ -313,11 +337,17 @@ WITH_ONE = {name: np.where(np.arange(17) == 7, other, 0.6) for name, other in ((
 
 @pytest.mark.parametrize(
     ("study", "error"),
-    [({}, 0.02), ({"unequal": True}, 0.06), ({"deviation": WITH_ONE["wild"]}, 0.07),
-     ({"deviation": WITH_ONE["diverged"]}, 0.03), ({"heavy": True}, 0.02),
-     ({"deviation": WITH_ONE["diverged"], "seeds": 2}, 0.10), ({"shared": 0}, 0.035)],
+    [
+        ({}, 0.02),
+        ({"unequal": True}, 0.06),
+        ({"deviation": WITH_ONE["wild"]}, 0.07),
+        ({"deviation": WITH_ONE["diverged"]}, 0.03),
+        ({"heavy": True}, 0.02),
+        ({"deviation": WITH_ONE["diverged"], "seeds": 2}, 0.10),
+        ({"shared": 0}, 0.035),
+    ],
     ids=["equal", "unequal", "one wild", "one diverged", "heavy tails", "diverged of two seeds", "independent seeds"],
-)  # fmt: skip
+)
 def test_few_studies_without_any_effect_have_a_finding(study, error):
     false, _, held = simulate(**study)
     assert false <= at_most(error) and held >= 1 - at_most(error)

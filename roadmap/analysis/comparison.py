@@ -165,15 +165,7 @@ class _Runs:
         self.studies = first, second
         self.moderated = [Moderated.of([one.sample for one in study.networks]) for study in self.studies]
         self.place = [{one.cell.name: place for place, one in enumerate(study.networks)} for study in self.studies]
-        self.done = [
-            {
-                str(step): [signature or f"{side}:{step}:{seed}" for signature, seed in zip(
-                    group["signature"].where(group["signature"].notna(), None), group["seed"], strict=True
-                )]
-                for step, group in study.runs[study.runs["status"] == "done"].groupby("step")
-            }
-            for side, study in enumerate(self.studies)
-        ]  # fmt: skip
+        self.done = [_done(study.runs, side) for side, study in enumerate(self.studies)]
 
     def loads(self, effect: str) -> tuple[list[np.ndarray], int]:
         """(loads of the networks of each study in second - first, number of shared runs): every run enters with the
@@ -193,6 +185,16 @@ class _Runs:
             side, network = home[run]
             loads[side][self.place[side][network]] += weight**2
         return loads, len(shared)
+
+
+def _done(runs: pd.DataFrame, side: int) -> dict[str, list[str]]:
+    """Network -> its runs that are done, by their signatures, or where they have none by names of their own."""
+    done: dict[str, list[str]] = {}
+    for run in runs[runs["status"] == "done"].to_dict("records"):
+        known = isinstance(run["signature"], str)
+        name = run["signature"] if known else f"{side}: {run['step']} {run['seed']}"
+        done.setdefault(run["step"], []).append(name)
+    return done
 
 
 def _difference(effect: str, first: Compared, second: Compared, runs: _Runs) -> dict[str, Any]:

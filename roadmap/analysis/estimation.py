@@ -124,11 +124,11 @@ def estimate(
     used = contrasts != 0
     counts = np.array([sample.count for sample in samples])
     known = np.array([sample.count > 0 and not sample.failed for sample in samples], dtype=bool)
+    moderated = Moderated.of(samples)
     means = np.array([sample.mean for sample in samples])
     estimates = np.where(used, contrasts * means, 0).sum(axis=1)
     estimates[abs(estimates) < ROUNDING] = 0
 
-    moderated = Moderated.of(samples)
     of_seeds, squares = moderated.variance(contrasts**2 / np.maximum(counts, 1))
     testable = (known | ~used).all(axis=1) & (of_seeds > 0)
 
@@ -177,12 +177,16 @@ class Moderated:
 
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> Moderated:
-        """Those of these samples; a network with a failed run has none, since the runs left are a selection."""
+        """Those of these samples. A network without two runs, or with a failed one, has no degrees of freedom, and its
+        s2_k no weight."""
         freedom = np.array([0 if sample.failed else max(sample.count - 1, 0) for sample in samples])
         own = np.where(freedom > 0, [sample.variance for sample in samples], 0)
         own[own < ROUNDING**2] = 0
         apart = _apart(own, freedom)
-        return cls(own, freedom, apart, _mixing(freedom, apart))
+        common = np.where(apart, 0, freedom)
+        prior = np.where(apart, 0, PRIOR_FREEDOM)
+        share = np.divide(freedom, freedom + prior, out=np.zeros(len(samples)), where=freedom > 0)
+        return cls(own, freedom, apart, np.diag(share) + np.outer(1 - share, common / max(common.sum(), 1)))
 
     @property
     def variances(self) -> np.ndarray:
@@ -230,14 +234,6 @@ def _apart(variances: np.ndarray, freedom: np.ndarray) -> np.ndarray:
         if len(left) * p.min() >= OUTLIER_LEVEL or rest.sum() < 2 or not squares[rest].any():
             return apart
         apart[left[~rest]] = True
-
-
-def _mixing(freedom: np.ndarray, apart: np.ndarray) -> np.ndarray:
-    """(networks, networks): the weights with which the s2_j make v_k; of zero where there is no variance at all."""
-    common = np.where(apart, 0, freedom)
-    prior = np.where(apart, 0, PRIOR_FREEDOM)
-    own = np.divide(freedom, freedom + prior, out=np.zeros(len(freedom)), where=freedom > 0)
-    return np.diag(own) + np.outer(1 - own, common / max(common.sum(), 1))
 
 
 def _of_images(samples: Sequence[Sample], contrast: np.ndarray) -> tuple[float, float] | None:

@@ -52,7 +52,7 @@ class Study(TestedImages, Figures):
 
     path: Path
     runs: pd.DataFrame
-    described: Mapping[str, Any] = field(default_factory=dict)
+    described: Mapping[str, Any] = field(default_factory=lambda: {"design": default_question().name})
     curves: Curves = field(default_factory=no_curves)
     asked: Sequence[tuple[str, int]] = ()
     matters: float = default_matters(None)

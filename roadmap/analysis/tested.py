@@ -40,11 +40,13 @@ class TestedImages:
         of them, as those of earlier versions, or the store is not there.
         """
         done = self.runs[(self.runs["status"] == "done") & (self.runs["step"].eq(step) | (step is None))]
-        return {(run["step"], run["seed"]): self._correct(run["signature"]) for run in done.to_dict("records")}
+        return {(run["step"], run["seed"]): self._correct(run.get("signature")) for run in done.to_dict("records")}
 
-    def _correct(self, signature: str) -> tuple[np.ndarray, str] | None:
-        record = self.store.record(signature) if self.store else None
-        if self.store is None or record is None or record["correct"] is None:
+    def _correct(self, signature: str | None) -> tuple[np.ndarray, str] | None:
+        if self.store is None or signature is None:
+            return None
+        record = self.store.record(signature)
+        if record is None or record["correct"] is None:
             return None
         correct = self.store.correct(signature)
         return None if correct is None else (correct, record["data"]["test_fingerprint"])

@@ -70,6 +70,8 @@ def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, 
             raise RoadmapError(f"{table} cannot be written: {error.strerror}") from None
         except UnicodeError:
             raise RoadmapError(f"{table} cannot be written: a class has a name that is no Unicode text") from None
+    for remark in result.remarks:
+        click.echo(remark, err=True)
     if as_json:
         click.echo(json.dumps(result.to_dict(), indent=1))
     else:

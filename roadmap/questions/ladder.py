@@ -83,5 +83,7 @@ class Ladder(Question):
 
 
 def _longest_beginning(cell: Cell, cells: Sequence[Cell]) -> str | None:
-    shorter = [one for one in cells if len(one.steps) < len(cell.steps) and cell.steps[: len(one.steps)] == one.steps]
+    """Of the networks that have a result."""
+    done = [one for one in cells if one.done and len(one.steps) < len(cell.steps)]
+    shorter = [one for one in done if cell.steps[: len(one.steps)] == one.steps]
     return max(shorter, key=lambda one: len(one.steps)).name if shorter else None

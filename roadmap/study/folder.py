@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.files import STUDY_MARK as STUDY
 from roadmap.files import write_text
 from roadmap.study.store import COLUMNS, DamagedError, Store, csv_text, read_json, row_of
 
 FORMAT = 2
-STUDY = "study.json"
 TABLE = "trajectory.csv"
 
 

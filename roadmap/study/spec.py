@@ -58,7 +58,7 @@ class StudySpec:
                                     many=True)  # fmt: skip
     roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
     design: str | None = _of_ablation(
-        "the question: which networks are made of the steps [default: a ladder, or what the settings below belong to]",
+        "the question: which networks are made of the steps [default: a ladder, or what --sweep implies]",
         choices=tuple(questions()),
     )
     steps: tuple[Any, ...] = _of_ablation(

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
+from roadmap.files import STORE_MARK as MARK
 from roadmap.files import whole_file, write_text
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 FORMAT = 2
-MARK = "store.json"
 MEASURED = "measured.json"
 RECORD, HISTORY, WEIGHTS, PROGRESS, STOP = "run.json", "history.csv", "weights.safetensors", "progress.json", "stop"
 #: Which test images a run got right: a bit each, the first in the highest bit of the first byte.

@@ -15,6 +15,8 @@ from torch import nn
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known
 from roadmap.data.batches import TEST_BATCH
+from roadmap.data.images import named
+from roadmap.data.listings import output_order
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
 from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
@@ -296,7 +298,16 @@ def _as_trained(data: ImageData, trained: Trained) -> ImageData:
     Raises `RoadmapError` where the classes are others.
     """
     known = trained.description
-    names = known.class_names or data.class_names
+    names, notes = known.class_names, data.notes
+    if names is None:
+        names = output_order(data.class_names)
+        if names is None:
+            raise RoadmapError(
+                f"{trained.name} has no class names, and those of {data.name} have another order as text than by the "
+                f"numbers in them: name the folders so that both agree, such as {_filled(data.class_names)}"
+            )
+        order = named(list(names))
+        notes = (*notes, f"the outputs of {trained.name} have no names, and stand for the classes in the order {order}")
     for missing, words in (
         (sorted(set(names) - set(data.class_names)), f"{trained.name} tells apart is not in {data.name}"),
         (sorted(set(data.class_names) - set(names)), f"{data.name} has is unknown to {trained.name}"),
@@ -315,4 +326,11 @@ def _as_trained(data: ImageData, trained: Trained) -> ImageData:
         places = np.array([numbers[name] for name in data.class_names], dtype=np.int64)
         test = dataclasses.replace(test, labels=places[test.labels])
     mean, std = known.mean or IMAGENET_MEAN, known.std or IMAGENET_STD
-    return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std)
+    return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std, notes=notes)
+
+
+def _filled(class_names: Sequence[str]) -> str:
+    """The first class, its numbers filled with zeros to the same length as the longest."""
+    most = max(len(number) for name in class_names for number in re.findall("[0-9]+", name))
+    first = next(name for name in class_names if re.search("[0-9]", name))
+    return re.sub("[0-9]+", lambda number: number[0].zfill(most), first)

@@ -34,6 +34,7 @@ class Evaluation:
 
     ``top1`` and ``top5`` are in per cent, ``loss`` is the mean cross-entropy. ``labels`` and ``guesses``: true class
     and first guess of each image, int64 (N,), as places in ``class_names``, whose order is the network's.
+    ``remarks``: what a reader should know of the images and classes, in sentences.
     """
 
     weights: str
@@ -47,6 +48,7 @@ class Evaluation:
     class_names: tuple[str, ...]
     labels: np.ndarray
     guesses: np.ndarray
+    remarks: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
@@ -102,7 +104,7 @@ class Evaluation:
         """Plain values, fit for JSON."""
         facts = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self)
-            if field.name not in ("labels", "guesses")
+            if field.name not in ("labels", "guesses", "remarks")
         }  # fmt: skip
         few = len(self.class_names) <= CONFUSION_CLASSES
         return facts | {
@@ -169,4 +171,5 @@ def evaluate_network(
         weights=weights, data=data.name, image_size=data.image_size, device=str(device), precision=precision,
         top1=100 * first / count, top5=100 * five / count, loss=loss / count, class_names=data.class_names,
         labels=data.test.labels, guesses=torch.cat(guesses).numpy(),
+        remarks=tuple(data.remarks),
     )  # fmt: skip
