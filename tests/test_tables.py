@@ -1,4 +1,4 @@
-"""The tables of a study: their columns and dtypes, from the store and from kept files alike, and its figures."""
+"""The tables of a study: their columns and dtypes, from the store and from kept files alike."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from roadmap.analysis.schema import CURVES, EFFECTS, RUNS, TABLES, dtype_of, emp
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.analysis.tables import completed
 from roadmap.checks import RoadmapError
-from roadmap.look import WIDTHS, NotebookFigure
+from roadmap.plotting.style import Drawn
 from roadmap.study.folder import StudyFolder
 from roadmap.study.store import COLUMNS
 
@@ -237,83 +237,8 @@ def test_curves_are_a_table_and_called_a_figure(tmp_path):
     part = curves[curves["epoch"] > 1]
     assert type(part) is pd.DataFrame and len(part) == 2
     figure = curves(steps=["modern_recipe"], quantity="train_loss", title="mine")
-    assert isinstance(figure, NotebookFigure) and figure._suptitle.get_text() == "mine"
+    assert isinstance(figure, Drawn) and figure.headline == "mine"
     assert curves.groupby("step")["train_top1"].max().tolist() == pytest.approx([20.2, 20.2])
-
-
-# --- figures
-
-
-@pytest.mark.parametrize("width", ["page", "column"])
-@pytest.mark.parametrize("name", ["trajectory", "ablation", "pareto", "curves"])
-def test_every_figure_is_a_method(tmp_path, name, width):
-    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}), HISTORY)
-    figure = getattr(load_study(tmp_path / "study"), name)(title="mine", width=width)
-    assert figure._suptitle.get_text() == "mine" and figure.get_figwidth() == WIDTHS[width]
-    assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_a_study_is_compared_with_another_or_its_folder(tmp_path):
-    write_study(tmp_path / "other", make_rows({"resnet50": {0: 62.0}, "modern_recipe": {0: 66.0}}))
-    study = Study(tmp_path / "mine", make_runs({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}))
-    by_path, by_study = (study.compare(other) for other in (tmp_path / "other", load_study(tmp_path / "other")))
-    assert by_path._repr_png_() == by_study._repr_png_()
-    with pytest.raises(RoadmapError, match="there is no folder"):
-        study.compare(tmp_path / "nowhere")
-
-
-def test_the_gains_of_a_ladder_as_a_forest(tmp_path):
-    study = Study(tmp_path, make_runs(full_scores()))
-    (axes,) = (axes for axes in study.ablation().axes if axes.get_label() == "forest")
-    gains = study.effects.set_index("effect")["estimate"].sort_values(key=lambda gain: -gain.abs(), kind="stable")
-    shown = {bars.get_label(): bars for bars in axes.containers}
-    for step, gain in gains.items():
-        name = step.replace("_", " ")
-        assert shown[f"estimate of {name}"].lines[0].get_xdata()[0] == pytest.approx(gain)
-        assert shown[f"bar of {name}"][0].get_width() == pytest.approx(gain)
-    assert [label.get_text() for label in axes.get_yticklabels()] == [step.replace("_", " ") for step in gains.index]
-    with pytest.raises(RoadmapError, match="there are no two steps to compare"):
-        Study(tmp_path, make_runs({"gelu": {0: 60.0}})).ablation()
-
-
-def test_a_trajectory_is_that_of_a_ladder(tmp_path):
-    study = Study(tmp_path / "mine", *make_ablation("leave-one-out", additive))
-    with pytest.raises(RoadmapError, match="mine is a leave-one-out study and no ladder: its figure is the ablation"):
-        study.trajectory()
-    assert study.figures == ["ablation"] and study.pareto().axes
-
-
-@pytest.mark.parametrize(
-    ("words", "files"),
-    [
-        ("", ["curves.csv", "trajectory.pdf", "trajectory.png", "trajectory.svg"]),
-        ("--figure ablation", ["ablation.pdf", "ablation.png", "ablation.svg"]),
-        ("--figure pareto", ["pareto.pdf", "pareto.png", "pareto.svg"]),
-        ("--with ../study", ["comparison.pdf", "comparison.png", "comparison.svg"]),
-        ("--figure curves --width column", ["curves-column.pdf", "curves-column.png", "curves-column.svg"]),
-    ],
-)
-def test_plot_draws_any_figure(tmp_path, words, files):
-    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}), HISTORY)
-    shown = call("plot", tmp_path / "study", *words.split(), cwd=tmp_path / "study")
-    assert shown.code == 0, shown.err
-    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == sorted([*files, "study.json"])
-    assert sorted(shown.out.split()) == [str(tmp_path / "study" / name) for name in files]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--figure pareto --paper", "--paper belongs to the trajectory of a ladder"),
-        ("--figure pareto --with .", "--figure and --with exclude each other"),
-        ("--with nowhere", "there is no folder nowhere"),
-        ("--figure heatmap", "'heatmap' is not one of"),
-    ],
-)
-def test_plots_that_cannot_be(tmp_path, words, message):
-    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}}))
-    shown = call("plot", "study", *words.split(), cwd=tmp_path)
-    assert shown.code == 2 and message in shown.err and shown.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("scores", [{"gelu": {0: 60.0, 1: 61.0}}, {"resnet50": {0: None}, "modern_recipe": {0: None}}])

@@ -144,15 +144,13 @@ class Figures:
         ]
         adopted = [one.adopted for one in rows]
         references = [one.reference for one in rows]
-        panels = [trajectory_panel("accuracy", self.metric, intervals, adopted, references, form)]
+        panels = [trajectory_panel("accuracy", self.metric, intervals, adopted, references)]
         if paper and self.printed:
             theirs = [
                 Interval(self.printed.get(one.name, math.nan), start=self._printed_start(gains.get(one.name, {})))
                 for one in rows
             ]
-            panels.append(
-                trajectory_panel("paper", "the paper: ImageNet-1K (%)", theirs, adopted, references, form, rank=2)
-            )
+            panels.append(trajectory_panel("paper", "the paper: ImageNet-1K (%)", theirs, adopted, references, rank=2))
         caption = self._caption(
             "A bar goes from the network that a step builds upon to the one that has it; its line is the interval "
             "of the gain."
