@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from roadmap.analysis.study import Study, load_study
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
@@ -46,7 +46,7 @@ def report(
     try:
         write_text(path, text)
     except OSError as error:
-        raise RoadmapError(f"{path} cannot be written: {error.strerror}") from None
+        raise RoadmapError(f"{path} cannot be written: {cause(error)}") from None
     return path
 
 

@@ -19,6 +19,7 @@ from roadmap.cost.counting import count
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.formatting import cost_text, label, number, signed
+from roadmap.markup import ranges
 from roadmap.reporting.trained import Changes, changed
 from roadmap.rungs import Ladder, ladder
 
@@ -234,9 +235,9 @@ def _lost(study: Study, name: str) -> Iterable[str]:
     for run in runs.to_dict("records"):
         reason = f": {run['reason']}" if isinstance(run["reason"], str) else ""
         yield f"Seed {run['seed']} failed{reason}."
-    seeds = [str(seed) for step, seed in study.missing if step == name]
+    seeds = [seed for step, seed in study.missing if step == name]
     if seeds:
-        yield f"Missing so far: seed {', '.join(seeds)}."
+        yield f"Missing so far: seed {ranges(seeds)}."
 
 
 def _networks_shown(study: Study, name: str, effect: Row | None) -> tuple[str, ...]:
