@@ -16,7 +16,8 @@ from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
-from roadmap.look import signed, styled
+from roadmap.formatting import signed
+from roadmap.plotting.style import styled
 from roadmap.reference import PrintedRow
 from roadmap.rungs import REGIMES, Rung, ladder
 

@@ -51,3 +51,31 @@ def items(texts: Iterable[str]) -> str:
 def folded(summary: str, content: str) -> str:
     """HTML that is shown when its ``summary``, which is escaped, is clicked."""
     return f"<details>{element('summary', summary)}{content}</details>"
+
+
+#: Characters that LaTeX has in its own way.
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "≈": r"$\approx$",
+    "–": "--",
+    "→": r"$\rightarrow$",
+    "▲": r"$\blacktriangle$",
+    "▼": r"$\blacktriangledown$",
+    "■": r"$\blacksquare$",
+    "○": r"$\circ$",
+    "◇": r"$\diamond$",
+    "…": r"\dots{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX has it."""
+    return "".join(_LATEX.get(character, character) for character in text)

@@ -200,8 +200,8 @@ def value(steps, seed):
 STUDIES = {
     "leave-one-out": make_ablation("leave-one-out", value),
     **{name: make_ablation(name, value, ["gelu", "one", "two"]) for name in ("one-at-a-time", "order", "factorial")},
-    "sweep": make_sweep({"kernel_size": [f"kernel_size={size}" for size in (3, 5, 9)]}, value),
-    "grid": make_sweep({"size": ["size=3", "size=5"], "norm": ["norm=batch", "norm=layer"]}, value),
+    "sweep": make_sweep({"kernel_size": [3, 5, 9]}, value),
+    "grid": make_sweep({"kernel_size": [3, 5], "norm": ["batch", "layer"]}, value, grid=True),
     "star": make_star(),
     "own steps": own_ladder(),
 }

@@ -83,8 +83,9 @@ def test_a_study_leaves_table_figure_records_and_weights(finished):
         record = json.loads((folder / "store" / "runs" / row["signature"] / "run.json").read_text())
         assert record["run"]["recipe"]["batch_size"] == 16
         assert len(pd.read_csv(folder / "store" / "runs" / row["signature"] / "history.csv")) == 2
-    figures = {"trajectory.png", "trajectory.svg", "trajectory.pdf"}
-    assert {path.name for path in folder.iterdir()} == figures | {"study.json", "trajectory.csv", "curves.csv", "store"}
+    figures = {f"trajectory.{kind}" for kind in ("png", "svg", "pdf", "md", "tex")}
+    tables = {"trajectory.csv", "effects.csv", "curves.csv"}
+    assert {path.name for path in folder.iterdir()} == figures | tables | {"study.json", "store"}
 
 
 def test_costs_in_the_table_are_those_of_the_trained_networks(finished):

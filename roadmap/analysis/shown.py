@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from roadmap.analysis.estimation import FINDINGS
-from roadmap.look import number, signed
+from roadmap.formatting import number, plural, signed
 
 #: Missing and failed runs are named up to so many.
 _NAMED = 5
@@ -107,11 +107,6 @@ def counted(runs: pd.DataFrame, missing: Collection[tuple[str, int]]) -> list[st
 def _names(lost: Collection[tuple[str, int]]) -> str:
     names = [f"{step} seed {seed}" for step, seed in lost]
     return "; ".join(names if len(names) <= _NAMED else [*names[: _NAMED - 1], f"{len(names) - _NAMED + 1} more"])
-
-
-def plural(count: int, noun: str) -> str:
-    """A number with its noun: ``1 run``, ``2 runs``."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def as_text(lines: Sequence[str], table: pd.DataFrame) -> str:

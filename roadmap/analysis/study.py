@@ -10,27 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from roadmap.analysis.comparison_figure import draw_comparison
+from roadmap.analysis.comparison_figure import compare_studies
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
-from roadmap.analysis.effects import Measured, effects_table
-from roadmap.analysis.effects_figure import draw_ablation
+from roadmap.analysis.effects import Measured, Trained, effects_table, trained_networks
 from roadmap.analysis.estimation import default_matters
-from roadmap.analysis.figure import draw_trajectory
-from roadmap.analysis.interactions_figure import draw_interactions
-from roadmap.analysis.pareto_figure import draw_pareto
+from roadmap.analysis.figures import Figures
 from roadmap.analysis.schema import RUNS
-from roadmap.analysis.shown import as_html, as_text, counted, interval_text, plural, readable, readable_steps
+from roadmap.analysis.sentences import matched_text, trained_text
+from roadmap.analysis.shown import as_html, as_text, counted, interval_text, readable, readable_steps
 from roadmap.analysis.statistics import Agreement
-from roadmap.analysis.sweep_figure import draw_sweep
-from roadmap.analysis.tables import agreement, completed, costs_of, effects_of, question_of, summarize
+from roadmap.analysis.tables import agreement, completed, costs_of, effects_of, question_of, regime_of, summarize
 from roadmap.analysis.tested import TestedImages
 from roadmap.checks import RoadmapError, check_number
 from roadmap.files import write_text
-from roadmap.look import KINDS, save_figure, trained_text
+from roadmap.formatting import plural
+from roadmap.plotting.style import CAPTIONS, KINDS, Drawn, save_figure
 from roadmap.questions import default_question
 from roadmap.questions.question import Question
+from roadmap.reference import sections
+from roadmap.rungs import ladder
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
 from roadmap.study.store import Store
 
@@ -42,7 +41,7 @@ EFFECTS = "effects.csv"
 
 
 @dataclass(frozen=True)
-class Study(TestedImages):
+class Study(TestedImages, Figures):
     """The finished runs of one study folder, as tables and figures. docs/tables.md has every column.
 
     ``runs`` has one row a run, ``steps`` and ``costs`` one row a network, ``effects`` one a step, ``curves`` one a run
@@ -75,15 +74,10 @@ class Study(TestedImages):
         return self.question.name
 
     @property
-    def figures(self) -> list[str]:
-        """The figures that answer the study's question, by their methods, the most telling first."""
-        return list(self.question.figures)
-
-    @property
     def file_names(self) -> list[str]:
         """What `save_results` writes: the files of the figures, the effects, and the learning curves if it has any."""
         tables = [EFFECTS, *([] if self.curves.empty else [CURVES_TABLE])]
-        return [*(f"{figure}.{kind}" for figure in self.figures for kind in KINDS), *tables]
+        return [*(f"{figure}.{kind}" for figure in self.figures for kind in (*KINDS, *CAPTIONS)), *tables]
 
     @property
     def missing(self) -> list[tuple[str, int]]:
@@ -119,49 +113,47 @@ class Study(TestedImages):
         """How far the gains of a ladder rank as the paper's, see `roadmap.analysis.tables.agreement`."""
         return agreement(self.steps)
 
-    def trajectory(self, paper: bool = False, title: str | None = None, width: str = "page") -> Figure:
-        """A ladder's accuracy and cost, rung by rung, see `roadmap.analysis.figure.draw_trajectory`; ``paper`` adds the
-        paper's points. Raises `RoadmapError` for a study of another design."""
-        self._check_figure("trajectory")
-        return draw_trajectory(self.runs, paper=paper, title=title, ablation=self.described, width=width)
+    @property
+    def name(self) -> str:
+        """What it is called: its folder's name."""
+        return self.path.name
 
-    def levels(self, title: str | None = None, width: str = "page") -> Figure:
-        """Accuracy over the levels of a flag, see `roadmap.analysis.sweep_figure.draw_sweep`."""
-        self._check_figure("levels")
-        return draw_sweep(self.runs, self.described, self.measured, title=title, width=width)
+    @cached_property
+    def networks(self) -> list[Trained]:
+        """Its networks, with the samples of their runs, in the order of `steps`."""
+        found = {one.cell.name: one for one in trained_networks(completed(self.runs), self.missing)}
+        return [found[name] for name in self.steps["step"]]
 
-    def _check_figure(self, name: str) -> None:
-        """Raise `RoadmapError` where a figure does not suit the study's question."""
-        if name not in self.figures:
-            raise RoadmapError(
-                f"{self.path.name} is a {self.design} study, which has no {name}: its figures are "
-                f"{', '.join(self.figures)}"
-            )
+    @property
+    def scores(self) -> dict[str, list[float]]:
+        """Network -> top1 of its runs that ended well, in per cent."""
+        done = self.runs[self.runs["status"] == "done"]
+        return {str(step): [*map(float, group["top1"])] for step, group in done.groupby("step")}
 
-    def ablation(self, title: str | None = None, width: str = "page") -> Figure:
-        """What every step is worth, by the study's design, see `roadmap.analysis.effects_figure.draw_ablation`."""
-        return draw_ablation(self.runs, self.described, self.measured, title=title, width=width)
+    @cached_property
+    def printed(self) -> dict[str, float]:
+        """Network -> top1 on ImageNet-1K that the paper prints of it, where it does."""
+        known = self.steps[self.steps["printed_top1"].notna()]
+        return dict(zip(known["step"], known["printed_top1"], strict=True))
 
-    def interactions(self, title: str | None = None, width: str = "page") -> Figure:
-        """The main effects and interactions of a factorial study as a map, see
-        `roadmap.analysis.interactions_figure.draw_interactions`. Raises `RoadmapError` for another design."""
-        self._check_figure("interactions")
-        return draw_interactions(self.effects, title=title, width=width)
+    @cached_property
+    def sections(self) -> dict[str, str]:
+        """Network -> the title of the paper's section that its step is from, where it is from one."""
+        rungs = {rung.name: rung.section for rung in ladder(regime_of(self.runs))}
+        said = rungs | {step["name"]: step["section"] for step in self.described.get("steps", ())}
+        titles = sections()
+        return {name: titles[section].title for name, section in said.items() if section in titles}
 
-    def pareto(
-        self,
-        against: Sequence[str] = ("gmacs", "params", "images_per_second"),
-        title: str | None = None,
-        width: str = "page",
-    ) -> Figure:
-        """Accuracy against costs, with the Pareto front, see `roadmap.analysis.pareto_figure.draw_pareto`."""
-        return draw_pareto(self.steps, self.costs, against=against, title=title, width=width)
+    @cached_property
+    def about(self) -> list[str]:
+        """How its networks were trained, in sentences."""
+        runs = completed(self.runs)
+        return [trained_text(runs, "network"), *matched_text(runs)]
 
-    def compare(self, other: Study | str | Path, title: str | None = None, width: str = "page") -> Figure:
+    def compare(self, other: Study | str | Path, **look: Any) -> Drawn:
         """This study beside another one, given as such or by its folder, see
-        `roadmap.analysis.comparison_figure.draw_comparison`."""
-        other = other if isinstance(other, Study) else load_study(other)
-        return draw_comparison(self, other, title=title, width=width)
+        `roadmap.analysis.comparison_figure.compare_studies`."""
+        return compare_studies(self, other if isinstance(other, Study) else load_study(other), **look)
 
     def __repr__(self) -> str:
         return as_text(*self._shown)
@@ -202,19 +194,29 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
 
 
 def save_drawn(
-    study: Study, name: str, other: str | Path | None = None, width: str = "page", paper: bool = False
+    study: Study,
+    name: str,
+    other: str | Path | None = None,
+    folder: str | Path | None = None,
+    paper: bool = False,
+    **look: Any,
 ) -> list[Path]:
-    """Write one figure into a study's folder: the method of `Study` of that name, or with ``other`` the comparison with
-    the study of that folder. Returns the paths; those of a column end in ``-column``. Raises as the methods do."""
+    """Write one figure into a folder, by default the study's own: the method of `Study` of that name, or with ``other``
+    the comparison with the study of that folder. ``look``: the fields of `roadmap.plotting.style.Look`.
+
+    Returns the paths; those of other widths than a page's end in it. Raises as the methods do.
+    """
     if other is not None:
-        name, figure = "comparison", study.compare(other, width=width)
+        name, figure = "comparison", study.compare(other, **look)
     else:
-        figure = _drawn(study, name, paper, width)
-    return save_figure(figure, study.path, name if width == "page" else f"{name}-{width}")
+        figure = _drawn(study, name, paper, **look)
+    width = look.get("width", "page")
+    return save_figure(figure, folder or study.path, name if width == "page" else f"{name}-{width}")
 
 
-def _drawn(study: Study, name: str, paper: bool, width: str = "page") -> Figure:
-    return study.trajectory(paper, width=width) if name == "trajectory" else getattr(study, name)(width=width)
+def _drawn(study: Study, name: str, paper: bool, **look: Any) -> Drawn:
+    draw = getattr(study, name)
+    return draw(paper, **look) if paper else draw(**look)
 
 
 def load_study(path: str | Path, matters: float | None = None) -> Study:

@@ -8,12 +8,12 @@ import warnings
 import click
 
 from roadmap.checks import RoadmapError, cause
-from roadmap.cli import evaluate, explain, ladder, report, store, study
+from roadmap.cli import evaluate, explain, ladder, report, results, store, study
 from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
 
 #: Every module whose commands there are.
-COMMANDS = (evaluate, explain, ladder, report, store, study)
+COMMANDS = (evaluate, explain, ladder, report, results, store, study)
 
 
 def main() -> None:

@@ -20,12 +20,15 @@ from matplotlib.path import Path
 from roadmap.checks import check_choice
 from roadmap.explaining.lines import Line, aligned, lines_after, shape_text
 from roadmap.explaining.words import shown
-from roadmap.look import EDGE, FAINT, INK, OURS, PAPER, WIDTHS, NotebookFigure, label, styled
+from roadmap.formatting import label
+from roadmap.plotting.style import FAINT, INK, OURS, PAPER, Drawn, styled
 
 if TYPE_CHECKING:
     from roadmap.explaining.content import Explanation, Network
     from roadmap.explaining.outline import View
 
+#: Inches of a picture's widths, and between its edges and what is drawn.
+WIDTHS, EDGE = {"page": 9.0, "column": 3.4}, 0.14
 #: What changes has this colour, a band of a paler one behind it, and a mark for those who do not see colours.
 CHANGED, BAND, MARK = PAPER, "#FBE7DC", "≠"
 #: Fillings of layers that mix channels or positions, of activations, of plug-ins and of all others.
@@ -43,7 +46,7 @@ TITLE, HEADING, WORDS, SMALL = 12.5, 9.0, 8.0, 7.0
 BOLD, PLAIN = 0.72, 0.6
 
 
-def draw_blocks(explanation: Explanation, width: str = "page") -> NotebookFigure:
+def draw_blocks(explanation: Explanation, width: str = "page") -> Drawn:
     """The parts of the networks that show what changes, before and after, from the modules of the built networks.
 
     ``width``: on a ``page`` both stand beside each other; in a ``column``, 3.4 inches wide, one above the other. What
@@ -61,7 +64,7 @@ def draw_blocks(explanation: Explanation, width: str = "page") -> NotebookFigure
     tops = list(accumulate((max(panel.height for panel in band) + GAP for band in bands), initial=top))
     height = tops[-1] + LINE * len(caption) + 0.08
     with styled():
-        figure = NotebookFigure(figsize=(inches, height), facecolor="white")
+        figure = Drawn(figsize=(inches, height), facecolor="white")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, inches), ylim=(height, 0))
         axes.set_axis_off()
         _write(axes, EDGE, 0.22, title, TITLE, spacing=0.21, weight="bold")

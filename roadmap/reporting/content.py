@@ -12,10 +12,11 @@ import pandas as pd
 
 from roadmap import __version__
 from roadmap.analysis.estimation import GAIN, LOSS, NEGLIGIBLE, OPEN
+from roadmap.analysis.sentences import matched_text, values_of
 from roadmap.analysis.shown import counted, interval_text, plural, readable
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
-from roadmap.look import label, matched_text, number, values_of
+from roadmap.formatting import label, number
 from roadmap.reporting.sections import Section, sections_of
 from roadmap.rungs import FULL_WIDTH
 from roadmap.study.folder import STUDY, StudyFolder

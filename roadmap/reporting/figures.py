@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-import matplotlib
 from fontTools import subset
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 
-from roadmap.look import styled
+from roadmap.plotting.style import FONT, Drawn, styled
 
-#: The figures' font, which is matplotlib's own, and its weights by what CSS calls them.
-FONT, WEIGHTS = "DejaVu Sans", ("normal", "bold")
+#: Weights of the figures' font by what CSS calls them.
+WEIGHTS = ("normal", "bold")
 SLANTS: tuple[Literal["normal", "oblique"], ...] = ("normal", "oblique")
 #: Attributes that hold lengths, which are written with two decimals: hundredths of a point.
 _LENGTHS = ("d", "x", "y", "points", "transform", "width", "height", "x1", "x2", "y1", "y2", "cx", "cy", "r")
@@ -51,35 +48,11 @@ def clean(text: str) -> str:
     return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
-def row_box(figure: Figure, axes: Axes, row: int) -> tuple[float, float, float, float]:
-    """The whole width of a figure at y = ``row``."""
-    ends = [_share(figure, axes, (0, row + half))[1] for half in (-0.5, 0.5)]
-    return 0.0, 1 - max(ends), 1.0, abs(ends[0] - ends[1])
-
-
-def cell_box(figure: Figure, axes: Axes, column: int, row: int) -> tuple[float, float, float, float]:
-    """A square of one around (``column``, ``row``)."""
-    (left, one), (right, other) = (_share(figure, axes, (column + half, row + half)) for half in (-0.5, 0.5))
-    return left, 1 - max(one, other), right - left, abs(one - other)
-
-
-def tick_box(figure: Figure, axes: Axes, x: float, half: float) -> tuple[float, float, float, float]:
-    """The whole height of the axes around ``x``, ``half`` a width on either side, a share of the figure."""
-    place = _share(figure, axes, (x, 1))[0]
-    box = axes.get_position()
-    return place - half, 1 - box.y1, 2 * half, box.height
-
-
-def _share(figure: Figure, axes: Axes, point: tuple[float, float]) -> tuple[float, float]:
-    x, y = figure.transFigure.inverted().transform(axes.transData.transform(point))
-    return float(x), float(y)
-
-
 def picture(
-    draw: Callable[[str], Figure],
+    draw: Callable[[str], Drawn],
     name: str,
     alt: str,
-    targets: Callable[[Figure], Sequence[Target]] | None = None,
+    targets: Callable[[Drawn], Sequence[Target]] | None = None,
     widths: tuple[str, str] = ("page", "column"),
 ) -> Picture:
     """What ``draw(width)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is seen."""
@@ -92,10 +65,10 @@ def picture(
     return Picture(drawn[widths[0]], drawn[widths[1]])
 
 
-def inline_svg(figure: Figure, name: str, alt: str, targets: Sequence[Target] = ()) -> str:
+def inline_svg(figure: Drawn, name: str, alt: str, targets: Sequence[Target] = ()) -> str:
     """A figure as an SVG element for a page of HTML; every id begins with ``name``, so that no two of them meet."""
     buffer = io.StringIO()
-    with styled(), matplotlib.rc_context({"svg.fonttype": "none", "font.sans-serif": [FONT]}):
+    with styled():
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     root = ElementTree.fromstring(UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", buffer.getvalue()))
     _slim(root, name)

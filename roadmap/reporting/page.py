@@ -12,23 +12,20 @@ from typing import Any
 
 import jinja2
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from roadmap.analysis.effects_figure import ranked_effects
 from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
-from roadmap.look import label
+from roadmap.formatting import label
+from roadmap.plotting.style import Drawn
 from roadmap.reporting.content import Content, content_of
-from roadmap.reporting.figures import Picture, Target, cell_box, clean, font_faces, picture, row_box, tick_box
+from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
 from roadmap.reporting.sections import Section
 
 #: The name of a report in its study's folder.
 REPORT = "report.html"
-#: Half the width of what leads to a level of a sweep, as a share of the figure.
-_LEVEL = 0.03
 
 
 def report(
@@ -95,22 +92,24 @@ def _finalize(value: Any) -> Any:
 
 def _pictures(study: Study, content: Content, say: Callable[[str], None]) -> Mapping[str, Picture]:
     """All figures of the page, by name; those of sections begin with their id."""
-    draw: Callable[..., Figure] = getattr(study, study.figures[0])
-    targets = _targets(study, content.sections)
-    pictures = {"main": picture(lambda width: draw(width=width), "main", _main_alt(study, content), targets)}
+    draw: Callable[..., Drawn] = getattr(study, study.figures[0])
+    targets = _targets(content.sections)
+    pictures = {
+        "main": picture(lambda width: draw(width=width, caption=True), "main", _main_alt(study, content), targets)
+    }
     if "interactions" in study.figures:
         pictures["interactions"] = picture(
-            lambda width: study.interactions(width=width), "interactions",
+            lambda width: study.interactions(width=width, caption=True), "interactions",
             "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
         )  # fmt: skip
     if study.steps["top1_mean"].notna().sum() > 1:
         pictures["pareto"] = picture(
-            lambda width: study.pareto(width=width), "pareto",
+            lambda width: study.pareto(width=width, caption=True), "pareto",
             "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
         )  # fmt: skip
     if len(study.curves):
         pictures["curves"] = picture(
-            lambda width: study.curves(width=width), "curves",
+            lambda width: study.curves(width=width, caption=True), "curves",
             "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
         )  # fmt: skip
     for section in content.sections:
@@ -137,54 +136,19 @@ def _section_pictures(study: Study, section: Section) -> dict[str, Picture]:
         )  # fmt: skip
     if section.shown:
         pictures[f"{section.id}-curves"] = picture(
-            lambda width: study.curves(steps=section.shown, width=width), f"{section.id}-curves",
+            lambda width: study.curves(steps=section.shown, width=width, caption=True), f"{section.id}-curves",
             f"Learning curves of {', '.join(map(label, section.shown))}: top-1 on the test images by epoch.",
             widths=("column", "column"),
         )  # fmt: skip
     return pictures
 
 
-def _targets(study: Study, sections: Sequence[Section]) -> Callable[[Figure], Sequence[Target]]:
-    """What of the main figure leads to which section, found from the figure's axes."""
+def _targets(sections: Sequence[Section]) -> Callable[[Drawn], Sequence[Target]]:
+    """What of a figure leads to which section: its rows, in their order."""
     by_name = {section.step: section for section in sections}
 
-    def target(name: str, box: tuple[float, float, float, float]) -> list[Target]:
-        section = by_name.get(name)
-        return [Target(f"#{section.id}", (section.name, *section.numbers), box)] if section else []
-
-    def targets(figure: Figure) -> list[Target]:
-        axes = {one.get_label(): one for one in figure.axes}
-        for name, rows in (("accuracy", _ladder_rows(study)), ("forest", _forest_rows(study, axes.get("forest")))):
-            if name in axes:
-                return [one for row, step in rows for one in target(step, row_box(figure, axes[name], row))]
-        levels = [*map(list, study.described.get("levels", {}).values())]
-        if "sweep" in axes:
-            places = zip(levels[0], axes["sweep"].get_xticks(), strict=True)
-            return [one for level, x in places for one in target(level, tick_box(figure, axes["sweep"], x, _LEVEL))]
-        if "map" in axes:
-            return [
-                one
-                for row, down in enumerate(levels[0])
-                for column, across in enumerate(levels[1])
-                for one in target(f"{down} & {across}", cell_box(figure, axes["map"], column, row))
-            ]
-        return []
+    def targets(figure: Drawn) -> list[Target]:
+        found = [(by_name[row.name], row.box) for row in figure.rows if row.name in by_name]
+        return [Target(f"#{section.id}", (section.name, *section.numbers), box) for section, box in found]
 
     return targets
-
-
-def _ladder_rows(study: Study) -> list[tuple[int, str]]:
-    return list(enumerate(study.steps["step"]))
-
-
-def _forest_rows(study: Study, axes: Any) -> list[tuple[int, str]]:
-    """The rows of effects, which come first, by size unless they are levels; and those of references, the last ones."""
-    if axes is None:
-        return []
-    if "levels" in study.figures:
-        names = [*study.steps.loc[~study.steps["reference"], "step"]]
-    else:
-        names = [one.row["effect"] for one in ranked_effects(study.question, study.measured)]
-    references = study.steps.loc[study.steps["reference"], "step"]
-    first = len(axes.get_yticks()) - len(references)
-    return [*enumerate(names), *enumerate(references, first)]

@@ -18,7 +18,7 @@ from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
-from roadmap.look import cost_text, label, number, signed
+from roadmap.formatting import cost_text, label, number, signed
 from roadmap.markup import ranges
 from roadmap.reporting.trained import Changes, changed
 from roadmap.rungs import Ladder, ladder
@@ -199,10 +199,8 @@ def _numbers(study: Study, step: Row | None, effect: Row | None) -> Iterable[str
         if _verdict(effect):
             yield _verdict(effect)
     cost, sign = (step, "") if step is not None else (effect, "+")
-    if cost is not None:
-        gmacs, params = cost_text(cost["gmacs"], cost["params"], sign)
-        if gmacs:
-            yield f"{gmacs} GMACs, {params} parameters"
+    if cost is not None and (text := cost_text(cost["gmacs"], cost["params"], sign)):
+        yield text
 
 
 def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tuple[str, str]]:
@@ -228,10 +226,8 @@ def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tup
         yield "Standard deviation over orders", spread + alone
     if _text(effect, "aliases"):
         yield "Cannot be told apart from", _text(effect, "aliases")
-    if step is None:
-        gmacs, params = cost_text(effect["gmacs"], effect["params"], "+")
-        if gmacs:
-            yield "Change in cost", f"{gmacs} GMACs, {params} parameters"
+    if step is None and (text := cost_text(effect["gmacs"], effect["params"], "+")):
+        yield "Change in cost", text
 
 
 def _lost(study: Study, name: str) -> Iterable[str]:
