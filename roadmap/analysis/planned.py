@@ -60,8 +60,10 @@ class Resolution:
             f"{self._seeds()} can tell differences above {above} points apart (deviation between seeds "
             f"{self.deviation:.2f}, {known})"
         )
-        if self.needed is None:
+        if max(self.half_lengths.values()) <= self.target:
             return text
+        if self.needed is None:
+            return f"{text}; ±{self.target:g} would take more than {MOST:,} each"
         usual = min(self.counts.values())
         unequal = "" if usual == max(self.counts.values()) else ", and in proportion where there are more"
         return f"{text}; ±{self.target:g} would take about {self.needed}{unequal}"
