@@ -136,7 +136,9 @@ def _told(results: Study, found: Standing, spec: StudySpec, slots: int, going_on
     if not found.next:
         return f"{text}: every effect is closed"
     seconds = results.runs["wall_seconds"].mean() * math.ceil(found.forecast / slots)
-    text += f"; about {plural(found.forecast, 'more run')} would close them, {clock(seconds)}"
+    waiting = sum(why is None for _, why in found.effects.values())
+    text += f"; about {plural(found.forecast, 'more run')} would close {'it' if waiting == 1 else 'them'}"
+    text += f", {clock(seconds)}"
     return f"{text}; next are {len(found.next)}" if going_on else f"{text}; {_budget(spec)}"
 
 

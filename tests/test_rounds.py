@@ -19,6 +19,7 @@ from scipy import stats
 
 import roadmap.api
 from roadmap import RoadmapError
+from roadmap.analysis.comparison import compared
 from roadmap.analysis.planned import assumed_deviation, plan_resolution
 from roadmap.analysis.sequential import look
 from roadmap.study import engines
@@ -155,6 +156,8 @@ def test_a_study_grows_until_it_is_resolved_and_its_table_is_that_of_the_looks(r
     assert "repeated confidence intervals" in repr(study) and "up to 12 a network" in repr(study)
     shown = call("effects", study.path)
     assert "repeated confidence intervals" in shown.out and not study.standing().next
+    beside, _ = compared(study, study)
+    assert beside.effects["layer_norm"]["low"] == effects["low"][1]
     single = dataclasses.replace(study, rule=None)
     assert single.effects["low"][0] > effects["low"][0] and "repeated" not in repr(single)
 
