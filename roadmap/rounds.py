@@ -62,7 +62,8 @@ def run_rounds(
         display.say(_told(results, found, spec, slots, going_on))
         if not going_on:
             return
-        wanted = wanted + Counter(twin for step in found.next for twin in _twins(study, step))
+        if found.forecast is not None:
+            wanted = wanted + Counter(twin for step in found.next for twin in _twins(study, step))
 
 
 def _begun(study: Prepared, place: StudyFolder) -> Counter[str]:
@@ -119,16 +120,20 @@ def _told(results: Study, found: Standing, spec: StudySpec, slots: int, going_on
     """What a look found: which effects are closed and why, which are open, and what it would still take."""
     after = f"after {plural(results.runs['signature'].nunique(), 'run')}"
     if found.forecast is None:
-        return f"{after}: no look yet, since not every network has {FIRST} seeds; {_budget(spec)}"
+        text = f"{after}: no look yet, since not every network has {FIRST} seeds"
+        return text if going_on else f"{text}; {_budget(spec)}"
     width = f"±{spec.until_resolved:g} points"
     kinds = {
-        DECIDED: "decided", SETTLED: f"known to {width}", EXHAUSTED: f"not resolved with {spec.most_seeds} seeds",
-        UNTESTABLE: "untestable, since a run failed", None: "open",
-    }  # fmt: skip
+        DECIDED: "decided",
+        SETTLED: f"known to {width}",
+        EXHAUSTED: f"not resolved with {spec.most_seeds} seeds",
+        UNTESTABLE: "untestable, since a run failed",
+        None: "open",
+    }
     groups = []
     for why, words in kinds.items():
-        names = [f"{name} {verdict}" if why == DECIDED else name
-                 for name, (verdict, closed) in found.effects.items() if closed == why]  # fmt: skip
+        these = [(name, verdict) for name, (verdict, closed) in found.effects.items() if closed == why]
+        names = [f"{name} {verdict}" if why == DECIDED else name for name, verdict in these]
         if names:
             more = f", {len(names) - NAMED} more" if len(names) > NAMED else ""
             groups.append(f"{len(names)} {words} ({', '.join(names[:NAMED])}{more})")

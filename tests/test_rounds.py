@@ -61,15 +61,45 @@ class Made:
         score = self.value(task.run.step, task.run.seed)
         start = DAY + timedelta(hours=self.hours * len(self.done))
         self.done.append((task.run.step, task.run.seed))
-        numbers = dict.fromkeys(("top1", "top5", "last_top1", "loss", "train_loss", "epochs", "seconds",
-                                 "images_per_second", "data_seconds", "wall_seconds"))  # fmt: skip
+        numbers = dict.fromkeys(
+            (
+                "top1",
+                "top5",
+                "last_top1",
+                "loss",
+                "train_loss",
+                "epochs",
+                "seconds",
+                "images_per_second",
+                "data_seconds",
+                "wall_seconds",
+            )
+        )
         numbers |= {"status": "failed", "reason": "error: a cosmic ray", "retry": True}
         if score is not None:
-            numbers |= {"status": "done", "reason": None, "retry": False, "top1": float(score), "top5": 100.0,
-                        "epochs": 1, "seconds": 5.0, "wall_seconds": 3600 * self.hours}  # fmt: skip
+            numbers |= {
+                "status": "done",
+                "reason": None,
+                "retry": False,
+                "top1": float(score),
+                "top5": 100.0,
+                "epochs": 1,
+                "seconds": 5.0,
+                "wall_seconds": 3600 * self.hours,
+            }
         times = {"started": start.isoformat(), "finished": (start + timedelta(hours=self.hours)).isoformat()}
-        names = ("device", "device_name", "devices", "threads", "platform", "python", "torch", "timm",
-                 "pytorch_lightning", "roadmap")  # fmt: skip
+        names = (
+            "device",
+            "device_name",
+            "devices",
+            "threads",
+            "platform",
+            "python",
+            "torch",
+            "timm",
+            "pytorch_lightning",
+            "roadmap",
+        )
         made_by = dict.fromkeys(names) | {"device": "cpu", "devices": 1, "threads": 1}
         record = _record(dataclasses.replace(task, origin=task.origin | times), numbers, made_by, times["started"])
         history = [{"epoch": 1, "train_loss": 1.0, "test_top1": score}] if score is not None else []
@@ -239,8 +269,10 @@ def test_budgets(text, seconds):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        *(({"until_resolved": 1, "budget": budget}, "must be a duration such as 6h")
-          for budget in ("6", "h", "6 hours", "-1h", "0h", "", 6, "6h!", "nan")),
+        *(
+            ({"until_resolved": 1, "budget": budget}, "must be a duration such as 6h")
+            for budget in ("6", "h", "6 hours", "-1h", "0h", "", 6, "6h!", "nan")
+        ),
         ({"until_resolved": 0}, "until_resolved is 0"),
         ({"until_resolved": True}, "until_resolved is True"),
         ({"until_resolved": 1, "most_seeds": 2}, "most_seeds is 2, but must be between 3"),
@@ -255,7 +287,7 @@ def test_budgets(text, seconds):
         ({"seeds_for": "gelo=4"}, "unknown network in seeds_for 'gelo' (did you mean 'gelu'?)"),
         ({"base_seeds": 4}, "base_seeds is of no use to --design ladder"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_is_one_sentence(settings, sentence):
     with pytest.raises(RoadmapError) as caught:
         load_spec(**settings)
@@ -270,17 +302,23 @@ def test_unequal_seeds_from_plan_to_figures(images, tmp_path, monkeypatch):
     value = lambda step, seed: 70 + seed / 8 + len(step) / 50  # noqa: E731
     monkeypatch.setattr(engines, "make_engine", lambda *_: Made(value))
     settings = {
-        "design": "leave-one-out", "steps": "gelu,layer_norm", "seeds": 2, "base_seeds": 5,
-        "seeds_for": {"all but gelu": 3}, "data_dir": str(images), **SMALL,
-    }  # fmt: skip
+        "design": "leave-one-out",
+        "steps": "gelu,layer_norm",
+        "seeds": 2,
+        "base_seeds": 5,
+        "seeds_for": {"all but gelu": 3},
+        "data_dir": str(images),
+        **SMALL,
+    }
     out, store = tmp_path / "out", tmp_path / "store"
     study = roadmap.run(out=out, store=store, **settings)
     assert Counter(study.runs["step"]) == {"all": 5, "all but gelu": 3, "all but layer_norm": 2}
     assert study.steps["seeds"].tolist() == [5, 3, 2] and not study.missing
     assert study.effects["seeds"].tolist() == [3, 2] and study.effects["missing"].tolist() == [0, 0]
     means = study.runs.groupby("step")["top1"].mean()
-    assert study.effects["estimate"].tolist() == pytest.approx([means["all"] - means[f"all but {name}"]
-                                                                for name in ("gelu", "layer_norm")])  # fmt: skip
+    assert study.effects["estimate"].tolist() == pytest.approx(
+        [means["all"] - means[f"all but {name}"] for name in ("gelu", "layer_norm")]
+    )
     assert (out / "ablation.svg").stat().st_size > 1000 and study.pareto() is not None
     Store(store).remove(study.runs.iloc[4]["signature"])
     again = roadmap.load_study(out)
