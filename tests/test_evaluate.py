@@ -182,10 +182,10 @@ def changed(path, change):
             ),
             "is damaged: .*is not what was written",
         ),
-        (lambda run: (run / "run.json").write_text("{}"), "is unreadable: .*has format None"),
+        (lambda run: (run / "run.json").write_text("{}"), "is unreadable: .*names no format"),
         (
             lambda run: changed(run / "run.json", lambda record: record["data"].pop("mean")),
-            "does not say how it is tested: 'mean'",
+            "is incomplete or of another version",
         ),
         (
             lambda run: changed(run / "run.json", lambda record: record["run"]["design"].update(colour=1)),
@@ -271,6 +271,56 @@ def test_classes_in_another_order_and_layout(few, tmp_path):
 def test_classes_that_differ(few, call, tmp_path, names, sentence):
     save_weights(small_network(len(names or range(1000))), tmp_path / "w.safetensors", class_names=names)
     assert re.search(sentence, call(tmp_path / "w.safetensors", "--data", "folder", "--data-dir", few).err)
+
+
+def numbered(root, names):
+    """A folder of these classes, each of its own brightness."""
+    for place, name in enumerate(names):
+        for part in ("train", "val"):
+            make_images(root / part / name, (20 * place,) * 3, 2, (32, 32), seed=place)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ([str(n) for n in range(12)], [str(n) for n in range(12)]),
+        (["8", "9", "10", "11"], ["8", "9", "10", "11"]),
+        (["09", "10", "11", "8"], ["8", "09", "10", "11"]),
+        (["n01", "n02", "n10"], ["n01", "n02", "n10"]),
+        (["Bee", "ant", "cat"], ["Bee", "ant", "cat"]),
+    ],
+)
+def test_outputs_without_names_are_the_classes_in_the_order_of_their_numbers(call, tmp_path, names, order):
+    root = numbered(tmp_path / "images", names)
+    network = small_network(len(names))
+    save_weights(network, tmp_path / "plain.safetensors")
+    words = (tmp_path / "plain.safetensors", "--data", "folder", "--data-dir", root)
+    shown = call(*words, "--json")
+    result = json.loads(shown.out)
+    assert result["class_names"] == order
+    paths = [(path, place) for place, name in enumerate(order) for path in sorted((root / "val" / name).iterdir())]
+    pixels = torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path, _ in paths])).permute(0, 3, 1, 2) / 255
+    confusion, loss, top1, _ = counted(network, pixels, [place for _, place in paths], *IMAGENET)
+    assert (result["confusion"], result["top1"]) == (confusion.tolist(), pytest.approx(top1))
+    assert result["loss"] == pytest.approx(loss, rel=1e-4)
+    said = "plain.safetensors have no names, and stand for the classes in the order " + ", ".join(order[:3])
+    assert said in shown.err
+    # with names, as every run has them, the order of the folders is all the same
+    save_weights(network.float(), tmp_path / "named.safetensors", class_names=names[::-1])
+    shown = call(tmp_path / "named.safetensors", *words[1:], "--json")
+    assert json.loads(shown.out)["class_names"] == names[::-1] and not shown.err
+
+
+@pytest.mark.parametrize(
+    ("names", "advice"),
+    [(["class1", "class2", "class10"], "class01"), (["v2 a", "v10 b"], "v10 b"), (["1", "01"], "01")],
+)
+def test_an_order_that_cannot_be_told_is_refused(call, tmp_path, names, advice):
+    save_weights(small_network(len(names)), tmp_path / "w.safetensors")
+    root = numbered(tmp_path / "images", names)
+    shown = call(tmp_path / "w.safetensors", "--data", "folder", "--data-dir", root)
+    assert f"name the folders so that both agree, such as {advice}" in shown.err
 
 
 TIMM = {"depths": (1, 1, 3, 1), "dims": (6, 12, 24, 48), "num_classes": 3}

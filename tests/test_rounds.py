@@ -109,7 +109,7 @@ class Made:
     def stop(self):
         pass
 
-    kill = stop
+    kill = end_idle = stop
 
 
 def scores(gains, deviation=0.6, seed=0, most=12):

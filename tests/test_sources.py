@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import pickle
 import shutil
@@ -13,6 +14,7 @@ import pytest
 import torch
 from commands import call
 from folders import COLOURS, make_image_folder, make_images, make_shards, make_tars, pack
+from PIL import Image
 
 import roadmap
 from roadmap import RoadmapError
@@ -353,6 +355,47 @@ def test_columns_that_cannot_be_told_apart_are_named(tmp_path):
         open_data(**three)
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "classes"),
+    [
+        ("string", ["b", "a", "c"], ("a", "b", "c")),
+        ("large_string", ["10", "2", "1"], ("1", "10", "2")),
+        ("int64", [10, 2, 0], ("0", "2", "10")),
+        ("uint8", [3, 200, 1], ("1", "3", "200")),
+        ("bool", [True, False, True], ("False", "True")),
+    ],
+)
+def test_labels_of_the_hub_may_be_text_or_numbers(folder, tmp_path, kind, values, classes):
+    pictures = [path.read_bytes() for path in sorted((folder / "train" / "red").iterdir())][:9]
+    rows = {"image": [{"bytes": picture, "path": None} for picture in pictures], "label": values * 3,
+            "caption": ["x"] * 9}  # fmt: skip
+    columns = {"image": datasets.Image(), "label": datasets.Value(kind), "caption": datasets.Value("string")}
+    data = open_data(**write_rows(tmp_path / "rows", rows, **columns))
+    assert data.class_names == classes
+    fitted = [np.asarray(sources.fit(Image.open(io.BytesIO(picture)), 32)) for picture in pictures]
+    labels = {bytes(picture): str(value) for picture, value in zip(fitted, values * 3, strict=True)}
+    for split in (data.train, data.test):
+        for picture, label in zip(split.images, split.labels, strict=True):
+            assert labels[bytes(picture)] == classes[label]
+    rows["label"][4] = None
+    with pytest.raises(RoadmapError, match="has images without a class, such as image 4"):
+        open_data(**write_rows(tmp_path / "lost", rows, **columns))
+
+
+def test_splits_that_number_their_classes_differently_are_matched_by_name(folder, tmp_path, monkeypatch):
+    splits = {}
+    for split, names in (("train", ["a", "b", "c"]), ("validation", ["c", "a", "b"])):
+        pictures = [(folder / "train" / colour / "000.png").read_bytes() for colour in COLOURS] * 2
+        rows = {"image": [{"bytes": picture, "path": None} for picture in pictures],
+                "label": [names.index(name) for name in "abcabc"]}  # fmt: skip
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        splits[split] = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, split=None, **__: splits[split] if split else splits)
+    data = open_data("hfds/some/name")
+    assert data.class_names == ("a", "b", "c")
+    assert data.train.labels.tolist() == data.test.labels.tolist() == [0, 1, 2, 0, 1, 2]
+
+
 def assert_refused(name, directory, sentence):
     with pytest.raises(RoadmapError, match=sentence) as caught:
         open_data(name, directory)
@@ -412,7 +455,7 @@ def bad_tar(root, images, what):
         ("cut", r"train.tar is not a whole, uncompressed tar: it does not end as one"),
         ("damaged", r"train.tar is damaged, or several tars in one file: it goes on behind its end at byte"),
         ("two in one", r"train.tar is damaged, or several tars in one file"),
-        ("inner", r"train.tar/.*.tar is (damaged|no readable tar)"),
+        ("inner", r"train.tar/.*.tar is (damaged|not a readable tar)"),
         ("flat", r"train.tar is flat, so nothing tells the classes of its images: unpack it into train/CLASS/IMAGE"),
         ("empty", r"train.tar has no images \(.jpg"),
         ("compressed", r"train.tar.gz is compressed: .* unpack it"),
@@ -488,7 +531,7 @@ def bad_shards(root, images, what):
         ("other classes", r"class '3' is in train of .*, but not in val of"),
         ("too few names", r"has the label 2, but .* names 2 classes"),
         ("no names", r"class_names in .*_info.json must be a list"),
-        ("no info", r"_info.json is not valid JSON"),
+        ("no info", r"_info.json cannot be read: it is not valid JSON"),
     ],
 )
 def test_bad_shards_are_told_in_one_sentence(tmp_path, folder, what, sentence):

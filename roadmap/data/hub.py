@@ -14,6 +14,7 @@ import numpy as np
 
 from roadmap.checks import RoadmapError
 from roadmap.data import HUB
+from roadmap.data.folders import beside
 from roadmap.data.listings import EVALUATIONS, Listing
 from roadmap.data.readers import Rows
 
@@ -33,7 +34,8 @@ def list_hub(name: str, cache: Path | None) -> list[Listing]:
             f"{name} must have the splits train and {', '.join(EVALUATIONS[:-1])} or {EVALUATIONS[-1]}, "
             f"but has {', '.join(splits)}"
         )
-    return [_list(name, cache, part, splits[part].features) for part in ("train", test) if part]
+    unused = [part for part in splits if part not in ("train", test)]
+    return beside([_list(name, cache, part, splits[part].features) for part in ("train", test) if part], unused)
 
 
 def _load(name: str, cache: Path | None) -> Any:
@@ -54,7 +56,7 @@ def _told_in_one_sentence(name: str) -> Iterator[None]:
         yield
     except DatasetNotFoundError:
         raise RoadmapError(
-            f"'{_path(name)}' is no folder, and no data set of the Hugging Face hub that is open to you"
+            f"'{_path(name)}' is neither a folder nor a data set of the Hugging Face hub that you have access to"
         ) from None
     except ConnectionError as error:
         raise RoadmapError(f"the Hugging Face hub cannot be reached for '{_path(name)}': {_line(error)}") from None
@@ -76,21 +78,38 @@ def _list(name: str, cache: Path | None, part: str, features: dict[str, Any]) ->
 
     where = f"{name}, split {part}"
     image = _column(where, features, datasets.Image, ("image", "img"))
-    label = _column(where, features, datasets.ClassLabel, ("label", "fine_label"))
+    label = _label_column(where, features)
     root = str(cache) if cache else None
     with _told_in_one_sentence(name):
         reader: Any = create_reader(HUB + _path(name), root=root, split=part, input_key=image, target_key=label)
     reader.dataset = reader.dataset.select_columns([image, label])  # others would be decoded with every image
     if not len(reader):
         raise RoadmapError(f"{where} is empty")
-    numbers = np.array([-1 if number is None else number for number in reader.dataset[label][:]], np.int64)
-    if numbers.min() < 0:
-        raise RoadmapError(f"{where} has images without a class, such as image {numbers.argmin()}")
-    found, labels = np.unique(numbers, return_inverse=True)
-    class_names = tuple(features[label].names[number] for number in found)
+    values = reader.dataset[label][:]
+    missing = [n for n, value in enumerate(values) if value in (None, "") or (isinstance(value, int) and value < 0)]
+    if missing:
+        raise RoadmapError(f"{where} has images without a class, such as image {missing[0]}")
+    found, labels = np.unique(np.array(values), return_inverse=True)  # numbers by size, names as text
+    names = getattr(features[label], "names", None)
+    class_names = tuple(names[value] if names else str(value) for value in found.tolist())
     rows = np.arange(len(labels))
-    keys = rows.astype(bytes)
-    return Listing(part, where, class_names, labels, Rows(reader, where, rows, _sizes(reader, image)), keys)
+    sizes, outside = _sizes(reader, image)
+    return Listing(part, where, class_names, labels, Rows(reader, where, rows, sizes, outside), rows.astype(bytes))
+
+
+def _label_column(where: str, features: dict[str, Any]) -> str:
+    """The column of classes: of kind ClassLabel, else one of whole numbers or text that is called as usual."""
+    import datasets
+
+    usual = ("label", "fine_label")
+    if not any(isinstance(feature, datasets.ClassLabel) for feature in features.values()):
+        for name in usual:
+            kind = getattr(features.get(name), "dtype", "")
+            if isinstance(features.get(name), datasets.Value) and re.fullmatch(
+                "u?int[0-9]+|bool|(large_)?string", kind
+            ):
+                return name
+    return _column(where, features, datasets.ClassLabel, usual)
 
 
 def _column(where: str, features: dict[str, Any], kind: type, usual: tuple[str, ...]) -> str:
@@ -103,8 +122,8 @@ def _column(where: str, features: dict[str, Any], kind: type, usual: tuple[str, 
     raise RoadmapError(f"{where} has {what}, but must have one of kind {kind.__name__}, or of the name {usual[0]}")
 
 
-def _sizes(reader: Any, image: str) -> np.ndarray:
-    """Bytes of each encoded image, int64 (N,); its content is not read."""
+def _sizes(reader: Any, image: str) -> tuple[np.ndarray, bool]:
+    """Bytes of each encoded image, int64 (N,), and whether some lie in files of their own; no content is read."""
     import pyarrow.compute as pc
 
     column = reader.dataset.data.column(image)
@@ -115,4 +134,4 @@ def _sizes(reader: Any, image: str) -> np.ndarray:
         path = paths[row].as_py()
         if path and os.path.isfile(path):  # noqa: PTH113
             sizes[row] = os.stat(path).st_size  # noqa: PTH116
-    return sizes
+    return sizes, len(outside) > 0

@@ -33,6 +33,19 @@ class Reader(Protocol):
     def select(self, indices: np.ndarray) -> Reader:
         """A reader of these images alone."""
 
+    def stamps(self) -> np.ndarray | None:
+        """What changes with the bytes of an image, int64 (N, 5): `stamp` of the file that they are in, and where in
+        it; None where that cannot be told."""
+
+
+def stamp(path: str | os.PathLike) -> tuple[int, ...]:
+    """Size, times of the last change of content and of anything, and number of a file; zeros where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return 0, 0, 0, 0
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+
 
 @dataclass(frozen=True)
 class Files:
@@ -53,6 +66,9 @@ class Files:
 
     def select(self, indices: np.ndarray) -> Files:
         return Files(self.folder, self.names[indices], self.sizes[indices])
+
+    def stamps(self) -> np.ndarray:
+        return np.array([(*stamp(self.place(index)), 0) for index in range(len(self.names))], np.int64)
 
 
 @dataclass(frozen=True)
@@ -84,15 +100,21 @@ class Members:
         kept = {name: getattr(self, name)[indices] for name in ("owners", "names", "offsets", "sizes")}
         return dataclasses.replace(self, **kept)
 
+    def stamps(self) -> np.ndarray:
+        tars = np.array([stamp(os.path.join(self.folder, tar)) for tar in self.tars], np.int64)
+        return np.column_stack([tars[self.owners], self.offsets])
+
 
 @dataclass(frozen=True)
 class Rows:
-    """``rows``, int64 (N,), of what ``hub``, timm's reader of Hugging Face data sets, reads; ``title`` says which."""
+    """``rows``, int64 (N,), of what ``hub``, timm's reader of Hugging Face data sets, reads; ``title`` says which, and
+    ``outside`` whether some of the images are files of their own."""
 
     hub: Any
     title: str
     rows: np.ndarray
     sizes: np.ndarray
+    outside: bool = False
 
     def name(self, index: int) -> bytes:
         return b"%d" % self.rows[index]
@@ -107,3 +129,10 @@ class Rows:
 
     def select(self, indices: np.ndarray) -> Rows:
         return dataclasses.replace(self, rows=self.rows[indices], sizes=self.sizes[indices])
+
+    def stamps(self) -> np.ndarray | None:
+        files = [stamp(file["filename"]) for file in self.hub.dataset.cache_files]
+        if not files or self.outside:
+            return None
+        table = (sum(size for size, *_ in files), *np.array(files)[:, 1:].max(0).tolist())
+        return np.column_stack([np.tile(np.array(table, np.int64), (len(self.rows), 1)), self.rows])

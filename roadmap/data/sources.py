@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,23 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from roadmap.checks import RoadmapError, check_choice, check_int
+from roadmap.checks import RoadmapError, cause, check_choice, check_int
 from roadmap.data import HUB, LOADINGS, check_data
+from roadmap.data.entries import told
 from roadmap.data.images import fit, named
-from roadmap.data.listings import HELD_OUT, HELD_OUT_OF, Listing, check_classes, fingerprint_lines, hold_out
-from roadmap.data.looking import read_all, read_picture, refuse_empty, usual_size, without_corrupt
+from roadmap.data.listings import HELD_OUT, HELD_OUT_OF, Listing, fingerprint_lines, hold_out, with_same_classes
+from roadmap.data.looking import (
+    look_at,
+    probed,
+    read_all,
+    read_picture,
+    refuse_empty,
+    seen_remarks,
+    usual_size,
+    without_corrupt,
+)  # fmt: skip
 from roadmap.data.readers import Reader
+from roadmap.markup import printable
 
 #: Decoded sets up to this many bytes are held in memory, and images up to this side in pixels: larger ones are decoded
 #: while training, which also lets random crops be cut from the whole original.
@@ -35,19 +47,21 @@ WHOLE_FROM = 384
 
 @dataclass(frozen=True)
 class Split:
-    """Labelled images: decoded, ``images`` uint8 (N, H, W, 3), or encoded, by a ``reader``. ``labels``: int64 (N,)."""
+    """Labelled images: decoded, ``images`` uint8 (N, H, W, 3), or encoded, by a ``reader``, with ``bits``, uint8 (N,),
+    as in `read_picture`. ``labels``: int64 (N,)."""
 
     labels: np.ndarray
     images: np.ndarray | None = None
     reader: Reader | None = None
+    bits: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def picture(self, index: int) -> Image.Image:
         """One image as RGB, in its own size if it is encoded. Raises `RoadmapError` naming one that cannot be read."""
-        if self.reader is not None:
-            return read_picture(self.reader, index)
+        if self.reader is not None and self.bits is not None:
+            return read_picture(self.reader, index, self.bits)
         return Image.fromarray(self.images[index])  # type: ignore[index]
 
 
@@ -57,11 +71,12 @@ class ImageData:
 
     ``mean`` and ``std`` are per channel of RGB in 0..1: measured on the training images where they are in memory,
     ImageNet's where they are streamed. ``crop_share``: share of the shorter side that the test crop keeps. ``flip``
-    says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the names and sizes of
+    says whether a mirrored image keeps its class. ``fingerprint`` is a hash of the images (of the names and bytes of
     those that are streamed) and so names the data, wherever it lies. ``evaluation`` says which part of the data set
-    tests; ``skipped`` names the images that were left out because they cannot be read. ``test_names``: bytes (N,), the
-    names of the test images, where the source has any; ``test_fingerprint``: a hash of which images these are and of
-    their order, whether in memory or streamed, at any size.
+    tests; ``skipped`` names the images that were left out because they cannot be read; ``notes`` say what else was left
+    out, and how images are read that are not plain. ``test_names``: bytes (N,), the names of the test images, where the
+    source has any; ``test_fingerprint``: a hash of which images these are and of their order, whether in memory or
+    streamed, at any size.
     """
 
     name: str
@@ -78,6 +93,7 @@ class ImageData:
     skipped: tuple[str, ...] = ()
     test_names: np.ndarray | None = None
     test_fingerprint: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -101,7 +117,7 @@ class ImageData:
             remarks.append(
                 f"there is no part to test: {len(self.test)} images, one in {HELD_OUT_OF} of each class, are {HELD_OUT}"
             )
-        return remarks
+        return [printable(remark) for remark in (*remarks, *self.notes)]
 
 
 def open_data(
@@ -142,7 +158,7 @@ def open_data(
     try:
         return _open(name, root, image_size or IMAGE_SIZES.get(name), download, loading, skip_corrupt)
     except OSError as error:
-        raise RoadmapError(f"{error.filename or root} cannot be read: {error.strerror}") from None
+        raise RoadmapError(f"{error.filename or root} cannot be read: {cause(error)}") from None
 
 
 def _open(
@@ -233,26 +249,28 @@ def _decoded(
 
 def _listed(name: str, parts: list[Listing], image_size: int | None, loading: str, skip_corrupt: bool) -> ImageData:
     """The data set whose parts, one to train and perhaps one to test, are listed."""
-    check_classes(*parts)
+    parts = with_same_classes(parts)
+    if not skip_corrupt:
+        refuse_empty(parts)
+    parts = look_at(parts)
     skipped: list[str] = []
     if skip_corrupt:
         parts, skipped = without_corrupt(parts)
-    else:
-        refuse_empty(parts)
+    left_out = sum((part.left_out for part in parts), Counter[str]())
+    notes = (*told(left_out), *seen_remarks(parts), *(remark for part in parts for remark in part.remarks))
     train, test = parts = parts if len(parts) == 2 else hold_out(parts[0])
     image_size = image_size or usual_size(parts)
     shares = (1.0, CROP_SHARES.get(name, 1.0) if image_size < WHOLE_FROM else 1.0)
     facts: dict[str, Any] = {
-        "crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped),
+        "crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped), "notes": notes,
         "test_names": test.keys, "test_fingerprint": _hash(fingerprint_lines(test)),
     }  # fmt: skip
-    count = len(train) + len(test)
-    large = count * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE
+    large = (len(train) + len(test)) * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE
     if loading == "stream" or (loading == "auto" and large):
-        read_all(parts, lambda picture, number: None, max(1, count // PROBED_IMAGES))
+        read_all(parts, lambda picture, number: None, probed(parts, PROBED_IMAGES))
         return ImageData(
-            name, image_size, train.class_names, Split(train.labels, reader=train.reader),
-            Split(test.labels, reader=test.reader), True, IMAGENET_MEAN, IMAGENET_STD,
+            name, image_size, train.class_names, Split(train.labels, reader=train.reader, bits=train.bits),
+            Split(test.labels, reader=test.reader, bits=test.bits), True, IMAGENET_MEAN, IMAGENET_STD,
             _hash(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))), **facts,
         )  # fmt: skip
     images = np.stack(read_all(parts, lambda picture, number: np.asarray(fit(picture, image_size, shares[number]))))

@@ -50,8 +50,8 @@ def owners_of(name: str) -> list[str]:
 
 
 def asked_question(design: str | None, settings: Mapping[str, Any]) -> type[Question]:
-    """The question named ``design``, else the only one that the given ``settings`` belong to, else the default one."""
+    """The question named ``design``, else that which one of the given ``settings`` implies, else the default one."""
     if design is not None:
         return question_named(design)
-    owners = {tuple(owners_of(name)) for name in settings}
-    return question_named(owners.pop()[0]) if len(owners) == 1 else default_question()
+    implied = [name for name in settings if question_settings()[name].metadata.get("implies")]
+    return question_named(owners_of(implied[0])[0]) if implied else default_question()

@@ -267,8 +267,9 @@ class Builder:
         contradict each other."""
         wanted = list(chosen)
         taken = [step for step in self.factors if step in wanted]
-        order = list(dict.fromkeys([*self.positions, *(step.name for step in [*self.base, *self.factors])]))
-        together = sorted([*self.base, *taken], key=lambda step: order.index(step.name))
+        names = [*(step.name for step in self.base), *self.positions, *(step.name for step in self.factors)]
+        place = {name: place for place, name in enumerate(names)}
+        together = sorted([*self.base, *taken], key=lambda step: place[step.name])
         if why := contradiction(taken):
             raise RoadmapError(f"{why}; leave one of them out of steps, or sweep the flag")
         return Network(called or self._called(taken), tuple(together))

@@ -48,6 +48,7 @@ class Sweep(Question):
         metavar="FLAG=A,B,...",
         many=True,
         part="ablation",
+        implies=True,
     )
     grid: bool = setting(
         "sweep all combinations of several flags' levels, not one flag at a time", False, part="ablation"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from roadmap.data.listings import output_order
 from roadmap.network.design import Design
 from roadmap.network.layers import load_plugins
 from roadmap.network.timm_model import TimmModel
@@ -60,16 +61,16 @@ def find_start(spec: StudySpec, store: Path) -> Start:
 def plan_finetuning(spec: StudySpec, data: ImageData, start: Start) -> list[RunSpec]:
     """The runs that train these weights further, one a seed.
 
-    Where the classes are the same, in the same order (or as many, where those of the weights are not known), the
-    classifier goes on, too; else it begins anew.
+    Where the classes are the same, in the same order (or as many, where those of the weights are not known, and their
+    order is beyond doubt), the classifier goes on, too; else it begins anew.
     """
     classes = len(data.class_names)
-    same = start.class_names == data.class_names if start.class_names else start.design.num_classes == classes
+    order = start.class_names or (output_order(data.class_names) if start.design.num_classes == classes else None)
     return runs_of(
         spec,
         data,
         start.labels,
         start.design.replace(num_classes=classes),
         load_recipe(spec.recipe or RECIPE),
-        start.whole if same else start.without_classifier,
+        start.whole if order == data.class_names else start.without_classifier,
     )

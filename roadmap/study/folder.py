@@ -19,12 +19,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
+from roadmap.files import STUDY_MARK as STUDY
 from roadmap.files import write_text
 from roadmap.study.store import COLUMNS, DamagedError, Store, csv_text, read_json, row_of
 
 FORMAT = 2
-STUDY = "study.json"
 TABLE = "trajectory.csv"
 
 
@@ -43,7 +43,7 @@ class StudyFolder:
         try:
             present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
         except OSError as error:
-            raise RoadmapError(f"{self.folder} cannot be used as output folder: {error.strerror}") from None
+            raise RoadmapError(f"{self.folder} cannot be used as output folder: {cause(error)}") from None
         if STUDY in present:
             if not {run["signature"] for run in self.study()["runs"]} <= signatures:
                 raise RoadmapError(f"{self.folder} holds another study's results: choose another --out")
@@ -52,7 +52,9 @@ class StudyFolder:
         if not all(of_store) and self.folder.resolve() != store.folder.resolve():
             raise RoadmapError(f"{self.folder} is not empty and holds no study: choose another --out")
         if resume:
-            raise RoadmapError(f"there is nothing to resume in {self.folder}")
+            raise RoadmapError(
+                f"{self.folder} holds no study to resume: leave out --resume, or name its folder with --out"
+            )
 
     def begin(self, study: dict[str, Any], store: Store) -> None:
         """Write down what a study asks for, as plain values with its ``runs``. `check` was called before."""
@@ -62,7 +64,7 @@ class StudyFolder:
             facts = {"format": FORMAT, "store": where, "begun": self._begun()}
             write_text(self.folder / STUDY, json.dumps(facts | study, indent=1) + "\n")
         except (OSError, ValueError) as error:  # ValueError: another drive, on Windows
-            raise RoadmapError(f"{self.folder} cannot be written: {error}") from None
+            raise RoadmapError(f"{self.folder} cannot be written: {cause(error)}") from None
 
     def _begun(self) -> str:
         """When the study was begun: as study.json has it, else now."""
@@ -74,7 +76,9 @@ class StudyFolder:
         if not self.folder.is_dir():
             raise RoadmapError(f"there is no folder {self.folder}")
         if not (self.folder / STUDY).is_file():
-            raise RoadmapError(f"{self.folder} holds no study (no {STUDY})")
+            raise RoadmapError(
+                f"{self.folder} holds no study (no {STUDY}): name the folder that roadmap run wrote its results to"
+            )
         content = read_json(self.folder / STUDY, FORMAT)
         runs = content.get("runs")
         if not isinstance(content.get("store"), str) or not isinstance(runs, list):

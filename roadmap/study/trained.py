@@ -15,6 +15,8 @@ from torch import nn
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known
 from roadmap.data.batches import TEST_BATCH
+from roadmap.data.images import named
+from roadmap.data.listings import output_order
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
 from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
@@ -199,15 +201,17 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
         )
     except RoadmapError as error:
         raise RoadmapError(f"{name}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise RoadmapError(f"the record of {name} does not say how it is tested: {error}") from None
+    except (KeyError, TypeError, ValueError):
+        raise RoadmapError(
+            f"the record of {name} is incomplete or of another version, so that it cannot be tested"
+        ) from None
 
 
 def _whole_record(store: Store, signature: str, entry: Entry | None) -> dict[str, Any]:
     """The record of a run that has weights, every byte of which is what was written. Raises `RoadmapError`."""
     name = f"run {signature}"
     if entry is None:
-        raise RoadmapError(f"{name} has just gone from {store.folder}")
+        raise RoadmapError(f"{name} was removed from {store.folder} just now")
     if entry.status in ("damaged", "unreadable"):
         raise RoadmapError(f"{name} is {entry.status}: {entry.reason}")
     if entry.record is None or WEIGHTS not in entry.record["files"]:
@@ -230,7 +234,7 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
         told = description.design
         if isinstance(told, TimmModel):
             raise RoadmapError(
-                f"{weights.where} says that its network is timm's {told.timm_model}, no rung: leave out {option}"
+                f"{weights.where} says that its network is timm's {told.timm_model}, not a rung: leave out {option}"
             )
         differing = [
             flag.name
@@ -296,7 +300,16 @@ def _as_trained(data: ImageData, trained: Trained) -> ImageData:
     Raises `RoadmapError` where the classes are others.
     """
     known = trained.description
-    names = known.class_names or data.class_names
+    names, notes = known.class_names, data.notes
+    if names is None:
+        names = output_order(data.class_names)
+        if names is None:
+            raise RoadmapError(
+                f"{trained.name} has no class names, and those of {data.name} have another order as text than by the "
+                f"numbers in them: name the folders so that both agree, such as {_filled(data.class_names)}"
+            )
+        order = named(list(names))
+        notes = (*notes, f"the outputs of {trained.name} have no names, and stand for the classes in the order {order}")
     for missing, words in (
         (sorted(set(names) - set(data.class_names)), f"{trained.name} tells apart is not in {data.name}"),
         (sorted(set(data.class_names) - set(names)), f"{data.name} has is unknown to {trained.name}"),
@@ -310,9 +323,19 @@ def _as_trained(data: ImageData, trained: Trained) -> ImageData:
     test = data.test
     if names != data.class_names:
         if len(set(names)) != len(names):
-            raise RoadmapError(f"{trained.name} gives several classes one name: its outputs cannot be put in order")
+            raise RoadmapError(
+                f"{trained.name} has several classes of one name, so that its outputs cannot be matched with "
+                "the data: rename them"
+            )
         numbers = {name: number for number, name in enumerate(names)}
         places = np.array([numbers[name] for name in data.class_names], dtype=np.int64)
         test = dataclasses.replace(test, labels=places[test.labels])
     mean, std = known.mean or IMAGENET_MEAN, known.std or IMAGENET_STD
-    return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std)
+    return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std, notes=notes)
+
+
+def _filled(class_names: Sequence[str]) -> str:
+    """The first class, its numbers filled with zeros to the same length as the longest."""
+    most = max(len(number) for name in class_names for number in re.findall("[0-9]+", name))
+    first = next(name for name in class_names if re.search("[0-9]", name))
+    return re.sub("[0-9]+", lambda number: number[0].zfill(most), first)
