@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.analysis.study import Study, load_study, save_results
+from roadmap.rounds import run_rounds
 from roadmap.study.display import Display, PlainDisplay
 from roadmap.study.preparing import Prepared, prepare
 from roadmap.study.runner import default_folder, run_study
@@ -66,7 +67,8 @@ def carry_out(
     paper: bool = False,
 ) -> Study:
     """Train a prepared study, draw its figure into ``folder``, and return its results. Raises as `run_study`."""
-    run_study(prepared, folder, store, resume, display, command, retrain)
+    train = run_study if prepared.spec.until_resolved is None else run_rounds
+    train(prepared, folder, store, resume, display, command, retrain)
     study = load_study(folder)
     save_results(study, folder, paper=paper)
     return study

@@ -24,6 +24,7 @@ class Finished:
     runs: pd.DataFrame
     described: dict = field(default_factory=lambda: {"design": "ladder"})
     matters: float = 0.5
+    rule: None = None
 
 
 def two(first, second, names=("studies/first", "studies/second")):

@@ -15,13 +15,15 @@ from scipy.special import stdtr, stdtrit
 
 from roadmap.analysis.effects import Measured, Trained, trained_networks
 from roadmap.analysis.estimation import CONFIDENCE, ROUNDING, Moderated, sidak, verdict_of
+from roadmap.analysis.sequential import Rule
 from roadmap.analysis.tables import completed, effects_of, question_of, summarize
 from roadmap.checks import RoadmapError
 from roadmap.questions.question import Question
 
 
 class Finished(Protocol):
-    """What is asked of a study: where it is, its runs, a row each, and what study.json says of its design."""
+    """What is asked of a study: where it is, its runs, a row each, what study.json says of its design, its effects, and
+    the rule by which it grew by seeds, if it did."""
 
     @property
     def path(self) -> Path: ...
@@ -31,6 +33,10 @@ class Finished(Protocol):
     def described(self) -> Mapping[str, Any]: ...
     @property
     def matters(self) -> float: ...
+    @property
+    def measured(self) -> list[Measured]: ...
+    @property
+    def rule(self) -> Rule | None: ...
 
 
 #: What the starts of two ladders are called, which have different names in different regimes.
@@ -39,12 +45,14 @@ START = "start"
 
 @dataclass(frozen=True)
 class Compared:
-    """One of two studies: what it is called, its `completed` runs, and what study.json says of its design."""
+    """One of two studies: what it is called, its `completed` runs, what study.json says of its design, and its effects
+    where it grew by seeds."""
 
     name: str
     runs: pd.DataFrame
     described: Mapping[str, Any]
     matters: float
+    grown: Sequence[Measured] | None = None
 
     @cached_property
     def question(self) -> type[Question]:
@@ -59,7 +67,7 @@ class Compared:
     @cached_property
     def measured(self) -> dict[str, Measured]:
         """Effect -> its row and its weights, see `roadmap.analysis.effects.measure`."""
-        found = effects_of(self.runs, self.described, matters=self.matters)
+        found = effects_of(self.runs, self.described, matters=self.matters) if self.grown is None else self.grown
         return {one.row["effect"]: one for one in found}
 
     @cached_property
@@ -97,7 +105,7 @@ def compared(first: Finished, second: Finished) -> tuple[Compared, Compared]:
     rung but the start, others no effect."""
     names = _names(first.path.resolve().parts, second.path.resolve().parts)
     one, other = (
-        Compared(name, completed(study.runs), study.described, study.matters)
+        Compared(name, completed(study.runs), study.described, study.matters, study.measured if study.rule else None)
         for name, study in zip(names, (first, second), strict=True)
     )
     shared = one.rungs & other.rungs if are_ladders(one, other) else one.effects.keys() & other.effects.keys()

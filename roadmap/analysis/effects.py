@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 
 from roadmap.analysis.estimation import Effect, Moderated, Sample, estimate
 from roadmap.analysis.schema import EFFECTS, typed
+from roadmap.analysis.sequential import Look, Rule, look
 from roadmap.checks import RoadmapError
 from roadmap.questions.question import Cell, Contrast, Question
 
@@ -23,7 +25,9 @@ COMMON = tuple(EFFECTS)[: list(EFFECTS).index("params") + 1]
 class Trained:
     """A network that has runs: as a question sees it, the sample of its scores, how many runs it still lacks, what it
     costs (GMACs and parameters, NaN where unknown), and the signatures of its runs, where they have some: two networks
-    of the same runs are one network."""
+    of the same runs are one network. ``scores`` are those of its seeds in their order up to the first that is not there
+    yet, NaN where the run failed, and ``correct`` what they got right, bool (runs, images), where all of them kept it.
+    """
 
     cell: Cell
     sample: Sample
@@ -31,6 +35,8 @@ class Trained:
     gmacs: float = math.nan
     params: float = math.nan
     signatures: frozenset[str] = frozenset()
+    scores: tuple[float, ...] = ()
+    correct: np.ndarray | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -56,12 +62,61 @@ def measure(
     networks: Sequence[Trained],
     matters: float,
     lower_is_better: bool = False,
+    rule: Rule | None = None,
 ) -> list[Measured]:
     """The effects of a question on these networks, in the question's order, see `roadmap.analysis.estimation.estimate`.
 
-    ``facts``: what study.json says of the design; ``matters``: the smallest difference that matters, in points.
+    ``facts``: what study.json says of the design; ``matters``: the smallest difference that matters, in points. With a
+    ``rule`` the study grew by seeds, and its effects stand as at their last look, see `roadmap.analysis.sequential`.
     Raises `RoadmapError` where the facts lack what the question needs.
     """
+    these = arrange(question, facts, networks)
+    contrasts, taken, place, weights = these.contrasts, these.taken, these.place, these.weights
+    kept = {*place.values()}
+    samples = [one.sample if index in kept else Sample(0, math.nan, math.nan) for index, one in enumerate(taken)]
+    means = np.array([sample.mean for sample in samples])
+    parts = [_parts(contrast, place, means) for contrast in contrasts]
+    if rule:
+        seen = looked(these, rule, matters, lower_is_better)
+        known = [bool(contrast.weights and seen.effects) for contrast in contrasts]
+        found = iter([effect for effect, told in zip(seen.effects, known, strict=False) if told])
+    else:
+        known = [bool(contrast.weights) and not _failed(contrast, taken, place) for contrast in contrasts]
+        # An effect that cannot be told is no test; the others are estimated as if it were not there.
+        between = [_between(one, own) for one, own, told in zip(contrasts, parts, known, strict=True) if told]
+        found = iter(
+            estimate(samples, weights[known], matters=matters, between=between, lower_is_better=lower_is_better)
+            if any(known)
+            else ()
+        )
+    variances = Moderated.of(samples).variances
+    usual = max((one.sample.count + one.sample.failed + one.missing for one in taken), default=0)
+    measured = []
+    for row, (contrast, own, values, told) in enumerate(zip(contrasts, weights, parts, known, strict=True)):
+        effect = next(found) if told else _unknown(own, means, bool(contrast.weights))
+        columns = _row(contrast, effect, own, taken, place, usual)
+        if rule and told:
+            columns["seeds"] = min(columns["seeds"], seen.seeds[row])
+        if contrast.parts:
+            columns |= _spread(contrast, values, place, variances, samples, own)
+        measured.append(Measured(columns, values, contrast.weights))
+    return measured
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """The effects of a question over the networks that belong to them (``taken``): the weight of each network's mean
+    in each effect, (effects, networks), and the ``place`` of each name among the networks; two names of one training
+    have one."""
+
+    contrasts: list[Contrast]
+    taken: list[Trained]
+    place: dict[str, int]
+    weights: np.ndarray
+
+
+def arrange(question: type[Question], facts: Mapping[str, Any], networks: Sequence[Trained]) -> Arranged:
+    """The effects of a question over these networks. Raises `RoadmapError` where the facts lack what it needs."""
     for name in question.needs:
         if not facts.get(name):
             raise RoadmapError(f"study.json says nothing of the {name} of this {question.name} study")
@@ -76,34 +131,50 @@ def measure(
     for row, contrast in enumerate(contrasts):
         for name, weight in contrast.weights.items():
             weights[row, place[name]] += weight
-    kept = {*place.values()}
-    samples = [one.sample if index in kept else Sample(0, math.nan, math.nan) for index, one in enumerate(taken)]
-    means = np.array([sample.mean for sample in samples])
-    parts = [_parts(contrast, place, means) for contrast in contrasts]
-    between = [_between(contrast, values) for contrast, values in zip(contrasts, parts, strict=True)]
-    known = [bool(contrast.weights) and not _failed(contrast, taken, place) for contrast in contrasts]
-    # An effect that cannot be told is no test; the others are estimated as if it were not there.
-    found = iter(
-        estimate(
-            samples,
-            weights[known],
-            matters=matters,
-            between=[one for one, told in zip(between, known, strict=True) if told],
-            lower_is_better=lower_is_better,
-        )
-        if any(known)
-        else ()
+    return Arranged(contrasts, taken, place, weights)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a study that grows by seeds stands: of each effect its verdict and why it is closed, None while it is
+    open; the networks whose runs come next, as often as they need a seed; and how many runs would close all effects,
+    None before the first look."""
+
+    effects: dict[str, tuple[str | None, str | None]]
+    next: list[str]
+    forecast: int | None
+
+
+def standing(these: Arranged, rule: Rule, matters: float, slots: int) -> Standing:
+    """Where a study of these effects stands, and what to train next with so many runs at a time."""
+    found = looked(these, rule, matters, slots=slots)
+    verdicts = [effect.verdict for effect in found.effects] or [None] * len(found.closed)
+    whys = zip(verdicts, found.closed, strict=True)
+    effects = {contrast.effect: both for contrast, both in zip(these.contrasts, whys, strict=True)}
+    return Standing(effects, [these.taken[network].cell.name for network in found.next], found.forecast)
+
+
+def looked(these: Arranged, rule: Rule, matters: float, lower_is_better: bool = False, slots: int = 1) -> Look:
+    """What `look` finds of these effects; its networks are numbered as in ``these``."""
+    kept = sorted({*these.place.values()})
+    weights = these.weights.copy()
+    for own, contrast in zip(weights, these.contrasts, strict=True):
+        if any(these.taken[these.place[name]].sample.failed for name in contrast.rest):
+            own[:] = 0
+    correct = [one for index in kept if (one := these.taken[index].correct) is not None]
+    found = look(
+        [these.taken[index].scores for index in kept],
+        weights[:, kept],
+        width=rule.width,
+        most_seeds=rule.most_seeds,
+        matters=matters,
+        lower_is_better=lower_is_better,
+        slots=slots,
+        correct=correct if len(correct) == len(kept) else None,
     )
-    variances = Moderated.of(samples).variances
-    usual = max((one.sample.count + one.sample.failed + one.missing for one in taken), default=0)
-    measured = []
-    for contrast, own, values, told in zip(contrasts, weights, parts, known, strict=True):
-        effect = next(found) if told else _unknown(own, means, bool(contrast.weights))
-        columns = _row(contrast, effect, own, taken, place, usual)
-        if contrast.parts:
-            columns |= _spread(contrast, values, place, variances, samples, own)
-        measured.append(Measured(columns, values, contrast.weights))
-    return measured
+    effects = [replace(effect, apart=tuple(kept[index] for index in effect.apart)) for effect in found.effects]
+    counts = [found.counts[kept.index(these.place[one.cell.name])] for one in these.taken]
+    return replace(found, effects=effects, next=[kept[index] for index in found.next], counts=counts)
 
 
 def _failed(contrast: Contrast, taken: Sequence[Trained], place: Mapping[str, int]) -> int:
@@ -197,12 +268,16 @@ def trained_networks(
     runs: pd.DataFrame,
     missing: Collection[tuple[str, int]] = (),
     correct: Mapping[tuple[str, int], np.ndarray] | None = None,
+    asked: Sequence[tuple[str, int]] = (),
 ) -> list[Trained]:
     """The networks of `completed` runs, in the order of their first appearance, references among them.
 
     ``missing``: (network, seed) of runs that the study still lacks; ``correct``: (network, seed) -> which test images
-    the run got right, bool (images,), in the same order for all.
+    the run got right, bool (images,), in the same order for all; ``asked``: (network, seed) of all runs that the study
+    consists of, in their order. While a network has no run at all, none has scores in their order.
     """
+    names = {*runs["step"]}
+    whole = all(name in names for name, _ in asked)
     lacking: dict[str, int] = {}
     for name, _ in missing:
         lacking[name] = lacking.get(name, 0) + 1
@@ -222,8 +297,24 @@ def trained_networks(
         )
         signatures = frozenset(group["signature"].dropna())
         costs = float(first["gmacs"]), float(first["params"])
-        networks.append(Trained(cell, sample, lacking.get(cell.name, 0), *costs, signatures))
+        scores, kept = _in_turn(cell.name, group, correct or {}, asked) if whole else ((), None)
+        networks.append(Trained(cell, sample, lacking.get(cell.name, 0), *costs, signatures, scores, kept))
     return networks
+
+
+def _in_turn(
+    name: str, runs: pd.DataFrame, correct: Mapping[tuple[str, int], np.ndarray], asked: Sequence[tuple[str, int]]
+) -> tuple[tuple[float, ...], np.ndarray | None]:
+    """`Trained.scores` and `Trained.correct` of a network."""
+    done = runs["status"] == "done"
+    found = dict(zip(runs["seed"], runs["top1"].astype(float).where(done), strict=True))
+    order = [seed for step, seed in asked if step == name] or list(found)
+    scores = {seed: float(found[seed]) for seed in takewhile(found.__contains__, order)}
+    kept = {seed: correct[name, seed] for seed in scores if (name, seed) in correct}
+    if not kept or not all(seed in kept or math.isnan(score) for seed, score in scores.items()):
+        return tuple(scores.values()), None
+    nothing = np.zeros_like(next(iter(kept.values())))
+    return tuple(scores.values()), np.array([kept.get(seed, nothing) for seed in scores])
 
 
 def steps_in(text: str | None) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ class ForeignStudy(Figures):
     figures, effects and table of its question. It knows no costs, and nothing of the paper."""
 
     unit = ""
+    rule = None
 
     def __init__(self, found: ForeignRuns, name: str) -> None:
         self.found, self._name = found, name

@@ -52,11 +52,19 @@ from roadmap.analysis.estimation import (
     estimate,
 )
 from roadmap.checks import check_int, check_number
+from roadmap.study.seeds import FIRST
 
-#: Seeds of every network before the first look: of two, a diverged network makes intervals that err too often.
-FIRST = 3
 #: Why an effect is closed.
 DECIDED, SETTLED, EXHAUSTED, UNTESTABLE = "decided", "settled", "exhausted", "untestable"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a study stops to add seeds: ``width`` is the wanted half-length of intervals in points, ``most_seeds`` the
+    limit for each network."""
+
+    width: float
+    most_seeds: int
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Look:
     why each is closed, None while it is open. ``next`` are the networks to train next, most urgent first, at most as
     many as asked for; a network that stands there twice needs two more seeds. ``forecast`` is the number of runs still
     needed to close all effects, if estimates and variances stay as they are; None before the first look. ``counts``
-    are the seeds of each network that were looked at.
+    are the seeds of each network that were looked at, ``seeds`` the smallest of them in each effect at its last look.
     """
 
     effects: list[Effect]
@@ -75,6 +83,7 @@ class Look:
     next: list[int]
     forecast: int | None
     counts: list[int]
+    seeds: list[int]
 
 
 def look(
@@ -105,7 +114,9 @@ def look(
     stored = np.array([len(scores) for scores in runs], dtype=int)
     first = [k for n in range(FIRST) for k in np.flatnonzero(stored <= n).tolist()]
     if first:
-        return Look([], [None] * len(contrasts), first[:slots], None, np.minimum(stored, FIRST).tolist())
+        return Look(
+            [], [None] * len(contrasts), first[:slots], None, np.minimum(stored, FIRST).tolist(), [0] * len(contrasts)
+        )
     way = _Way(runs, contrasts, width, most_seeds, matters, lower_is_better, correct)
     while (network := next(way.ahead(), None)) is not None and way.counts[network] < stored[network]:
         way.add(network)
@@ -114,7 +125,7 @@ def look(
         counts[network] += 1
         if counts[network] > stored[network]:
             lacking.append(network)
-    return Look(way.effects, way.closed, lacking[:slots], len(lacking), way.counts.tolist())
+    return Look(way.effects, way.closed, lacking[:slots], len(lacking), way.counts.tolist(), way.seen)
 
 
 class _Way:

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from roadmap.analysis.estimation import FINDINGS
+from roadmap.analysis.sequential import Rule
 from roadmap.formatting import number, plural, signed
+from roadmap.study.seeds import FIRST
 
 #: Missing and failed runs are named up to so many.
 _NAMED = 5
@@ -80,15 +82,27 @@ def readable_steps(steps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([row(step) for step in steps.to_dict("records")])
 
 
-def interval_text(effects: pd.DataFrame, matters: float) -> str:
-    """What the intervals and verdicts of a table of effects mean, in one sentence or two."""
+def interval_text(effects: pd.DataFrame, matters: float, rule: Rule | None = None) -> str:
+    """What the intervals and verdicts of a table of effects mean, in a few sentences; ``rule``: of a study that grew by
+    seeds."""
     if effects["low"].isna().all():
-        return "No interval is known, and so no verdict: it takes two seeds of some network."
+        needed = f"{FIRST} seeds of every network" if rule else "two seeds of some network"
+        return f"No interval is known, and so no verdict: it takes {needed}."
     images = effects.loc[effects["low"].notna(), "images"].all()
     source = "new seeds and new test images" if images else "new seeds on the same test images"
     return (
         f"All intervals hold at once with 95 %, for {source}. A verdict is gain or loss where the interval excludes "
         f"zero, negligible where it lies within ±{matters:g} points, else open."
+        + (f" {grown_text(rule)}" if rule else "")
+    )
+
+
+def grown_text(rule: Rule) -> str:
+    """How the intervals of a study that grew by seeds differ from others."""
+    return (
+        f"Seeds were added until each effect was decided or known to ±{rule.width:g} points, up to {rule.most_seeds} a "
+        "network: these are repeated confidence intervals, which allow for every look at the growing study, and each "
+        "effect stands as it was when it was last looked at."
     )
 
 

@@ -13,16 +13,25 @@ import pandas as pd
 
 from roadmap.analysis.comparison_figure import compare_studies
 from roadmap.analysis.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
-from roadmap.analysis.effects import Measured, Trained, effects_table, trained_networks
+from roadmap.analysis.effects import (
+    Measured,
+    Standing,
+    Trained,
+    arrange,
+    effects_table,
+    standing,
+    trained_networks,
+)
 from roadmap.analysis.estimation import default_matters
 from roadmap.analysis.figures import Figures
 from roadmap.analysis.schema import RUNS
 from roadmap.analysis.sentences import matched_text, trained_text
+from roadmap.analysis.sequential import Rule
 from roadmap.analysis.shown import as_html, as_text, counted, interval_text, readable, readable_steps
 from roadmap.analysis.statistics import Agreement
 from roadmap.analysis.tables import agreement, completed, costs_of, effects_of, question_of, regime_of, summarize
 from roadmap.analysis.tested import TestedImages
-from roadmap.checks import RoadmapError, check_number
+from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.files import write_text
 from roadmap.formatting import plural
 from roadmap.plotting.style import CAPTIONS, KINDS, Drawn, save_figure
@@ -31,6 +40,7 @@ from roadmap.questions.question import Question
 from roadmap.reference import sections
 from roadmap.rungs import ladder
 from roadmap.study.folder import STUDY, TABLE, StudyFolder
+from roadmap.study.seeds import FIRST
 from roadmap.study.store import Store
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
@@ -47,7 +57,8 @@ class Study(TestedImages, Figures):
     ``runs`` has one row a run, ``steps`` and ``costs`` one row a network, ``effects`` one a step, ``curves`` one a run
     and epoch. ``described`` is what study.json says of the design; ``asked`` are the runs that the study consists of,
     as (step, seed), where study.json is there. ``matters``: the smallest difference that matters, in percentage points.
-    ``store`` is where the runs were read from; None where only the study's folder was kept.
+    ``store`` is where the runs were read from; None where only the study's folder was kept. ``rule``: when a study that
+    grew by seeds stopped to do so; None for any other.
     """
 
     path: Path
@@ -57,6 +68,7 @@ class Study(TestedImages, Figures):
     asked: Sequence[tuple[str, int]] = ()
     matters: float = default_matters(None)
     store: Store | None = None
+    rule: Rule | None = None
 
     @cached_property
     def question(self) -> type[Question]:
@@ -90,8 +102,22 @@ class Study(TestedImages, Figures):
     def measured(self) -> list[Measured]:
         """Its effects, each with the values of its parts, see `roadmap.analysis.tables.effects_of`."""
         return effects_of(
-            self.runs, self.described, matters=self.matters, missing=self.missing, correct=self.correct_alike()
+            self.runs,
+            self.described,
+            matters=self.matters,
+            missing=self.missing,
+            correct=self.correct_alike(),
+            asked=self.asked,
+            rule=self.rule,
         )
+
+    def standing(self, slots: int = 1) -> Standing:
+        """Where a study that grows by seeds stands, and which networks to train next, with so many runs at a time.
+        Raises `RoadmapError` for any other study."""
+        if self.rule is None:
+            raise RoadmapError(f"{self.path.name} was not run with --until-resolved, so its seeds were planned at once")
+        networks = trained_networks(self.runs, self.missing, self.correct_alike(), self.asked)
+        return standing(arrange(self.question, self.described, networks), self.rule, self.matters, slots)
 
     @cached_property
     def steps(self) -> pd.DataFrame:
@@ -173,7 +199,7 @@ class Study(TestedImages, Figures):
         ]
         if self.question.cumulative and self.agreement.rungs > 1:
             lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
-        lines.append(f"{self.question.meaning}. {interval_text(self.effects, self.matters)}")
+        lines.append(f"{self.question.meaning}. {interval_text(self.effects, self.matters, self.rule)}")
         return lines, readable_steps(self.steps) if self.question.cumulative else readable(self.effects)
 
 
@@ -242,14 +268,14 @@ def load_study(path: str | Path, matters: float | None = None) -> Study:
     said = folder.study()
     described = _described(path, said)
     asked = [(run["step"], run["seed"]) for run in said["runs"] if {"step", "seed"} <= run.keys()]
-    smallest = _matters(matters, said)
+    smallest, rule = _matters(matters, said), _rule(path, said)
     rows = folder.rows()
     if rows:
         runs = completed(pd.DataFrame(rows))
-        return Study(path, runs, described, curves_of(runs, folder.store.history), asked, smallest, folder.store)
+        return Study(path, runs, described, curves_of(runs, folder.store.history), asked, smallest, folder.store, rule)
     if table.is_file():
         runs = _read_table(table)
-        return Study(path, runs, described, _kept_curves(path, runs), asked, smallest)
+        return Study(path, runs, described, _kept_curves(path, runs), asked, smallest, rule=rule)
     raise RoadmapError(f"{path} holds no finished run yet")
 
 
@@ -257,6 +283,19 @@ def _matters(given: float | None, said: Mapping[str, Any]) -> float:
     """The smallest difference that matters: the given one, the study's own, or what suits its test images."""
     own = said.get("spec", {}).get("matters") if isinstance(said.get("spec"), dict) else None
     return next((float(one) for one in (given, own) if one is not None), default_matters(said.get("test_images")))
+
+
+def _rule(path: Path, said: Mapping[str, Any]) -> Rule | None:
+    """When a study that grows by seeds stops to; None for one whose seeds were all planned before."""
+    asked = said.get("spec")
+    if not isinstance(asked, dict) or asked.get("until_resolved") is None:
+        return None
+    try:
+        check_number("until_resolved", asked["until_resolved"], 0)
+        check_int("most_seeds", asked.get("most_seeds"), FIRST)
+    except RoadmapError as error:
+        raise RoadmapError(f"{path / STUDY} is damaged: {error}") from None
+    return Rule(float(asked["until_resolved"]), asked["most_seeds"])
 
 
 def _described(path: Path, study: Mapping[str, Any]) -> Mapping[str, Any]:

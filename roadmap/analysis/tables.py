@@ -13,6 +13,7 @@ import pandas as pd
 from roadmap.analysis.effects import Measured, Trained, effects_table, measure, steps_in, trained_networks
 from roadmap.analysis.estimation import Effect, Sample, default_matters, estimate
 from roadmap.analysis.schema import COSTS, RUNS, STEPS, typed
+from roadmap.analysis.sequential import Rule
 from roadmap.analysis.statistics import Agreement, rank_agreement
 from roadmap.checks import RoadmapError, check_known
 from roadmap.questions import default_question, question_named
@@ -33,19 +34,21 @@ def effects_of(
     matters: float | None = None,
     missing: Collection[tuple[str, int]] = (),
     correct: Mapping[tuple[str, int], np.ndarray] | None = None,
+    asked: Sequence[tuple[str, int]] = (),
+    rule: Rule | None = None,
 ) -> list[Measured]:
     """What the question of a study finds: its effects in order, see `roadmap.analysis.effects.measure`.
 
     ``ablation`` is what study.json says of the design; without it the runs are a ladder of the paper's rungs.
     ``matters``: the smallest difference that matters, in points; by default that of an unknown number of test images.
-    ``missing`` and ``correct`` as in `roadmap.analysis.effects.trained_networks`.
+    ``missing``, ``correct`` and ``asked`` as in `roadmap.analysis.effects.trained_networks`, ``rule`` as in `measure`.
 
     Raises `RoadmapError` where the runs cannot be summarised, or ``ablation`` lacks what its question needs.
     """
     runs = completed(runs)
     question, facts = question_of(runs, ablation or {}), ablation or {}
     smallest = default_matters(None) if matters is None else matters
-    return measure(question, facts, trained_networks(runs, missing, correct), smallest)
+    return measure(question, facts, trained_networks(runs, missing, correct, asked), smallest, rule=rule)
 
 
 def question_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> type[Question]:

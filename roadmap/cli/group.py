@@ -78,3 +78,14 @@ def print_table(rows: list[dict[str, Any]]) -> None:
         columns.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in (header, *cells)])
     for line in zip(*columns, strict=True):
         click.echo("  ".join(line).rstrip())
+
+
+def print_effects(study: Any) -> None:
+    """The effects of a study, or of a table of runs, what their intervals mean, and the answer in three sentences."""
+    from roadmap.analysis.sentences import answer
+    from roadmap.analysis.shown import interval_text, readable
+
+    rows = readable(study.effects).to_dict("records")
+    print_table([{str(name): value for name, value in row.items()} for row in rows])
+    click.echo(interval_text(study.effects, study.matters, study.rule))
+    click.echo(" ".join(answer(study)))

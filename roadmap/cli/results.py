@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_table
+from roadmap.cli.group import cli, print_effects
 from roadmap.cli.study import with_questions
 
 #: The figures that there are, by the methods that draw them.
@@ -177,7 +177,6 @@ def effects(
     """
     from roadmap.analysis.foreign_study import ForeignStudy
     from roadmap.analysis.printing import as_latex, as_markdown
-    from roadmap.analysis.shown import interval_text, readable
     from roadmap.analysis.study import load_study
 
     forms = {"--json": as_json, "--csv": as_csv, "--latex": latex, "--markdown": markdown}
@@ -189,7 +188,7 @@ def effects(
     else:
         _check_no_table(study, settings)
         shown = load_study(study, matters)
-    table, smallest = shown.effects, shown.matters
+    table = shown.effects
     if as_json:
         click.echo(table.to_json(orient="records", indent=1, double_precision=12))
     elif as_csv:
@@ -199,6 +198,4 @@ def effects(
     elif latex or markdown:
         click.echo((as_latex if latex else as_markdown)(shown.table()), nl=False)
     else:
-        rows = readable(table)
-        print_table([{str(name): value for name, value in row.items()} for row in rows.to_dict("records")])
-        click.echo(interval_text(table, smallest))
+        print_effects(shown)

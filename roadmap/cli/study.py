@@ -13,7 +13,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from roadmap.cli.group import PartOption, Sections, cli, print_table
+from roadmap.cli.group import PartOption, Sections, cli, print_effects, print_table
 from roadmap.markup import ranges
 
 
@@ -138,6 +138,9 @@ def run(
     .pdf, and of other designs than the ladder effects.csv. Records and trained weights of the runs are in the store. A
     run that is there is never trained again, by any study, unless --retrain says so: the same command again goes on
     with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
+
+    With --until-resolved POINTS seeds are added in rounds, where they decide most, until every effect is a gain, a
+    loss, or known to so many points, up to --most-seeds a network and within --budget.
     """
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
@@ -195,9 +198,12 @@ def _carry_out(
     click.echo(f"results: {folder}/{', '.join([TABLE, *results.file_names])}; runs: {place.folder}")
     _print_times(results.runs)
     _print_data_time(results.runs)
+    if len(results.effects):
+        print_effects(results)
+        click.echo(f"next: roadmap report {shlex.quote(str(folder))}")
     failed = results.runs[results.runs["status"] != "done"]
     if len(failed):
-        click.echo(f"{len(failed)} of {len(prepared.trainings)} runs failed:", err=True)
+        click.echo(f"{len(failed)} of {results.runs['signature'].nunique()} runs failed:", err=True)
         for row in failed.itertuples():
             click.echo(f"  {row.step} seed {row.seed} ({row.signature}): {row.reason}", err=True)
         sys.exit(1)
@@ -275,13 +281,16 @@ def plan_command(
 def _print_plan(
     prepared: Any, folder: Path, store: Any, again: bool = False, as_json: bool = False, measure: bool = True
 ) -> None:
+    from roadmap.analysis.planned import plan_resolution
     from roadmap.cost.counting import CONVENTION
     from roadmap.study.display import clock, end_time
     from roadmap.study.estimate import plan_ahead
 
     ahead = plan_ahead(prepared, store, again, measure)
+    resolution = plan_resolution(prepared, store)
     if as_json:
-        click.echo(json.dumps(ahead.to_dict(), indent=1))
+        told = None if resolution is None else resolution.to_dict()
+        click.echo(json.dumps(ahead.to_dict() | {"resolution": told}, indent=1))
         return
     data = prepared.data
     click.echo(
@@ -291,6 +300,8 @@ def _print_plan(
     print_table(_plan_rows(prepared, ahead))
     for remark in [] if prepared.spec.start_from else prepared.spec.ablation.remarks:
         click.echo(remark)
+    if resolution is not None:
+        click.echo(resolution)
     total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.trainings, ahead.todo))
     count = len(prepared.trainings)
     click.echo(f"{count} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")

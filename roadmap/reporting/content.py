@@ -170,7 +170,7 @@ def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
         yield "No mean and no difference has a failed run in it; the table of runs says why each of them failed."
     if runs.groupby("step")["seed"].nunique().max() == 1:
         yield "One seed: how far another one would lie from it is unknown, and a small difference may be noise."
-    yield interval_text(study.effects, study.matters)
+    yield interval_text(study.effects, study.matters, study.rule)
     own = runs[~runs["reference"]] if not runs["reference"].all() else runs
     small = []
     if own["width"].dropna().astype(float).max() < FULL_WIDTH:

@@ -62,6 +62,7 @@ class PlainDisplay:
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
+        self._finished: set[str] = set()
 
     def __enter__(self) -> PlainDisplay:
         return self
@@ -70,7 +71,7 @@ class PlainDisplay:
         pass
 
     def begin(self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]) -> None:
-        self._total, self._done = len(runs), 0
+        self._total = len(runs)
         packed = f", {slots} side by side" if slots > 1 else ""
         print(
             f"{self._total} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}",
@@ -91,10 +92,10 @@ class PlainDisplay:
         print(f"{run.step} seed {run.seed}: {why}", file=self._stream, flush=True)
 
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
-        self._done += 1
+        self._finished.add(run.signature)
         seconds = f", {result['wall_seconds']:.1f} s" if result["wall_seconds"] else ""
         note = "" if trained else " (was there already)"
-        line = f"[{self._done}/{self._total}] {run.step} seed {run.seed}: {outcome(result)}{seconds}{note}"
+        line = f"[{len(self._finished)}/{self._total}] {run.step} seed {run.seed}: {outcome(result)}{seconds}{note}"
         print(line, file=self._stream, flush=True)
 
     def say(self, text: str) -> None:

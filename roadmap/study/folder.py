@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +61,15 @@ class StudyFolder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             where = os.path.relpath(store.folder.resolve(), self.folder.resolve())
-            write_text(self.folder / STUDY, json.dumps({"format": FORMAT, "store": where, **study}, indent=1) + "\n")
+            facts = {"format": FORMAT, "store": where, "begun": self._begun()}
+            write_text(self.folder / STUDY, json.dumps(facts | study, indent=1) + "\n")
         except (OSError, ValueError) as error:  # ValueError: another drive, on Windows
             raise RoadmapError(f"{self.folder} cannot be written: {cause(error)}") from None
+
+    def _begun(self) -> str:
+        """When the study was begun: as study.json has it, else now."""
+        begun = self.study().get("begun") if (self.folder / STUDY).is_file() else None
+        return begun or datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def study(self) -> dict[str, Any]:
         """What was asked. Raises `RoadmapError` where the folder holds no study, or one of another format."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +52,18 @@ def run_study(
     command: str,
     retrain: str | None = None,
     engine: Engine | None = None,
-) -> None:
+    tried: Collection[str] = (),
+    seconds: float = math.inf,
+) -> int:
     """Train the runs that the store does not hold yet, and write the table. ``command`` is kept with each run.
 
     A run that diverges, raises an error or does not fit into memory is recorded as failed, and the rest go on. One
     whose process died or that ran out of memory is tried again first, ``spec.retries`` times: out of memory at once
     with nothing beside it, otherwise so at the last try. ``retrain`` forgets ``failed`` or ``all`` runs of this study
-    before. Raises `RoadmapError` where the store or folder cannot be used, and `Stopped` when stopped by Ctrl-C.
+    before. ``tried`` are signatures of runs that are over, failed or not, and are not told of again. No run is begun
+    after so many ``seconds``; those at work are finished. Returns how many runs the engine works on at once.
+
+    Raises `RoadmapError` where the store or folder cannot be used, and `Stopped` when stopped by Ctrl-C.
     """
     from roadmap.study.engines import make_engine
     from roadmap.study.estimate import known_seconds
@@ -80,9 +86,10 @@ def run_study(
     engine = engine or make_engine(study, store)
     try:
         measured = known_seconds(study, store)
-        _Round(study, place, store, engine, display, command, measured).go()
+        _Round(study, place, store, engine, display, command, measured, tried, seconds).go()
     except OSError as error:
         raise RoadmapError(f"the study in {folder} had to stop: {in_words(error)}") from None
+    return engine.slots
 
 
 def _forget(runs: list[RunSpec], store: Store, which: str) -> None:
@@ -100,10 +107,10 @@ class _Round:
 
     def __init__(
         self, study: Prepared, folder: StudyFolder, store: Store, engine: Engine, display: Display, command: str,
-        measured: dict[str, float],
+        measured: dict[str, float], tried: Collection[str], seconds: float,
     ) -> None:  # fmt: skip
         self.study, self.folder, self.store, self.engine, self.display = study, folder, store, engine, display
-        self.measured = measured
+        self.measured, self.tried, self.until = measured, tried, time.monotonic() + seconds
         self.origin = {
             "command": command,
             "engine": study.spec.engine,
@@ -126,6 +133,8 @@ class _Round:
             petaflops = {run.signature: study.petaflops(run) for run in study.trainings}
             self.display.begin(study.trainings, petaflops, self.engine.slots, self.measured)
             for run in study.trainings:
+                if run.signature in self.tried and self._settled(run, failed_too=True):
+                    continue
                 record = self._settled(run)
                 if record is None:
                     self.waiting.append(run)
@@ -140,10 +149,11 @@ class _Round:
 
     def _work(self) -> None:
         while self.waiting or self.alone or self.running or self.elsewhere:
-            if self.stops and not self.running:
+            over = self.stops > 0 or time.monotonic() > self.until
+            if over and not self.running:
                 self.display.refresh([*self.waiting, *self.alone], len(self.elsewhere))
                 return
-            if not self.stops:
+            if not over:
                 self._hand_out()
             for task, outcome in self.engine.wait(LOOK):
                 self._hear(task.run, outcome)

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_int, check_known
+from roadmap.checks import RoadmapError, check_int, check_known, check_number
 from roadmap.questions.question import Plan
+
+if TYPE_CHECKING:
+    from roadmap.study.spec import StudySpec
+
+#: Seeds of every network before the first look at a study that grows by seeds: of two, a diverged network makes
+#: intervals that err too often.
+FIRST = 3
+#: Seconds of the units of a duration.
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def parse_budget(text: Any) -> float:
+    """Seconds of a duration such as ``6h``, ``90m``, ``2d`` or ``1h30m``."""
+    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text) if isinstance(text, str) else []
+    if not parts or "".join(map("".join, parts)) != text.replace(" ", "") or not any(float(n) for n, _ in parts):
+        raise RoadmapError(f"budget is {text!r}, but must be a duration such as 6h, 90m, 2d or 1h30m")
+    return sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
@@ -64,11 +82,53 @@ def seeds_by_network(
         )
     if plan.common is not None:
         count = base_seeds or max(len(seeds), round(len(seeds) * math.sqrt(len(plan.contrasts))))
-        by_network[plan.common] = _extended(seeds, count)
+        by_network[plan.common] = extended(seeds, count)
     return by_network | {name: tuple(own) for name, own in seeds_for.items()}
 
 
-def _extended(seeds: Sequence[int], count: int) -> tuple[int, ...]:
+def first_seeds(plan: Plan, seeds: Sequence[int], others: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Network -> the seeds that it begins with in a study that grows: the given ones, and `FIRST` at least."""
+    names = [*(network.name for network in plan.networks), *others]
+    return dict.fromkeys(names, extended(seeds, max(FIRST, len(seeds))))
+
+
+def check_growth(spec: StudySpec) -> None:
+    """Raise `RoadmapError` for settings that contradict how a study grows by seeds."""
+    check_int("most_seeds", spec.most_seeds, FIRST, 10_000)
+    if spec.budget is not None:
+        parse_budget(spec.budget)
+    if spec.until_resolved is None:
+        for name, default in (("most_seeds", type(spec).most_seeds), ("budget", None)):
+            if getattr(spec, name) != default:
+                raise RoadmapError(f"--{name.replace('_', '-')} is for --until-resolved: add that")
+        return
+    check_number("until_resolved", spec.until_resolved, 0.001, 100)
+    for name in ("seeds_for", "base_seeds"):
+        if getattr(spec, name):
+            option = name.replace("_", "-")
+            raise RoadmapError(f"--until-resolved chooses how many seeds each network gets: leave out --{option}")
+    if len(spec.seeds) > spec.most_seeds:
+        raise RoadmapError(f"--seeds are {len(spec.seeds)}, but --most-seeds is {spec.most_seeds}: raise that")
+
+
+def check_seeds(spec: StudySpec) -> None:
+    """Raise `RoadmapError` where seeds are given to networks that the study does not have, and where it shall grow
+    until its effects are known, but no seeds can make them so."""
+    if spec.seeds_for or spec.base_seeds is not None:
+        spec.seeds_of  # noqa: B018  (checks them)
+    if spec.until_resolved is None:
+        return
+    contrasts = spec.ablation.contrasts
+    if not contrasts and not (spec.reference and spec.question.includes_references):
+        raise RoadmapError("--until-resolved needs effects, but this study has no two networks to compare")
+    if any(contrast.drawn for contrast in contrasts):
+        raise RoadmapError(
+            "--until-resolved adds seeds, but the effects of this study are means over a random sample, whose error no "
+            "seeds reduce: have it take all of them"
+        )
+
+
+def extended(seeds: Sequence[int], count: int) -> tuple[int, ...]:
     """The first ``count`` of the seeds, and where they are fewer, of those that follow the largest of them."""
     largest = max(seeds)
     more = range(largest + 1, largest + 1 + max(count - len(seeds), 0))

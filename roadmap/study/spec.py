@@ -36,7 +36,7 @@ from roadmap.settings import from_yaml, setting
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.study.networks import plan_networks
-from roadmap.study.seeds import parse_seeds, parse_seeds_for, seeds_by_network
+from roadmap.study.seeds import check_growth, check_seeds, first_seeds, parse_seeds, parse_seeds_for, seeds_by_network
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Argument of `open_data` -> the setting of a study that it is.
@@ -105,6 +105,13 @@ class StudySpec:
                                      part="ablation")  # fmt: skip
     seeds_for: Mapping[str, Any] = setting("seeds of one network, by its name in the plan", (),
                                            metavar="NETWORK=N", many=True)  # fmt: skip
+    until_resolved: float | None = _of_ablation(
+        "add seeds until every effect is a gain, a loss, or known to this many points", metavar="POINTS"
+    )
+    most_seeds: int = _of_ablation("seeds of a network at most, with --until-resolved", 12, metavar="N")
+    budget: str | None = _of_ablation(
+        "time of training after which --until-resolved begins no run, such as 6h, 90m or 2d", metavar="TIME"
+    )
     matters: float | None = setting("the smallest difference in accuracy that matters, in percentage points [default: "
                                     "by the number of test images]", metavar="POINTS")  # fmt: skip
     epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
@@ -229,6 +236,7 @@ class StudySpec:
         self.execution  # noqa: B018  (checks device, workers, threads, devices and num_nodes)
         if not self.start_from:
             self.ablation  # noqa: B018  (checks the steps)
+            check_seeds(self)
         elif self.only:
             ladder(self.regime)[self.only[0]]
 
@@ -251,6 +259,7 @@ class StudySpec:
                 raise RoadmapError(_not_for(name, owners, question.name))
         if self.match_by != "width" and not self.match:
             raise RoadmapError("--match-by says what --match rescales: add --match")
+        check_growth(self)
         if self.only and (self.steps or self.base):
             raise RoadmapError("--only names rungs of the whole ladder, --steps steps on --base: use one or the other")
         if self.base and "from_" in question.uses and not self.steps:
@@ -304,10 +313,10 @@ class StudySpec:
 
     @cached_property
     def seeds_of(self) -> dict[str, tuple[int, ...]]:
-        """Network -> its seeds, of every network of the plan.
-
-        Raises `RoadmapError` where ``seeds_for`` names a network that the study does not have.
-        """
+        """Network -> its seeds, of every network of the plan; those that it begins with where the study grows. Raises
+        `RoadmapError` where ``seeds_for`` names a network that the study does not have."""
+        if self.until_resolved is not None:
+            return first_seeds(self.ablation, self.seeds, self.reference)
         return seeds_by_network(self.ablation, self.seeds, self.base_seeds, self.seeds_for, self.reference)
 
     @property
