@@ -1,8 +1,9 @@
-"""The house: rooms import from the floors beneath, and what README says of files and figures is so."""
+"""The house: rooms import from the floors beneath, and what pages say of files and figures is so."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import roadmap
 from roadmap.cost.counting import count
+from roadmap.questions import questions
 from roadmap.recipes.recipe import load_recipe
 from roadmap.study.preparing import TRAINING_FLOPS_PER_MAC
 
@@ -133,3 +135,66 @@ def test_the_page_on_orders_says_what_its_table_says():
     first, last = (study.steps.set_index("step").loc[name] for name in ("modern_recipe", "all"))
     assert study.effects["estimate"].sum() == pytest.approx(last.top1_mean - first.top1_mean)
     assert f"{first.top1_mean:.1f}" in page and f"{last.top1_mean:.1f}" in page
+
+
+def constants(path: Path) -> set[str]:
+    """Every string of a source file that is no docstring."""
+    tree = ast.parse(path.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    }
+
+
+#: Names of questions that are plain words, too, and the files where such a word stands for something else.
+WORDS = {
+    "ladder": {"__init__.py", "steps.py", "training/spec.py"},  # a function; a group of steps; what a run was before
+    "sweep": {"analysis/sweep_figure.py", "reporting/page.py"},  # the label of an axis
+}
+
+
+def test_a_questions_name_stands_only_in_its_own_file():
+    for name, question in questions().items():
+        home = Path(inspect.getfile(question))
+        found = {str(path.relative_to(PACKAGE)) for path in SOURCES if path != home and name in constants(path)}
+        assert found <= WORDS.get(name, set()), f"{name} is named in {found}"
+
+
+#: Files of more than 400 lines, and how many they may have. This list may only shrink.
+LONG = {
+    "roadmap/analysis/comparison_figure.py": 452,
+    "roadmap/checking.py": 449,
+    "roadmap/cli/store.py": 561,
+    "roadmap/cli/study.py": 491,
+    "roadmap/explaining/content.py": 583,
+    "roadmap/explaining/diagram.py": 421,
+    "roadmap/rungs.py": 412,
+    "roadmap/study/store.py": 694,
+    "tests/test_ablation.py": 613,
+    "tests/test_analysis.py": 427,
+    "tests/test_evaluate.py": 498,
+    "tests/test_explaining.py": 442,
+    "tests/test_figures.py": 439,
+    "tests/test_network.py": 414,
+    "tests/test_report.py": 522,
+    "tests/test_sources.py": 548,
+    "tests/test_store.py": 654,
+    "tests/test_study.py": 485,
+    "tests/test_weights.py": 406,
+}
+
+
+def test_no_file_is_longer_than_400_lines():
+    files = [*SOURCES, *(PROJECT / "tests").glob("*.py"), *(PROJECT / "benchmarks").glob("*.py")]
+    lines = {str(path.relative_to(PROJECT)): len(path.read_text().splitlines()) for path in files}
+    assert {name: count for name, count in lines.items() if count > LONG.get(name, 400)} == {}
+    assert {name for name in LONG if lines.get(name, 0) <= 400} == set(), "these are short now: take them off the list"
+
+
+def test_public_names_change_only_on_purpose():
+    names = ["Design", "RoadmapError", "build", "diff", "effects", "evaluate", "explain", "ladder", "layer",
+             "load_study", "load_weights", "report", "run", "step"]  # fmt: skip
+    assert roadmap.__all__ == names and set(names) <= set(dir(roadmap))
+    assert all(getattr(roadmap, name) is not None for name in names)
