@@ -134,9 +134,10 @@ def run(
 
     {questions}
 
-    Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), effects.csv (a row an effect)
-    and the figure as .png, .svg and .pdf. Records and trained weights of the runs are in the store. A run that is there is never trained again, by any study, unless --retrain says so: the same command again goes on
-    with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
+    Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), effects.csv (a row an
+    effect) and the figure as .png, .svg and .pdf. Records and trained weights of the runs are in the store. A run that
+    is there is never trained again, by any study, unless --retrain says so: the same command again goes on with what is
+    missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
     """
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
