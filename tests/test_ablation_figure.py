@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from ablations import FACTORS, make_ablation, make_star, make_sweep, own_ladder, reference
 from legible import check_legible
+from roadmap.analysis.ablation import effects
 from test_effects import additive, interacting, lacking, noisy
 
 import roadmap
-from roadmap.analysis.ablation import effects
 from roadmap.analysis.effects_figure import draw_ablation
 from roadmap.analysis.figure import draw_trajectory
 from roadmap.analysis.study import Study, load_study, save_results

@@ -22,8 +22,8 @@ from folders import make_cifar10, make_image_folder, make_shards, make_tars
 import roadmap
 
 PROJECT = Path(__file__).parents[1]
-#: Its commands are those of a package with one more file: tests/test_add_a_question.py runs them.
-ELSEWHERE_RUN = PROJECT / "docs" / "add-a-question.md"
+#: Its code and commands are those of a package with one more file: tests/test_add_a_question.py runs them.
+WITH_A_FILE = PROJECT / "docs" / "add-a-question.md"
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")),
          *sorted((PROJECT / "results").glob("**/README.md"))]  # fmt: skip
 #: What a training, or a measurement, is made small with.
@@ -97,7 +97,7 @@ def tables() -> dict[str, str]:
 def commands() -> list[Command]:
     """Every command of roadmap's on the pages, once. In a sentence a command alone, such as `roadmap rm`, is a name."""
     found: dict[tuple[str, ...], Command] = {}
-    for page in [page for page in PAGES if page != ELSEWHERE_RUN]:
+    for page in [page for page in PAGES if page != WITH_A_FILE]:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         inline = [" ".join(text.split()) for text in re.findall(r"(?<!`)`(roadmap [^\s`]+\s[^`]+)`", prose)]
         for line in [*shell_lines(page), *inline]:
@@ -240,7 +240,7 @@ def test_what_else_stands_in_shell_blocks_is_known():
     assert others and [line for line in others if not line.startswith(tuple(OTHERS))] == []
 
 
-PYTHON = [(page, block) for page in PAGES for block in blocks(page, "python")]
+PYTHON = [(page, block) for page in PAGES if page != WITH_A_FILE for block in blocks(page, "python")]
 #: In front of every block: trainings are made small.
 HEADER = """
 import functools, roadmap

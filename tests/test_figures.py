@@ -13,12 +13,13 @@ from ablations import FACTORS, make_ablation, reference
 from legible import check_legible, texts_of
 from matplotlib.colors import to_rgb
 from PIL import Image
+from roadmap.analysis.ablation import effects
+from roadmap.study.ablation import alias_groups
 from scipy import stats
 from test_ablation_figure import axes_of
 from test_effects import interacting, lacking, noisy
 
 from roadmap import look
-from roadmap.analysis.ablation import effects
 from roadmap.analysis.curves_figure import QUANTITIES, draw_curves
 from roadmap.analysis.interactions_figure import draw_interactions
 from roadmap.analysis.pareto_figure import COSTS, draw_pareto, pareto_front
@@ -26,7 +27,6 @@ from roadmap.analysis.study import load_study
 from roadmap.analysis.tables import summarize
 from roadmap.checks import RoadmapError
 from roadmap.look import name_of, save_figure
-from roadmap.study.ablation import alias_groups
 
 RUNS = load_study(Path(__file__).parents[1] / "results" / "cifar10").runs
 WIDTHS = ("page", "column")

@@ -338,7 +338,7 @@ def test_the_command_says_where_the_page_is(tmp_path):
         (["study", "--output", "study"], "study is a folder: name the file that the report is to be"),
         (["study", "--output", "gone/x.html"], "gone/x.html cannot be written: there is no folder gone"),
         (["study", "--output", "study/trajectory.csv/x.html"], "there is no folder study/trajectory.csv"),
-        (["study", "--output", "x" * 300], "File name too long"),
+        (["study", "--output", "x" * 300], "file name too long"),
         (["empty"], "empty holds no study (no study.json)"),
     ],
 )

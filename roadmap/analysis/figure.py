@@ -192,11 +192,11 @@ def _draw_accuracy(axes: Axes, summary: pd.DataFrame, runs: pd.DataFrame, sizes:
     axes.plot(adopted["top1_mean"], adopted.index, color=OURS, linewidth=1.6, alpha=0.55, zorder=2, label="path")
     for row, step in enumerate(summary.to_dict("records")):
         seeds = runs[(runs["step"] == step["step"]) & (runs["status"] == "done")]["top1"].astype(float)
-        half = step["top1_high"] - step["top1_mean"]
+        whiskers = [[step["top1_mean"] - step["top1_low"]], [step["top1_high"] - step["top1_mean"]]]
         axes.errorbar(
             step["top1_mean"],
             row,
-            xerr=None if pd.isna(half) else half,
+            xerr=None if pd.isna(step["top1_low"]) else whiskers,
             **_marker(step) | {"markersize": sizes.marker},
             elinewidth=sizes.marker / 5,
             capsize=sizes.marker / 2,

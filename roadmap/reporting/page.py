@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from roadmap.analysis.effects_figure import ranked_effects
 from roadmap.analysis.study import Study, load_study
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
@@ -49,7 +49,7 @@ def report(
     try:
         write_text(path, text)
     except OSError as error:
-        raise RoadmapError(f"{path} cannot be written: {error.strerror}") from None
+        raise RoadmapError(f"{path} cannot be written: {cause(error)}") from None
     return path
 
 

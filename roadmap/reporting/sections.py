@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -16,9 +17,10 @@ from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining import words
-from roadmap.explaining.content import MODERN, Explanation, explain
+from roadmap.explaining.content import Explanation, explain
 from roadmap.look import cost_text, label, number, signed
-from roadmap.recipes.recipe import load_recipe
+from roadmap.markup import ranges
+from roadmap.reporting.trained import Changes, changed
 from roadmap.rungs import Ladder, ladder
 
 #: The row of costs that was measured in the runs themselves.
@@ -74,6 +76,9 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
         if rungs and not (step is not None and step["reference"]):
             say(name)
             explanation = _explained(study, name, rungs, size)
+        flags, training = changed(study, said, name, effect)
+        if explanation is not None:
+            explanation = dataclasses.replace(explanation, training=training)
         told = described.get(name, {})
         yield Section(
             id=ids[name],
@@ -82,7 +87,7 @@ def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None
             kind=_kind(study, step, effect),
             section=explanation.section if explanation else str(told.get("section") or ""),
             why=explanation.why if explanation else str(told.get("why") or ""),
-            change=str(told.get("change") or ""),
+            change=_change(flags, training) or str(told.get("change") or ""),
             numbers=tuple(_numbers(study, step, effect)),
             results=tuple(_results(study, step, effect)),
             verdict=_verdict(effect),
@@ -234,9 +239,9 @@ def _lost(study: Study, name: str) -> Iterable[str]:
     for run in runs.to_dict("records"):
         reason = f": {run['reason']}" if isinstance(run["reason"], str) else ""
         yield f"Seed {run['seed']} failed{reason}."
-    seeds = [str(seed) for step, seed in study.missing if step == name]
+    seeds = [seed for step, seed in study.missing if step == name]
     if seeds:
-        yield f"Missing so far: seed {', '.join(seeds)}."
+        yield f"Missing so far: seed {ranges(seeds)}."
 
 
 def _networks_shown(study: Study, name: str, effect: Row | None) -> tuple[str, ...]:
@@ -267,6 +272,12 @@ def _costs(study: Study, step: Row | None, explanation: Explanation | None) -> I
             yield words.cost_row(THROUGHPUT, ".0f", None, speed)
 
 
+def _change(*changes: Changes) -> str:
+    """What changes, in a few words, as it was trained."""
+    parts = [(name, *values) for some in changes for name, values in some.items()]
+    return ", ".join(f"{name} {words.shown(old)} → {words.shown(new)}" for name, old, new in parts)
+
+
 def _place(study: Study, step: Row | None, explanation: Explanation | None, on_ladder: bool) -> Iterable[str]:
     """What the explanation shows otherwise than the study has it: the place of the step, and the recipes."""
     if explanation is None or explanation.before is None:
@@ -283,6 +294,3 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None, on_l
             yield f"Shown on {label(before)}; the gain is that of all steps since {label(against)}."
     if study.runs["match"].notna().any():
         yield "Sizes and costs are those before the study rescaled its networks."
-    recipes = study.runs.loc[~study.runs["reference"], "recipe"].dropna()
-    if explanation.training and not set(recipes) <= {MODERN, load_recipe(MODERN).classic}:
-        yield f"Settings are those of the paper's training; the recipes of this study: {', '.join(recipes.unique())}."
