@@ -22,6 +22,8 @@ from folders import make_cifar10, make_image_folder, make_shards, make_tars
 import roadmap
 
 PROJECT = Path(__file__).parents[1]
+#: Its code and commands are those of a package with one more file: tests/test_add_a_question.py runs them.
+WITH_A_FILE = PROJECT / "docs" / "add-a-question.md"
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")),
          *sorted((PROJECT / "results").glob("**/README.md"))]  # fmt: skip
 #: What a training, or a measurement, is made small with.
@@ -86,10 +88,16 @@ def shell_lines(page: Path) -> Iterator[str]:
                     yield part.strip()
 
 
+def tables() -> dict[str, str]:
+    """Name -> content of every table of runs that a page shows, after a sentence that names the file."""
+    page = PROJECT / "docs" / "runs-from-elsewhere.md"
+    return dict(re.findall(r"`(\w+\.csv)`[^`]*:\n\n```csv\n(.*?)^```", page.read_text(), re.M | re.S))
+
+
 def commands() -> list[Command]:
     """Every command of roadmap's on the pages, once. In a sentence a command alone, such as `roadmap rm`, is a name."""
     found: dict[tuple[str, ...], Command] = {}
-    for page in PAGES:
+    for page in [page for page in PAGES if page != WITH_A_FILE]:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         inline = [" ".join(text.split()) for text in re.findall(r"(?<!`)`(roadmap [^\s`]+\s[^`]+)`", prose)]
         for line in [*shell_lines(page), *inline]:
@@ -116,6 +124,8 @@ def furnish(place: Path) -> None:
     (place / "mine.yaml").write_text(study)
     (eca,) = (block for block in blocks(page, "python") if '"eca"' in block)
     (place / "eca.py").write_text(eca)
+    for name, content in tables().items():
+        (place / name).write_text(content)
     done = call("run", "--only", "gelu", "--data", "folder", "--data-dir", images, *SMALL["run"].split(), cwd=place)
     assert done.code == 0, done.err
     (run,) = (place / "results" / "store" / "runs").iterdir()
@@ -230,7 +240,7 @@ def test_what_else_stands_in_shell_blocks_is_known():
     assert others and [line for line in others if not line.startswith(tuple(OTHERS))] == []
 
 
-PYTHON = [(page, block) for page in PAGES for block in blocks(page, "python")]
+PYTHON = [(page, block) for page in PAGES if page != WITH_A_FILE for block in blocks(page, "python")]
 #: In front of every block: trainings are made small.
 HEADER = """
 import functools, roadmap

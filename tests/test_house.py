@@ -1,8 +1,9 @@
-"""The house: rooms import from the floors beneath, and what README says of files and figures is so."""
+"""The house: rooms import from the floors beneath, and what pages say of files and figures is so."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 import roadmap
 from roadmap.cost.counting import count
+from roadmap.questions import questions
 from roadmap.recipes.recipe import load_recipe
 from roadmap.study.preparing import TRAINING_FLOPS_PER_MAC
 
@@ -133,3 +135,66 @@ def test_the_page_on_orders_says_what_its_table_says():
     first, last = (study.steps.set_index("step").loc[name] for name in ("modern_recipe", "all"))
     assert study.effects["estimate"].sum() == pytest.approx(last.top1_mean - first.top1_mean)
     assert f"{first.top1_mean:.1f}" in page and f"{last.top1_mean:.1f}" in page
+
+
+def constants(path: Path) -> set[str]:
+    """Every string of a source file that is no docstring."""
+    tree = ast.parse(path.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+    }
+
+
+#: Names of questions that are plain words, too, and the files where such a word stands for something else.
+WORDS = {
+    "ladder": {"__init__.py", "steps.py", "training/spec.py"},  # a function; a group of steps; what a run was before
+    "sweep": {"analysis/sweep_figure.py", "reporting/page.py"},  # the label of an axis
+}
+
+
+def test_a_questions_name_stands_only_in_its_own_file():
+    for name, question in questions().items():
+        home = Path(inspect.getfile(question))
+        found = {str(path.relative_to(PACKAGE)) for path in SOURCES if path != home and name in constants(path)}
+        assert found <= WORDS.get(name, set()), f"{name} is named in {found}"
+
+
+#: Files of more than 400 lines. This list may only shrink.
+LONG = {
+    "roadmap/analysis/comparison_figure.py",
+    "roadmap/checking.py",
+    "roadmap/cli/store.py",
+    "roadmap/cli/study.py",
+    "roadmap/explaining/content.py",
+    "roadmap/explaining/diagram.py",
+    "roadmap/rungs.py",
+    "roadmap/study/store.py",
+    "tests/test_ablation.py",
+    "tests/test_analysis.py",
+    "tests/test_evaluate.py",
+    "tests/test_explaining.py",
+    "tests/test_figures.py",
+    "tests/test_network.py",
+    "tests/test_report.py",
+    "tests/test_sources.py",
+    "tests/test_store.py",
+    "tests/test_study.py",
+    "tests/test_weights.py",
+}
+
+
+def test_no_file_is_longer_than_400_lines():
+    files = [*SOURCES, *(PROJECT / "tests").glob("*.py"), *(PROJECT / "benchmarks").glob("*.py")]
+    long = {str(path.relative_to(PROJECT)) for path in files if len(path.read_text().splitlines()) > 400}
+    assert long - LONG == set(), "split these"
+    assert LONG - long == set(), "these are short now: take them off the list"
+
+
+def test_public_names_change_only_on_purpose():
+    names = ["Design", "RoadmapError", "build", "diff", "effects", "evaluate", "explain", "ladder", "layer",
+             "load_study", "load_weights", "report", "run", "step"]  # fmt: skip
+    assert roadmap.__all__ == names and set(names) <= set(dir(roadmap))
+    assert all(getattr(roadmap, name) is not None for name in names)

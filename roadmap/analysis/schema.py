@@ -143,6 +143,28 @@ STEPS: Schema = {
     "gmacs": _GMACS,
     "params": _PARAMS,
     "match_factor": _MATCH_FACTOR,
+    "top1_mean": _TOP1_MEAN,
+    "top1_std": _TOP1_STD,
+    "top1_low": _TOP1_LOW,
+    "top1_high": _TOP1_HIGH,
+    "against": Column(
+        "text",
+        "the network that the gain compares with, on a ladder: of those with a result, the one whose steps are the "
+        "longest beginning of this one's. So a rung compares with the last adopted one before it, and a road not taken "
+        "with what the adopted rung beside it compares with (`kernel_9` is another answer to the question of "
+        "`large_kernel`, not an addition to it). Where rungs between are missing from the study, the gain is that of "
+        "all their changes together. Missing where no effect of the study is named after this network: see effects",
+    ),
+    "gain": Column("float64", "top1_mean minus that of `against`: the network's row of the table of effects, as are "
+                   "the next five", "points"),
+    "gain_low": Column("float64", "lower end of its interval; all intervals of the study hold at once with 95 %",
+                       "points"),
+    "gain_high": Column("float64", "its upper end", "points"),
+    "p": _P,
+    "p_all": _P_ALL,
+    "verdict": _VERDICT,
+    "printed_top1": Column("float64", "what the paper prints for a network of just these steps, on ImageNet-1K", "%"),
+    "printed_gflops": Column("float64", "the same: multiply-accumulates at 224 px", "1e9"),
 }  # fmt: skip
 
 #: A row a network.

@@ -134,10 +134,10 @@ def run(
 
     {questions}
 
-    Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), the figure as .png, .svg and
-    .pdf, and of other designs than the ladder effects.csv. Records and trained weights of the runs are in the store. A
-    run that is there is never trained again, by any study, unless --retrain says so: the same command again goes on
-    with what is missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
+    Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), effects.csv (a row an
+    effect) and the figure as .png, .svg and .pdf. Records and trained weights of the runs are in the store. A run that
+    is there is never trained again, by any study, unless --retrain says so: the same command again goes on with what is
+    missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
 
     With --until-resolved POINTS seeds are added in rounds, where they decide most, until every effect is a gain, a
     loss, or known to so many points, up to --most-seeds a network and within --budget.

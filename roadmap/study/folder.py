@@ -5,7 +5,7 @@
     FOLDER/study.json                       what was asked, where its store is, and its runs in order
     FOLDER/trajectory.csv                   a row a run
     FOLDER/curves.csv                       a row a run and epoch
-    FOLDER/effects.csv                      a row a step, of other designs than the ladder
+    FOLDER/effects.csv                      a row an effect
     FOLDER/trajectory.png, .svg, .pdf       the figure; of other designs ablation.png, .svg, .pdf
     FOLDER/logs/                            what a logger wrote, where one was asked for
 """
