@@ -193,7 +193,8 @@ def code(path):
 
 
 @pytest.mark.parametrize(
-    ("spoil", "sentence"), [(truncated, "cut off"), (other, "no classifier"), (code, "holds code")]
+    ("spoil", "sentence"),
+    [(truncated, "cut off"), (other, "no classifier"), (code, "code in a file is never run")],
 )
 def test_bad_checkpoints_are_one_sentence(root, tmp_path, spoil, sentence):
     path = tmp_path / "bad.pth"
