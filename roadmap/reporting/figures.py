@@ -27,10 +27,12 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u206
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing for wide screens and for paper, and one for phones, as SVG elements; they may be the same one."""
+    """A drawing for wide screens and for paper, and one for phones, as SVG elements; they may be the same one. The
+    ``caption`` says how to read it."""
 
     wide: str
     narrow: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,21 @@ def clean(text: str) -> str:
 
 
 def picture(
-    draw: Callable[[str], Drawn],
+    draw: Callable[..., Drawn],
     name: str,
     alt: str,
     targets: Callable[[Drawn], Sequence[Target]] | None = None,
     widths: tuple[str, str] = ("page", "column"),
 ) -> Picture:
-    """What ``draw(width)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is seen."""
+    """What ``draw(width=..., caption=False)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is
+    seen."""
     drawn = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s)Glyph .* missing")  # of letters that a browser has
         for width in dict.fromkeys(widths):
-            figure = draw(width)
+            figure = draw(width=width, caption=False)
             drawn[width] = inline_svg(figure, f"{name}-{width}", alt, targets(figure) if targets else ())
-    return Picture(drawn[widths[0]], drawn[widths[1]])
+    return Picture(drawn[widths[0]], drawn[widths[1]], figure.caption)
 
 
 def inline_svg(figure: Drawn, name: str, alt: str, targets: Sequence[Target] = ()) -> str:
