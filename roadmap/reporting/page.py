@@ -106,7 +106,7 @@ def _pictures(study: Figures, content: Content, say: Callable[[str], None]) -> M
     if isinstance(study, Study):
         if study.steps["top1_mean"].notna().sum() > 1:
             wanted["pareto"] = study.pareto, _ALT["pareto"]
-        if len(study.curves):
+        if len(study.curves) and not any(section.curves for section in content.sections):
             wanted["curves"] = study.curves, _ALT["curves"]
     draw = partial(getattr(study, study.figures[0]), title="")
     pictures = {}

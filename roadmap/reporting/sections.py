@@ -203,7 +203,7 @@ def _estimate(study: Figures, network: Trained | None, effect: Row | None, decim
     if effect is not None:
         unit = study.unit and f" {study.unit}"
         return "no result" if math.isnan(effect["estimate"]) else signed(effect["estimate"], decimals) + unit
-    return f"{study.metric_short} {_score(network)}" if network else ""
+    return f"{study.metric_short} {_score(network).partition(' ')[0]}" if network and network.sample.count else "no result"
 
 
 def _interval(effect: Row | None, decimals: int) -> str:
