@@ -1,6 +1,6 @@
 """What packing brings: a study with ``--jobs auto`` against ``--jobs 1`` and against as many bare processes.
 
-    python benchmarks/packing.py [--rounds 3] [--seeds 4] [--epochs 5] [STEP ...]
+    python benchmarks/packing.py [--rounds 3] [--seeds 4] [--epochs 5] [--images N] [STEP ...]
 
 All sides train the same runs on the embedded data set, in turn. Printed are training images a second of wall time from
 the first worker's start to the last run's end (imports, which every side does once, are outside), their ratios, and the
@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 
 import torch
-from training_speed import bare
+from training_speed import bare, some_images
 
 from roadmap.data.sources import ImageData, open_data
 from roadmap.network.model import RoadmapNet
@@ -32,7 +32,7 @@ from roadmap.study.preparing import Prepared, prepare
 from roadmap.study.runner import run_study
 from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
-from roadmap.training.spec import RunSpec
+from roadmap.training.spec import Execution, RunSpec
 
 
 class Silent(PlainDisplay):
@@ -57,7 +57,7 @@ def bare_process(core: int, runs: list[RunSpec], data: ImageData, barrier) -> No
     torch.set_num_threads(1)
     barrier.wait()
     for run in runs:
-        bare(run, data, 1)
+        bare(run, data, Execution("cpu", threads=1))
         network = RoadmapNet(run.design).to(memory_format=torch.channels_last).eval()
         with torch.inference_mode():
             for images in torch.from_numpy(data.test.images).split(256):
@@ -91,9 +91,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=5)
-    options = parser.parse_args()
+    parser.add_argument("--images", type=int, help="of each split, at least a batch [default: all]")
+    options = parser.parse_intermixed_args()
     spec = load_spec(only=tuple(options.steps), seeds=options.seeds, epochs=options.epochs)
-    study = dataclasses.replace(prepare(spec), data=open_data("embedded"))
+    study = dataclasses.replace(prepare(spec), data=some_images(open_data("embedded"), options.images))
     images = sum(run.recipe.epochs * (len(study.data.train) // run.recipe.batch_size * run.recipe.batch_size)
                  for run in study.runs)  # fmt: skip
     rounds = []

@@ -130,6 +130,12 @@ def large_images(count: int, size: int) -> ImageData:
     return ImageData("random", size, names, split, test, True, (0.5,) * 3, (0.25,) * 3, "random")
 
 
+def some_images(data: ImageData, count: int | None) -> ImageData:
+    """The data set with the first images of each of its splits alone."""
+    train, test = (Split(split.labels[:count], split.images[:count]) for split in (data.train, data.test))
+    return dataclasses.replace(data, train=train, test=test)
+
+
 def compare(run: RunSpec, data: ImageData, execution: Execution, sides: dict[str, Callable], rounds: int) -> None:
     speeds: dict[str, list[float]] = {name: [] for name in ("roadmap", *sides)}
     for _ in range(rounds):
@@ -155,17 +161,17 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch-size", type=int, help="[default: the recipe's, and 8 of 224 px images]")
     parser.add_argument("--width", type=int, help="of small networks [default: 8]; CIFAR's are 16, with batches of 128")
-    parser.add_argument("--images", type=int, default=32, help="of 224 px")
-    options = parser.parse_args()
+    parser.add_argument("--images", type=int, help="of each split [default: all of the embedded set, 32 of 224 px]")
+    options = parser.parse_intermixed_args()
     execution = Execution(options.device, compile=options.compile, threads=options.threads)
     if options.what == "small":
-        data, sides = open_data("embedded"), {"bare loop": bare}
+        data, sides = some_images(open_data("embedded"), options.images), {"bare loop": bare}
         steps = options.steps or ["resnet50", "depthwise_conv", "large_kernel", "separate_downsample"]
         spec = StudySpec(only=tuple(steps), seeds=(0,), precision=options.precision, width=options.width,
                          batch_size=options.batch_size)  # fmt: skip
         runs = plan(spec, data)
     else:
-        data = large_images(options.images, 224)
+        data = large_images(options.images or 32, 224)
         sides = {"timm": of_timm(torch.contiguous_format), "timm channels_last": of_timm(torch.channels_last)}
         spec = StudySpec(only=tuple(options.steps or ["resnet50", "separate_downsample"]), seeds=(0,), recipe="quick",
                          width=64, depth=1.0, stem_stride=4, batch_size=options.batch_size or 8,

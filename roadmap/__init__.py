@@ -6,6 +6,13 @@ is imported, every rung is among its models: ``timm.create_model("roadmap_large_
 
 from __future__ import annotations
 
+import sys
+
+from roadmap.imports import import_path, is_command
+
+if is_command():  # before anything else is imported
+    sys.path[:] = import_path()
+
 import importlib
 from typing import Any
 

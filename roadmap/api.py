@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.study.display import Display, PlainDisplay
 from roadmap.study.preparing import Prepared, prepare
 from roadmap.study.runner import default_folder, run_study
-from roadmap.study.spec import load_spec
+from roadmap.study.spec import StudySpec, load_spec, settings_of
 from roadmap.study.store import Store, store_at
 
 
@@ -29,14 +30,29 @@ def run(
     Raises `RoadmapError` with one sentence where something asked for cannot be.
     """
     spec = load_spec(Path(study) if study else None, **settings)
-    given = {"study": study, "out": out, "store": store} | settings
-    words = ", ".join(f"{name}={value!r}" for name, value in given.items() if value)
     folder = Path(out) if out else default_folder(spec)
     place, display = store_at(store), PlainDisplay()
     prepared = prepare(spec, place)
     for remark in prepared.remarks:
         display.say(remark)
-    return carry_out(prepared, folder, place, display, f"roadmap.run({words})", resume)
+    return carry_out(prepared, folder, place, display, command_of(spec, out, store), resume)
+
+
+def command_of(spec: StudySpec, out: str | Path | None = None, store: str | Path | None = None) -> str:
+    """The call of `run` that asks for the same study: every setting that is not as by default, wherever it was read."""
+    given = settings_of(dataclasses.asdict(spec))
+    given |= {name: str(place) for name, place in (("out", out), ("store", store)) if place}
+    words = (f"{'from_' if name == 'from' else name}={_plain(value)!r}" for name, value in given.items())
+    return f"roadmap.run({', '.join(words)})"
+
+
+def _plain(value: Any) -> Any:
+    """A value whose ``repr`` is Python that makes it again: NumPy's floats as Python's."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return float(value) if isinstance(value, float) else value
 
 
 def carry_out(

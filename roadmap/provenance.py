@@ -13,19 +13,29 @@ PACKAGE = Path(__file__).parent
 
 @cache
 def code_record() -> dict[str, Any]:
-    """``source``: 16 hexadecimal digits of the package's own files. ``commit``, and ``dirty`` where the tree differs
+    """``source``: see `source`. ``commit``, and ``dirty`` where the tree differs
     from it: of the git repository that the package is in, else of the working directory's; None where there is none."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".csv")):
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
     folder = PACKAGE if _git(PACKAGE, "ls-files", "--error-unmatch", "__init__.py") else Path()
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no") if commit else None
     return {
         "commit": commit.strip() if commit else None,
         "dirty": None if changes is None else bool(changes),
-        "source": digest.hexdigest()[:16],
+        "source": _digest(),
     }
+
+
+@cache
+def source() -> str:
+    """16 hexadecimal digits of the package's own files, as this process found them when it first asked."""
+    return _digest()
+
+
+def _digest() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".yaml", ".csv")):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _git(folder: Path, *words: str) -> str | None:

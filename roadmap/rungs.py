@@ -164,8 +164,8 @@ class Ladder:
 
         Raises `RoadmapError` for an unknown name, and where ``first`` comes after ``last``.
         """
-        low = self.names.index(self[first].name) if first else 0
-        high = self.names.index(self[last].name) if last else len(self.rungs) - 1
+        low = self.names.index(self[first].name) if first is not None else 0
+        high = self.names.index(self[last].name) if last is not None else len(self.rungs) - 1
         if low > high:
             raise RoadmapError(f"the ladder cannot go from '{first}' up to '{last}': '{first}' comes after '{last}'")
         ends = {low, high}

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text
+from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text, said
 from roadmap.network.design import Design
 from roadmap.network.layers import note_registration
 from roadmap.recipes.recipe import FOLLOWED, SETTINGS, Recipe
@@ -57,12 +57,12 @@ class Step:
         check_text("the name of a step", self.name)
         if not re.fullmatch(r"\w[\w.=/-]*", self.name) or self.name == LADDER:
             raise RoadmapError(
-                f"the name of a step is {self.name!r}, but must be letters, digits and any of _ . = / -, and not "
+                f"the name of a step is {said(self.name)}, but must be letters, digits and any of _ . = / -, and not "
                 f"'{LADDER}'"
             )
         for name in ("why", "section"):
             if not isinstance(getattr(self, name), str):
-                raise RoadmapError(f"{name} of step '{self.name}' is {getattr(self, name)!r}, but must be text")
+                raise RoadmapError(f"{name} of step '{self.name}' is {said(getattr(self, name))}, but must be text")
         if self.recipe is not None:
             check_text(f"recipe of step '{self.name}'", self.recipe)
         check_bool(f"adopted of step '{self.name}'", self.adopted)
@@ -140,7 +140,7 @@ LADDER = "ladder"
 
 def _words(value: Any) -> list[str]:
     if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(word, str) for word in value):
-        raise RoadmapError(f"steps is {value!r}, but must be a list of names of steps")
+        raise RoadmapError(f"steps is {said(value)}, but must be a list of names of steps")
     return list(value)
 
 
@@ -226,7 +226,7 @@ def compose(start: Design, steps: Iterable[Step], width: int = FULL_WIDTH, depth
     width_factor, depth_factor = (changes.pop(factor, Fraction(1)) for factor in FACTORS)
     for name, value in (("widths", multiples), ("blocks", blocks)):
         if not isinstance(value, (tuple, list)) or not value:
-            raise RoadmapError(f"{name} is {value!r}, but must be a list of whole numbers, one a stage")
+            raise RoadmapError(f"{name} is {said(value)}, but must be a list of whole numbers, one a stage")
         for number in value:
             check_int(name, number, 1)
     base = half_up(multiples[0] * width_factor * width / FULL_WIDTH)

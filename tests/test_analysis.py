@@ -1,18 +1,14 @@
-"""The statistics against independent oracles, the figure by what it shows, the notebook by running it."""
+"""The statistics of a ladder against independent oracles, and studies read from their folders."""
 
 import math
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgba
 from scipy import stats
 
 import roadmap
-from roadmap.analysis.figure import PAPER, draw_trajectory, save_trajectory
 from roadmap.analysis.statistics import mean_interval
 from roadmap.analysis.study import Study, load_study
 from roadmap.analysis.tables import summarize
@@ -84,6 +80,12 @@ def full_scores(regime="resnet50", seeds=3):
         rung.name: {seed: 2 * rung.printed.top1 - 100 + generator.normal() / 3 for seed in range(seeds)}
         for rung in ladder(regime)
     }
+
+
+def of_steps(steps, regime="resnet50", seeds=3):
+    """Runs of some rungs."""
+    scores = full_scores(regime, seeds)
+    return make_runs({step: scores[step] for step in ladder(regime).names if step in steps}, regime=regime)
 
 
 def row_of(summary, step):
@@ -210,178 +212,6 @@ def test_tables_that_cannot_be_summarised(runs, message):
         summarize(runs)
 
 
-# --- the figure
-
-
-def axes_of(figure):
-    return {axes.get_label(): axes for axes in figure.axes}
-
-
-def lines_of(axes):
-    return {line.get_label(): line for line in axes.get_lines()}
-
-
-def means_in(axes):
-    """Step -> plotted mean, in the order drawn."""
-    return {
-        bars.get_label().removeprefix("mean of "): float(bars.lines[0].get_xdata()[0])
-        for bars in axes.containers
-        if bars.get_label().startswith("mean of ")
-    }
-
-
-def test_rows_of_the_figure_are_the_rungs_from_top_to_bottom():
-    axes = axes_of(draw_trajectory(make_runs(full_scores())))["accuracy"]
-    labels = [label.get_text() for label in axes.get_yticklabels()]
-    assert labels == ["ResNet-50"] + [name.replace("_", " ") for name in ladder().names[1:]]
-    bottom, top = axes.get_ylim()
-    assert bottom > top
-    assert "kernel_size 3 → 7" in {text.get_text() for text in axes.texts}
-
-
-def test_dots_whiskers_and_path_are_the_summary():
-    runs = make_runs(full_scores())
-    summary = summarize(runs).set_index("step")
-    axes = axes_of(draw_trajectory(runs))["accuracy"]
-    assert means_in(axes) == pytest.approx(summary["top1_mean"].to_dict())
-    for bars in axes.containers:
-        step = summary.loc[bars.get_label().removeprefix("mean of ")]
-        (left, _), (right, _) = bars.lines[2][0].get_segments()[0]
-        assert (left, right) == pytest.approx((step["top1_low"], step["top1_high"]))
-    path = lines_of(axes)["path"]
-    assert list(path.get_xdata()) == pytest.approx(list(summary.loc[summary["adopted"], "top1_mean"]))
-    seeds = lines_of(axes)["seeds of gelu"].get_xdata()
-    assert sorted(seeds) == pytest.approx(sorted(runs.loc[runs["step"] == "gelu", "top1"]))
-
-
-def test_numbers_of_a_row_are_printed():
-    runs = make_runs({"gelu": {0: 60.0, 1: 62.0}, "fewer_norms": {0: 65.0, 1: 67.5}})
-    texts = {text.get_text() for text in axes_of(draw_trajectory(runs))["accuracy"].texts}
-    assert {"61.00 ± 1.41", "66.25 ± 1.77", "+5.25 [+2.07, +8.43]"} <= texts
-
-
-def test_bars_are_gmacs_from_zero_and_hatched_for_roads_alone():
-    runs = make_runs(full_scores())
-    figure = draw_trajectory(runs)
-    bars = {bar.get_label(): bar.patches[0] for bar in axes_of(figure)["cost"].containers}
-    assert {step: bar.get_width() for step, bar in bars.items()} == pytest.approx(
-        summarize(runs).set_index("step")["gmacs"].to_dict()
-    )
-    assert axes_of(figure)["cost"].get_xlim()[0] == 0
-    assert {step for step, bar in bars.items() if bar.get_hatch()} == {"kernel_5", "kernel_9", "kernel_11"}
-
-
-def test_a_cut_axis_is_marked_and_a_whole_one_is_not():
-    cut = axes_of(draw_trajectory(make_runs({"gelu": {0: 60.0}, "fewer_norms": {0: 61.0}})))["accuracy"]
-    whole = axes_of(draw_trajectory(make_runs({"gelu": {0: 1.0}, "fewer_norms": {0: 99.0}})))["accuracy"]
-    assert cut.get_xlim()[0] > 0 and "does not begin at 0" in cut.get_xlabel()
-    assert whole.get_xlim()[0] == 0 and "does not begin at 0" not in whole.get_xlabel()
-
-
-def test_the_path_breaks_where_a_rung_diverged():
-    runs = make_runs({"gelu": {0: 60.0}, "fewer_activations": {0: None}, "fewer_norms": {0: 61.0}})
-    axes = axes_of(draw_trajectory(runs))["accuracy"]
-    assert np.isnan(lines_of(axes)["path"].get_xdata()[1])
-    (text,) = (text for text in axes.texts if text.get_text() == "failed")
-    assert text.get_position()[1] == 1
-
-
-@pytest.mark.parametrize("regime", ["resnet50", "resnet200"])
-def test_paper_overlay_is_the_printed_table(regime):
-    runs = make_runs(full_scores(regime), regime=regime)
-    axes = axes_of(draw_trajectory(runs, paper=True))
-    printed = [rung.printed.top1 for rung in ladder(regime)]
-    points = lines_of(axes["paper"])["paper"]
-    assert list(points.get_xdata()) == printed
-    assert to_rgba(points.get_markeredgecolor()) == to_rgba(PAPER)
-    assert "ImageNet-1K" in axes["paper"].get_xlabel()
-    assert "paper" not in axes_of(draw_trajectory(runs))
-
-
-def test_printed_cost_is_shown_only_at_the_size_of_the_paper():
-    size = {"image_size": 224, "width": 64, "depth": 1.0, "stem_stride": 4}
-    printed = [rung.printed.gflops for rung in ladder()]
-    lines = lines_of(axes_of(draw_trajectory(make_runs(full_scores(), **size), paper=True))["cost"])
-    assert list(lines["paper"].get_xdata()) == printed
-    for name, other in {"image_size": 160, "width": 32, "depth": 0.5}.items():
-        runs = make_runs(full_scores(), **{**size, name: other})
-        assert not axes_of(draw_trajectory(runs, paper=True))["cost"].get_lines()
-
-
-def test_both_scales_are_one_where_the_numbers_are_alike():
-    near = make_runs({rung.name: {0: rung.printed.top1 + 0.2} for rung in ladder()})
-    axes = axes_of(draw_trajectory(near, paper=True))
-    assert axes["accuracy"].get_xlim() == axes["paper"].get_xlim()
-    assert "same scale" in axes["paper"].get_xlabel()
-    far = axes_of(draw_trajectory(make_runs({"gelu": {0: 40.0}, "fewer_norms": {0: 41.0}}), paper=True))
-    assert far["accuracy"].get_xlim()[1] < 50 < far["paper"].get_xlim()[0]
-    assert "own scale" in far["paper"].get_xlabel()
-
-
-def test_caption_says_what_was_trained():
-    figure = draw_trajectory(make_runs({"resnet50": {0: 1.0}, "gelu": {0: 50.0, 1: 51.0}}))
-    caption = " ".join(re.sub(r"\s+", " ", text.get_text()) for text in figure.texts)
-    for part in ("cifar10 at 32 px", "base width 16", "epochs 6", "seeds per rung 1 to 2", "classic / modern",
-                 "a processor", "multiply-accumulates"):  # fmt: skip
-        assert part in caption
-
-
-@pytest.mark.parametrize("paper", [False, True])
-@pytest.mark.parametrize(
-    "scores",
-    [
-        full_scores(),
-        {"gelu": {0: 50.0}},
-        {"gelu": {0: 50.0, 1: 50.0}, "fewer_norms": {0: 50.0, 1: 50.0}},
-        {"resnet50": {0: None}, "gelu": {0: None}},
-        {"resnet50": {0: 0.0, 1: 100.0}, "gelu": {0: None, 1: 100.0}},
-    ],
-    ids=["full", "one rung", "all alike", "all diverged", "extremes"],
-)
-def test_nothing_is_clipped(scores, paper):
-    """All text lies within the picture, also with long names of data and device."""
-    runs = make_runs(scores, data="/somewhere/" + "folder/" * 12, device_name="a processor with a long name " * 4)
-    figure = draw_trajectory(runs, paper=paper)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    width, height = figure.get_size_inches() * figure.dpi
-    texts = [*figure.texts, figure._suptitle, *(text for axes in figure.axes for text in axes.texts)]
-    texts += [label for axes in figure.axes for label in (*axes.get_yticklabels(), axes.xaxis.label)]
-    for text in texts:
-        if text.get_text() and text.get_visible():
-            box = text.get_window_extent(canvas.get_renderer())
-            assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height, text.get_text()
-
-
-def test_files_are_whole_deterministic_and_alone(tmp_path):
-    runs = make_runs(full_scores())
-    (tmp_path / "trajectory.svg").write_text("an older one")
-    paths = save_trajectory(runs, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["trajectory.pdf", "trajectory.png", "trajectory.svg"]
-    assert sorted(paths) == sorted(tmp_path.iterdir())
-    png, svg, pdf = (path.read_bytes() for path in paths)
-    assert png.startswith(b"\x89PNG") and int.from_bytes(png[16:20], "big") == 1800
-    save_trajectory(runs, tmp_path)
-    assert [(tmp_path / f"trajectory.{kind}").read_bytes() for kind in ("svg", "pdf")] == [svg, pdf]
-    other = make_runs({**full_scores(), "gelu": {0: 50.0}})
-    save_trajectory(other, tmp_path)
-    assert (tmp_path / "trajectory.svg").read_bytes() != svg
-
-
-def test_a_failed_drawing_leaves_the_old_file(tmp_path, monkeypatch):
-    runs = make_runs({"gelu": {0: 50.0}})
-    save_trajectory(runs, tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr("roadmap.analysis.figure.Path.replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        save_trajectory(make_runs({"gelu": {0: 60.0}}), tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
 # --- a study and its notebook
 
 
@@ -391,7 +221,7 @@ def test_a_study_shows_itself(tmp_path):
     assert "fewer_norms" in repr(study) and "66.25" in repr(study)
     assert "<table" in study._repr_html_() and "66.25" in study._repr_html_()
     assert study.trajectory(title="mine")._repr_png_().startswith(b"\x89PNG")
-    assert study.trajectory(title="mine")._suptitle.get_text() == "mine"
+    assert study.trajectory(title="mine").headline == "mine"
 
 
 def test_a_study_is_read_from_its_folder(tmp_path):

@@ -226,6 +226,46 @@ def test_settings_of_slurm_reach_submitit(monkeypatch, tmp_path):
     assert "\nmodule load cuda\n" in script
 
 
+@pytest.mark.parametrize(
+    ("words", "settings", "gpus"),
+    [
+        ("partition=big", {}, 4),
+        ("", {}, None),  # the partition that jobs go to has none
+        ("partition=plain", {}, None),
+        ("partition=big", {"device": "cpu"}, None),
+        ("partition=big", {"gpus": 0}, None),
+        ("partition=plain", {"device": "cuda"}, 4),
+        ("partition=big,gres=gpu:a100:2", {}, None),  # as they say
+    ],
+)
+def test_a_run_asks_slurm_for_a_gpu_where_its_partition_has_some(tmp_path, monkeypatch, words, settings, gpus):
+    pytest.importorskip("submitit")
+    from roadmap.study.engines.slurm import job_settings
+    from roadmap.study.spec import StudySpec
+
+    table = {"plain": "plain* (null)", "big": "big (null)\\nbig gpu:a100:8(S:0-1)"}
+    for name, script in {
+        "sbatch": "", "srun": "",
+        "sinfo": f'case "$*" in *--partition=plain*) printf "{table["plain"]}\\n";; *--partition=big*) '
+                 f'printf "{table["big"]}\\n";; *) printf "{table["plain"]}\\n{table["big"]}\\n";; esac',
+    }.items():  # fmt: skip
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    spec = StudySpec(**{"engine": "slurm", "slurm": words or None, "devices": 4, **settings})
+    assert job_settings(spec)[1]["gpus_per_node"] == gpus
+
+
+def test_without_an_answer_of_slurm_no_gpu_is_asked_for(monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
+    from roadmap.study.engines import slurm
+    from roadmap.study.spec import StudySpec
+
+    monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.job_settings(StudySpec(engine="slurm"))[1]["gpus_per_node"] is None
+
+
 # --- several processes train one run
 
 

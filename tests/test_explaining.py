@@ -367,7 +367,7 @@ def test_levels_of_a_sweep_stand_in_each_others_place():
         assert (explained.before.name, explained.after.name) == (f"resnet50+{first}", f"resnet50+{level}")
         designs = [LADDER.design_of(network.steps) for network in ablation.networks]
         assert explained.flags == {flag: tuple(getattr(design, flag) for design in designs)}
-        with pytest.raises(RoadmapError, match=f"in the study toy, '{first}' compares with nothing"):
+        with pytest.raises(RoadmapError, match=f"in the study toy, '{first}' is compared with no other network"):
             roadmap.explain(first, LADDER, 32, studies=[study])
 
 
@@ -412,7 +412,7 @@ def test_speed_is_measured_where_asked():
     [
         ("explain gleu", "unknown step 'gleu' (did you mean 'gelu'?)"),
         ("diff resnet50 convnxt_tiny", "unknown network 'convnxt_tiny' (did you mean 'convnext_tiny'?)"),
-        ("explain convnext_tiny", "'convnext_tiny' is a network and no step: say roadmap diff resnet50 convnext_tiny"),
+        ("explain convnext_tiny", "'convnext_tiny' is a network, not a step: use roadmap diff resnet50 convnext_tiny"),
         ("explain gelu --onto resnet50", "is a rung of the ladder and has its place"),
         ("explain grn --onto gleu", "unknown network 'gleu' (did you mean 'gelu'?)"),
         ("explain gelu+grn", "unknown step 'gelu+grn'"),

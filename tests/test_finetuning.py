@@ -118,7 +118,7 @@ def test_a_stopped_finetuning_goes_on_without_its_source(root, source, tmp_path)
     resumed = fit_run(run, data, tmp_path / "parts", ONE_THREAD, initial=tmp_path / "gone.safetensors")
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
-    with pytest.raises(roadmap.RoadmapError, match="no file says where"):
+    with pytest.raises(roadmap.RoadmapError, match="their file is not named"):
         fit_run(run, data, tmp_path / "new", ONE_THREAD)
 
 
@@ -269,7 +269,7 @@ def test_a_finetuned_run_is_made_again(root, source, place):
     ("words", "sentence"),
     [
         (["0" * 16], "there is no run"),
-        (["nonsense"], "is no run"),
+        (["nonsense"], "is not the name of a run"),
         (["SOURCE", "--data-dir", "OTHERS"], "are not those that run"),
         (["SOURCE", "--data-dir", "nowhere"], "there is no folder nowhere"),
         (["SOURCE", "--device", "cuda:77"], "is not there"),
@@ -286,7 +286,7 @@ def test_a_finetuned_run_without_its_source_is_not_made_again(root, source, plac
     (signature,) = set(Store(place).signatures()) - {source}
     Store(place).remove(source)
     shown = call("reproduce", signature, "--store", place)
-    assert shown.code == 2 and "which are no longer there" in shown.err
+    assert shown.code == 2 and "a file that no longer exists" in shown.err
 
 
 def git(folder, *words):

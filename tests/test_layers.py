@@ -269,7 +269,7 @@ def test_a_class_may_be_a_layer(tmp_path):
 def test_a_layer_that_was_typed_in_has_no_digest():
     scope = {"layer": layer}
     exec("@layer('typed', 'branch', 'x')\ndef build(site): pass", scope)
-    with pytest.raises(RoadmapError, match="the layer 'typed' was typed in"):
+    with pytest.raises(RoadmapError, match="the layer 'typed' was defined interactively"):
         digest_of(["typed"])
 
 

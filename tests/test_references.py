@@ -329,7 +329,7 @@ def test_a_study_of_references_from_beginning_to_end(images, tmp_path):
     weights = tmp_path / "copy.safetensors"
     weights.write_bytes((store.path(run.signature) / "weights.safetensors").read_bytes())
     assert roadmap.evaluate(weights, data="folder", data_dir=images, threads=1, device="cpu").top1 == tested.top1
-    with pytest.raises(RoadmapError, match="is timm's test_vit, no rung: leave out --step"):
+    with pytest.raises(RoadmapError, match="is timm's test_vit, not a rung: leave out --step"):
         roadmap.evaluate(weights, data="folder", data_dir=images, step="gelu")
     again = reproduce(run.signature, store, display)
     assert again.matches and again.weights == 0.0

@@ -200,8 +200,8 @@ def value(steps, seed):
 STUDIES = {
     "leave-one-out": make_ablation("leave-one-out", value),
     **{name: make_ablation(name, value, ["gelu", "one", "two"]) for name in ("one-at-a-time", "order", "factorial")},
-    "sweep": make_sweep({"kernel_size": [f"kernel_size={size}" for size in (3, 5, 9)]}, value),
-    "grid": make_sweep({"size": ["size=3", "size=5"], "norm": ["norm=batch", "norm=layer"]}, value),
+    "sweep": make_sweep({"kernel_size": [3, 5, 9]}, value),
+    "grid": make_sweep({"kernel_size": [3, 5], "norm": ["batch", "layer"]}, value, grid=True),
     "star": make_star(),
     "own steps": own_ladder(),
 }
@@ -338,7 +338,7 @@ def test_the_command_says_where_the_page_is(tmp_path):
         (["study", "--output", "study"], "study is a folder: name the file that the report is to be"),
         (["study", "--output", "gone/x.html"], "gone/x.html cannot be written: there is no folder gone"),
         (["study", "--output", "study/trajectory.csv/x.html"], "there is no folder study/trajectory.csv"),
-        (["study", "--output", "x" * 300], "File name too long"),
+        (["study", "--output", "x" * 300], "file name too long"),
         (["empty"], "empty holds no study (no study.json)"),
     ],
 )

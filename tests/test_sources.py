@@ -455,7 +455,7 @@ def bad_tar(root, images, what):
         ("cut", r"train.tar is not a whole, uncompressed tar: it does not end as one"),
         ("damaged", r"train.tar is damaged, or several tars in one file: it goes on behind its end at byte"),
         ("two in one", r"train.tar is damaged, or several tars in one file"),
-        ("inner", r"train.tar/.*.tar is (damaged|no readable tar)"),
+        ("inner", r"train.tar/.*.tar is (damaged|not a readable tar)"),
         ("flat", r"train.tar is flat, so nothing tells the classes of its images: unpack it into train/CLASS/IMAGE"),
         ("empty", r"train.tar has no images \(.jpg"),
         ("compressed", r"train.tar.gz is compressed: .* unpack it"),
@@ -531,7 +531,7 @@ def bad_shards(root, images, what):
         ("other classes", r"class '3' is in train of .*, but not in val of"),
         ("too few names", r"has the label 2, but .* names 2 classes"),
         ("no names", r"class_names in .*_info.json must be a list"),
-        ("no info", r"_info.json is not valid JSON"),
+        ("no info", r"_info.json cannot be read: it is not valid JSON"),
     ],
 )
 def test_bad_shards_are_told_in_one_sentence(tmp_path, folder, what, sentence):

@@ -1,4 +1,4 @@
-"""The tables of a study: their columns and dtypes, from the store and from kept files alike, and its figures."""
+"""The tables of a study: their columns and dtypes, from the store and from kept files alike."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from roadmap.analysis.schema import CURVES, EFFECTS, RUNS, TABLES, dtype_of, emp
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.analysis.tables import completed
 from roadmap.checks import RoadmapError
-from roadmap.look import WIDTHS, NotebookFigure
+from roadmap.plotting.style import Drawn
 from roadmap.study.folder import StudyFolder
 from roadmap.study.store import COLUMNS
 
@@ -237,90 +237,15 @@ def test_curves_are_a_table_and_called_a_figure(tmp_path):
     part = curves[curves["epoch"] > 1]
     assert type(part) is pd.DataFrame and len(part) == 2
     figure = curves(steps=["modern_recipe"], quantity="train_loss", title="mine")
-    assert isinstance(figure, NotebookFigure) and figure._suptitle.get_text() == "mine"
+    assert isinstance(figure, Drawn) and figure.headline == "mine"
     assert curves.groupby("step")["train_top1"].max().tolist() == pytest.approx([20.2, 20.2])
-
-
-# --- figures
-
-
-@pytest.mark.parametrize("width", ["page", "column"])
-@pytest.mark.parametrize("name", ["trajectory", "ablation", "pareto", "curves"])
-def test_every_figure_is_a_method(tmp_path, name, width):
-    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}), HISTORY)
-    figure = getattr(load_study(tmp_path / "study"), name)(title="mine", width=width)
-    assert figure._suptitle.get_text() == "mine" and figure.get_figwidth() == WIDTHS[width]
-    assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_a_study_is_compared_with_another_or_its_folder(tmp_path):
-    write_study(tmp_path / "other", make_rows({"resnet50": {0: 62.0}, "modern_recipe": {0: 66.0}}))
-    study = Study(tmp_path / "mine", make_runs({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}))
-    by_path, by_study = (study.compare(other) for other in (tmp_path / "other", load_study(tmp_path / "other")))
-    assert by_path._repr_png_() == by_study._repr_png_()
-    with pytest.raises(RoadmapError, match="there is no folder"):
-        study.compare(tmp_path / "nowhere")
-
-
-def test_the_gains_of_a_ladder_as_a_forest(tmp_path):
-    study = Study(tmp_path, make_runs(full_scores()))
-    (axes,) = (axes for axes in study.ablation().axes if axes.get_label() == "forest")
-    gains = study.effects.set_index("effect")["estimate"].sort_values(key=lambda gain: -gain.abs(), kind="stable")
-    shown = {bars.get_label(): bars for bars in axes.containers}
-    for step, gain in gains.items():
-        name = step.replace("_", " ")
-        assert shown[f"estimate of {name}"].lines[0].get_xdata()[0] == pytest.approx(gain)
-        assert shown[f"bar of {name}"][0].get_width() == pytest.approx(gain)
-    assert [label.get_text() for label in axes.get_yticklabels()] == [step.replace("_", " ") for step in gains.index]
-    with pytest.raises(RoadmapError, match="there are no two steps to compare"):
-        Study(tmp_path, make_runs({"gelu": {0: 60.0}})).ablation()
-
-
-def test_a_trajectory_is_that_of_a_ladder(tmp_path):
-    study = Study(tmp_path / "mine", *make_ablation("leave-one-out", additive))
-    with pytest.raises(RoadmapError, match="mine is a leave-one-out study and no ladder: its figure is the ablation"):
-        study.trajectory()
-    assert study.figures == ["ablation"] and study.pareto().axes
-
-
-@pytest.mark.parametrize(
-    ("words", "files"),
-    [
-        ("", ["curves.csv", "trajectory.pdf", "trajectory.png", "trajectory.svg"]),
-        ("--figure ablation", ["ablation.pdf", "ablation.png", "ablation.svg"]),
-        ("--figure pareto", ["pareto.pdf", "pareto.png", "pareto.svg"]),
-        ("--with ../study", ["comparison.pdf", "comparison.png", "comparison.svg"]),
-        ("--figure curves --width column", ["curves-column.pdf", "curves-column.png", "curves-column.svg"]),
-    ],
-)
-def test_plot_draws_any_figure(tmp_path, words, files):
-    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}, "modern_recipe": {0: 65.0}}), HISTORY)
-    shown = call("plot", tmp_path / "study", *words.split(), cwd=tmp_path / "study")
-    assert shown.code == 0, shown.err
-    assert sorted(path.name for path in (tmp_path / "study").iterdir()) == sorted([*files, "study.json"])
-    assert sorted(shown.out.split()) == [str(tmp_path / "study" / name) for name in files]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--figure pareto --paper", "--paper belongs to the trajectory of a ladder"),
-        ("--figure pareto --with .", "--figure and --with exclude each other"),
-        ("--with nowhere", "there is no folder nowhere"),
-        ("--figure heatmap", "'heatmap' is not one of"),
-    ],
-)
-def test_plots_that_cannot_be(tmp_path, words, message):
-    write_study(tmp_path / "study", make_rows({"resnet50": {0: 60.0}}))
-    shown = call("plot", "study", *words.split(), cwd=tmp_path)
-    assert shown.code == 2 and message in shown.err and shown.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("scores", [{"gelu": {0: 60.0, 1: 61.0}}, {"resnet50": {0: None}, "modern_recipe": {0: None}}])
 def test_a_study_without_effects_says_so(tmp_path, scores):
     write_study(tmp_path / "study", make_rows(scores))
     shown = call("effects", tmp_path / "study")
-    assert (shown.code, shown.out) == (2, "") and shown.err == "roadmap: there are no two steps to compare\n"
+    assert (shown.code, shown.out) == (2, "") and shown.err.endswith("has no two networks to compare with each other\n")
     assert json.loads(call("effects", tmp_path / "study", "--json").out) == []
 
 
@@ -358,13 +283,14 @@ def test_a_study_in_a_notebook(tmp_path):
     assert "3 steps, 8 runs: 7 done, 1 failed, 1 missing" in page.text
     assert "Failed: kernel_9 seed 1." in page.text and "Missing: kernel_9 seed 2." in page.text
     head, start, second, road = page.rows
-    assert head[:5] == ["step", "top-1 ± std, %", "gain [95 %], points", "verdict", "GMACs"]
+    assert head[:5] == ["step", "top-1 ± std, %", "gain [interval], points", "verdict", "GMACs"]
     assert start[:4] == ["resnet50", "61.00 ± 1.00", "", ""]
-    assert second[1:4] == ["66.00 ± 1.01", "+5.00 [+4.99, +5.02]", "gain"]
+    shown = "+5.00 [{gain_low:+.2f}, {gain_high:+.2f}]".format(**study.steps.set_index("step").loc["modern_recipe"])
+    assert second[1:4] == ["66.00 ± 1.01", shown, "gain"]
     assert road[0] == "kernel_9 (not taken)" and road[-1] == "1, 1 failed, 1 missing"
     lines = repr(study).splitlines()
     assert [line.split("  ")[0] for line in lines[-4:]] == ["step", "resnet50", "modern_recipe", "kernel_9 (not taken)"]
-    assert "+5.00 [+4.99, +5.02]" in lines[-2]
+    assert shown in lines[-2]
 
 
 def test_what_is_still_missing_is_said(tmp_path):

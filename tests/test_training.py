@@ -315,6 +315,24 @@ def test_bf16_and_fp32_agree_roughly_and_reach_the_same_place(data, tmp_path):
     assert plain.metrics["top1"] > 80 and half.metrics["top1"] > 80
 
 
+@pytest.mark.parametrize(("optimizer", "precision"), [("sgd", "32"), ("sgd", "bf16-mixed"), ("adamw", "bf16-mixed")])
+def test_gradients_are_clipped_at_every_precision(data, tmp_path, optimizer, precision):
+    """SGD without momentum moves the weights at every step by the rate times a gradient no longer than the clip."""
+    clip, lr = 1e-3, 0.1
+    run = make_run(data, optimizer=optimizer, lr=lr, momentum=0.0, weight_decay=0.0, clip_gradient=clip,
+                   precision=precision)  # fmt: skip
+
+    def weights(network):
+        return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+    module, _ = make_fit(run, data, tmp_path, ONE_THREAD, Watch())
+    before, steps = weights(module.network), run.recipe.epochs * module.batcher.steps
+    result = fit_run(run, data, tmp_path, ONE_THREAD)
+    assert result.metrics["status"] == "done"
+    moved = (weights(result.network) - before).norm()
+    assert 0 < moved <= clip * lr * steps if optimizer == "sgd" else moved > clip * lr * steps
+
+
 def test_signatures_stay_what_they_were(data):
     """Settings that came later leave the names of older runs alone."""
     recipe = Recipe("r", epochs=2, mixup=0.8)

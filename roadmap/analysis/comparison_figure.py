@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from roadmap.analysis.comparison import Finished, compared, differences, settings_that_differ
-from roadmap.analysis.figures import Figures, effect_interval, ranked_effects
+from roadmap.analysis.effect_rows import effect_interval, ranked_effects
+from roadmap.analysis.figures import Figures
 from roadmap.analysis.sentences import effect_label, headline, how_decided
 from roadmap.formatting import decimals_of, listed, signed
 from roadmap.plotting.forest import Effects, Interval, draw_forest

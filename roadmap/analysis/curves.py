@@ -95,6 +95,7 @@ QUANTITIES = {
 def _curve(step: str, rows: pd.DataFrame, quantity: str) -> Curve:
     done = rows[rows["status"] == "done"].groupby("epoch")[quantity]
     intervals = np.array([mean_interval(values) for _, values in done]).reshape(-1, 4)
+    intervals[:, 2:] = intervals[:, 2:].clip(QUANTITIES[quantity].least, QUANTITIES[quantity].most)
     failed = [
         (run["epoch"].to_numpy(float), run[quantity].to_numpy(float))
         for _, run in rows[rows["status"] != "done"].sort_values("epoch").groupby("seed")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.analysis.schema import RUNS, Column
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.files import whole_file, write_text
 from roadmap.study.store import COLUMNS, csv_text
 
@@ -44,7 +44,7 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
             return text
         write_text(output, text)
     except OSError as error:
-        raise RoadmapError(f"{output} cannot be written: {error.strerror}") from None
+        raise RoadmapError(f"{output} cannot be written: {cause(error)}") from None
     return ""
 
 

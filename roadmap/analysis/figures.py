@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from roadmap.analysis.effect_rows import (
+    alias_of,
+    aliased_label,
+    effect_interval,
+    level_text,
+    ranked_effects,
+    scaled,
+)
 from roadmap.analysis.effects import Measured, Trained
 from roadmap.analysis.printing import paper_table
-from roadmap.analysis.sentences import effect_label, headline, how_decided, lost_text
+from roadmap.analysis.sentences import headline, how_decided, lost_text
 from roadmap.checks import RoadmapError, check_known
 from roadmap.formatting import UNKNOWN, decimals_of, label, listed, macs_unit, name_of, number, plain, signed
 from roadmap.plotting.forest import Effects, Interval, draw_forest, number_column
@@ -144,15 +152,13 @@ class Figures:
         ]
         adopted = [one.adopted for one in rows]
         references = [one.reference for one in rows]
-        panels = [trajectory_panel("accuracy", self.metric, intervals, adopted, references, form)]
+        panels = [trajectory_panel("accuracy", self.metric, intervals, adopted, references)]
         if paper and self.printed:
             theirs = [
                 Interval(self.printed.get(one.name, math.nan), start=self._printed_start(gains.get(one.name, {})))
                 for one in rows
             ]
-            panels.append(
-                trajectory_panel("paper", "the paper: ImageNet-1K (%)", theirs, adopted, references, form, rank=2)
-            )
+            panels.append(trajectory_panel("paper", "the paper: ImageNet-1K (%)", theirs, adopted, references, rank=2))
         caption = self._caption(
             "A bar goes from the network that a step builds upon to the one that has it; its line is the interval "
             "of the gain."
@@ -190,7 +196,7 @@ class Figures:
             raise RoadmapError("a figure of effects needs at least two networks to compare")
         ranked = ranked_effects(self.question, self.measured)
         intervals = [effect_interval(one) for one in ranked]
-        names = [Name(one.row["effect"], _aliased(one.row), weight=_weight(one.row)) for one in ranked]
+        names = [Name(one.row["effect"], aliased_label(one.row), weight=weight_of(one.row)) for one in ranked]
         references = [one for one in self.networks if one.cell.reference]
         names += [Name(one.cell.name, one.cell.name, "references") for one in references]
         intervals += [Interval()] * len(references)
@@ -226,7 +232,7 @@ class Figures:
             for column in range(place):
                 names = f"{factors[column]} × {first}", f"{first} × {factors[column]}"
                 found = next((rows[name] for name in names if name in rows), None)
-                cells.append(self._cell(place, column, names[0], found or _alias_of(rows, names)))
+                cells.append(self._cell(place, column, names[0], found or alias_of(rows, names)))
         aliased = any(cell.aliased for cell in cells)
         caption = self._caption(
             f"{self._meaning} Diagonal: main effects; below it: interactions of the steps that head column "
@@ -264,7 +270,7 @@ class Figures:
                 for row, one in enumerate(downs)
                 for column, other in enumerate(acrosses)
             ]
-            shown = [[_level(name) for name in names] for names in (downs, acrosses)]
+            shown = [[level_text(name) for name in names] for names in (downs, acrosses)]
             return draw_grid(
                 cells,
                 shown[0],
@@ -276,7 +282,7 @@ class Figures:
                 form,
             )
         ((flag, names), *others) = levels.items()
-        found = None if others else places_of([_level(name) for name in names])
+        found = None if others else places_of([level_text(name) for name in names])
         if found is None:
             return self.ablation(**look)
         references = [(one.cell.name, one.sample.mean) for one in self.networks if one.cell.reference]
@@ -309,7 +315,7 @@ class Figures:
             self.scores.get(network, ()),
         )
         text = number(mean, ".1f") if found is None or math.isnan(row["estimate"]) else self._form(row["estimate"])
-        return Level(name, _level(name), effect, text)
+        return Level(name, level_text(name), effect, text)
 
     # --- cost
 
@@ -324,7 +330,7 @@ class Figures:
         if not known:
             raise RoadmapError(f"no network of {self.name} has both an accuracy and its {axis}")
         values = [costs[one.cell.name] for one in known]
-        factor, axis = _scaled(against, axis, values)
+        factor, axis = scaled(against, axis, values)
         front = pareto_front(values, [one.sample.mean for one in known], less)
         spans = {row["step"]: (row["top1_low"], row["top1_high"]) for row in getattr(self, "steps").to_dict("records")}  # noqa: B009
         points = [
@@ -352,62 +358,3 @@ class Figures:
         count = len(points) - len(best)
         title = f"Unbeaten: {listed(best, 4)}" + (f"; {count} others cost more or reach less" if count else "")
         return draw_scatter(points, (axis, self.metric), less, Look(**look), title, caption)
-
-
-def ranked_effects(question: type[Question], measured: Sequence[Measured]) -> list[Measured]:
-    """The effects in the order of their rows in a figure: the largest gain first, or as the question lists them."""
-    if not question.ranked:
-        return list(measured)
-    return sorted(
-        measured, key=lambda one: -one.row["estimate"] if one.row["estimate"] == one.row["estimate"] else math.inf
-    )
-
-
-def effect_interval(one: Measured) -> Interval:
-    """An effect as figures draw it."""
-    row = one.row
-    return Interval(row["estimate"], row["low"], row["high"], row["verdict"], 0.0, one.parts.tolist())
-
-
-def _weight(row: Mapping[str, Any]) -> float:
-    """How telling an effect is: what is decided before what is not, the larger before the smaller."""
-    size = abs(row["estimate"]) if row["estimate"] == row["estimate"] else -1.0
-    return size + 1e6 * (row["verdict"] in ("gain", "loss"))
-
-
-def _aliased(row: Mapping[str, Any]) -> str:
-    return effect_label(row["effect"]) + (" *" if row.get("aliases") else "")
-
-
-def _alias_of(rows: Mapping[str, Measured], names: Sequence[str]) -> Measured | None:
-    """The effect that stands for this one, since the fraction of the networks cannot tell them apart."""
-    for one in rows.values():
-        for sign in "+−":
-            if any(f"{sign} {name}" in f"{one.row.get('aliases') or ''}" for name in names):
-                return _negated(one) if sign == "−" else one
-    return None
-
-
-def _negated(one: Measured) -> Measured:
-    row = one.row
-    turned = {"gain": "loss", "loss": "gain"}.get(row["verdict"], row["verdict"])
-    return Measured(
-        row | {"estimate": -row["estimate"], "low": -row["high"], "high": -row["low"], "verdict": turned},
-        -one.parts,
-        one.weights,
-    )
-
-
-def _level(name: str) -> str:
-    return name.rpartition("=")[2]
-
-
-def _scaled(cost: str, axis: str, values: Sequence[float]) -> tuple[float, str]:
-    """(factor, label) with which a cost is drawn."""
-    if cost == "gmacs":
-        factor, unit = macs_unit(values)
-        return factor, axis.replace("GMACs", unit)
-    for scale, word in ((1e9, "billion"), (1e6, "million"), (1e4, "thousand")):
-        if max(values) >= scale:
-            return 1 / (1e3 if word == "thousand" else scale), f"{axis}, {word}"
-    return 1.0, axis

@@ -52,7 +52,7 @@ def headline(effects: pd.DataFrame, most: int = NAMED) -> str:
         found += [f"{plural(len(rows) - most, f'more {verdict}')}"] * (len(rows) > most)
     parts = [", ".join(found)] * bool(found)
     if groups[OPEN] and not found and not groups[NEGLIGIBLE]:
-        return f"Nothing is decided: {_named(groups[OPEN], 'undecided', most)}"
+        return f"Nothing is decided; {_named(groups[OPEN], REST[OPEN], most)}"
     parts += [_named(groups[verdict], word, most) for verdict, word in REST.items() if groups[verdict]]
     return _capital("; ".join(parts))
 

@@ -32,6 +32,14 @@ def mean_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
     return mean, std, mean - half, mean + half
 
 
+def accuracy_interval(values: Iterable[float]) -> tuple[float, float, float, float]:
+    """`mean_interval` of accuracies in per cent, cut off at 0 and 100, between which every mean of them lies: it covers
+    the true value as often as before."""
+    mean, std, low, high = mean_interval(values)
+    low, high = (float(end) for end in np.clip([low, high], 0.0, 100.0))
+    return mean, std, low, high
+
+
 def half_width(std_error: float, freedom: float) -> float:
     """Half the length of the 95 % interval of an estimate with this standard error and these degrees of freedom."""
     return float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * std_error

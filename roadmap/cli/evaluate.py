@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.data import LOADINGS
@@ -67,9 +67,9 @@ def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, 
         try:
             write_text(table, result.confusion_csv())
         except OSError as error:
-            raise RoadmapError(f"{table} cannot be written: {error.strerror}") from None
+            raise RoadmapError(f"{table} cannot be written: {cause(error)}") from None
         except UnicodeError:
-            raise RoadmapError(f"{table} cannot be written: a class has a name that is no Unicode text") from None
+            raise RoadmapError(f"{table} cannot be written: the name of a class is not valid Unicode") from None
     for remark in result.remarks:
         click.echo(remark, err=True)
     if as_json:

@@ -8,6 +8,7 @@ import click
 
 from roadmap import __version__
 from roadmap.checks import RoadmapError, nearest
+from roadmap.cli.encoding import as_written
 from roadmap.markup import printable
 
 
@@ -71,7 +72,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
     """Columns aligned with spaces: words to the left, numbers to the right."""
     columns = []
     for name in rows[0]:
-        header, *cells = [printable(name), *(printable(row[name]) for row in rows)]
+        header, *cells = [as_written(printable(text)) for text in (name, *(row[name] for row in rows))]
         width = max(map(len, (header, *cells)))
         numbers = all(cell[:1].isdigit() for cell in cells if cell)
         columns.append([cell.rjust(width) if numbers else cell.ljust(width) for cell in (header, *cells)])

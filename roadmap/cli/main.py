@@ -7,8 +7,9 @@ import warnings
 
 import click
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.cli import evaluate, explain, ladder, report, results, store, study
+from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
 
 #: Every module whose commands there are.
@@ -17,6 +18,7 @@ COMMANDS = (evaluate, explain, ladder, report, results, store, study)
 
 def main() -> None:
     """Entry point: whatever a user can get wrong ends in one sentence on stderr and exit code 2."""
+    write_readably()
     # timm's own use of a function that torch has deprecated
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.jit")
     if len(sys.argv) == 1:
@@ -33,7 +35,7 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(0)
     except OSError as error:
-        _fail(f"{error.filename or 'the system'}: {error.strerror}")
+        _fail(f"{error.filename or 'the system'} cannot be used: {cause(error)}")
 
 
 def _fail(message: str) -> None:

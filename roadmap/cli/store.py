@@ -47,7 +47,7 @@ def _find(store: Store, beginning: str) -> Entry:
 
 
 def _gone(store: Store, signature: str) -> RoadmapError:
-    return RoadmapError(f"run {signature} has just gone from {store.folder}")
+    return RoadmapError(f"run {signature} was removed from {store.folder} just now")
 
 
 def _open_study(folder: Path) -> tuple[list[dict[str, Any]], Store]:
@@ -443,7 +443,7 @@ def rm(runs: tuple[str, ...], store: Path | None, yes: bool) -> None:
     freed = sum(_run_bytes(place, entry.signature) for entry in found)
     if not yes:
         if not sys.stdin.isatty():
-            raise RoadmapError("there is no terminal to ask on: add --yes to remove without a question")
+            raise RoadmapError("removing asks first, which needs a terminal: add --yes to remove without asking")
         for entry in found:
             click.echo(_description(entry))
         if not click.confirm(f"Remove {_plural(len(found), 'run')}, {_size(freed)}?"):

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from roadmap.cli.group import PartOption, Sections, cli, print_table
+from roadmap.markup import ranges
 
 
 def study_options(command: Any, ablation: bool = True) -> Any:
@@ -331,8 +332,8 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
             "lr": f"{recipe.peak_lr:.3g}",
             "batch": recipe.batch_size,
             "epochs": recipe.epochs,
-            "steps": recipe.epochs * (len(prepared.data.train) // recipe.batch_size),
-            "seeds": ",".join(str(run.seed) for run in runs),
+            "steps": prepared.steps(runs[0]),
+            "seeds": ranges(run.seed for run in runs),
             "PFLOPs": f"{sum(prepared.petaflops(run) for run in runs):.3g}",
             "in store": len(runs) - len(todo),
         }

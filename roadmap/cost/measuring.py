@@ -58,9 +58,23 @@ def training_seconds(
 
 def _in_own_process(design: Design, image_size: int, batch_size: int, *arguments: Any) -> tuple[float, float]:
     try:
-        return in_clean_process(_measure, loaded_plugins(), design, image_size, batch_size, *arguments)
+        return in_clean_process(_try, loaded_plugins(), design, image_size, batch_size, *arguments)
     except (ProcessDiedError, MemoryError):
-        raise RoadmapError(f"a batch of {batch_size} images of {image_size} pixels does not fit into memory") from None
+        raise RoadmapError(
+            f"a batch of {batch_size} images of {image_size} pixels does not fit into memory: give a smaller "
+            "--batch-size"
+        ) from None
+
+
+def _try(*arguments: Any) -> tuple[float, float]:
+    from roadmap.accelerator import is_memory_error
+
+    try:
+        return _measure(*arguments)
+    except Exception as error:
+        if is_memory_error(error):
+            raise MemoryError from None
+        raise
 
 
 def _measure(
@@ -96,10 +110,7 @@ def _measure(
         loss.backward()
         optimizer.step()
 
-    try:
-        rate = batch_size * _rate(train if training else infer, device, seconds)
-    except torch.OutOfMemoryError:
-        raise MemoryError from None
+    rate = batch_size * _rate(train if training else infer, device, seconds)
     if device.type == "cuda":
         return rate, torch.cuda.max_memory_allocated(device) / MIB
     return rate, (peak_resident() - before) / MIB
@@ -107,17 +118,14 @@ def _measure(
 
 def _rate(step: Callable[[], None], device, seconds: float) -> float:
     """Steps per second: the median of repeated calls, after two that warm up."""
-    import torch
+    from roadmap.accelerator import synchronize
 
     durations: list[float] = []
     deadline = math.inf
     for index in range(10_000):
         begin = time.perf_counter()
         step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
+        synchronize(device)
         if index < 2:
             deadline = time.perf_counter() + seconds
             continue

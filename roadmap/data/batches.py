@@ -21,7 +21,9 @@ from torchvision import transforms
 
 from roadmap.checks import RoadmapError
 from roadmap.data.images import fit
+from roadmap.data.shared import SharedMemoryError, lacks_shared_memory
 from roadmap.data.sources import ImageData, Split
+from roadmap.processes import prepare_sockets
 from roadmap.recipes.recipe import Recipe
 
 Batch = tuple[Tensor, Tensor]
@@ -207,6 +209,8 @@ class Batcher:
     def _loader(self, images: Dataset, size: int) -> DataLoader:
         # Forked where that is safe: workers, made anew each epoch, would import everything and copy the data otherwise.
         fork = self.workers > 0 and sys.platform == "linux"
+        if self.workers > 0:
+            prepare_sockets()
         # Its own generator, for the loader draws a number that would come from the network's.
         return DataLoader(
             images, size, num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator(),
@@ -233,7 +237,10 @@ def _resized_crop(images: Tensor, scale: tuple[float, ...], flips: bool, generat
     affine[:, 1, 2] = (2 * y - 1) * (1 - height)
     pixels = images.permute(0, 3, 1, 2).float()
     grid = torch.nn.functional.affine_grid(affine, list(pixels.shape), align_corners=False)
-    cut = torch.nn.functional.grid_sample(pixels, grid, padding_mode="reflection", align_corners=False)
+    # The grid stays within the image, so that only the outer half of its border pixels asks for a padding, which is
+    # their own colour either way. Metal has no reflection.
+    padding = "border" if device.type == "mps" else "reflection"
+    cut = torch.nn.functional.grid_sample(pixels, grid, padding_mode=padding, align_corners=False)
     return cut.permute(0, 2, 3, 1)
 
 
@@ -309,14 +316,19 @@ class _Batches:
         return len(self.source)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Batch]:
-        batches = iter(self.source)
+        batches: Iterator[Batch] | None = None
         while True:
             begun = time.perf_counter()
             try:
+                batches = batches or iter(self.source)
                 batch = next(batches, None)
             except RoadmapError as error:  # a worker's comes wrapped in the text of its traceback
                 error.__traceback__ = None  # torch leaves the loader in a cycle with it, and workers in one end late
                 raise RoadmapError(str(error).strip().rpartition(f"{RoadmapError.__name__}: ")[2]) from None
+            except (OSError, RuntimeError) as error:
+                if lacks_shared_memory(error):
+                    raise SharedMemoryError from None
+                raise
             if batch is None:
                 return
             batch = batch if self.mix is None else self.mix(*batch)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 
 LAYOUTS: dict[str, dict[str, Any]] = {
     "cifar10": {
@@ -61,8 +61,8 @@ def read_cifar(name: str, folder: Path) -> tuple[tuple[str, ...], np.ndarray, np
             content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
         except FileNotFoundError:
             raise RoadmapError(f"{folder} has no file {file}: the data set is not complete") from None
-        except Exception as error:  # a damaged pickle raises almost anything
-            raise RoadmapError(f"{path} is not a batch of {name}: {error}") from None
+        except Exception:  # a damaged pickle raises almost anything
+            raise RoadmapError(f"{path} is not a batch of {name}: fetch the data set again, with --download") from None
         if not isinstance(content, dict):
             raise RoadmapError(f"{path} is not a batch of {name}")
         return content
@@ -99,4 +99,4 @@ def download_cifar(name: str, root: Path | None) -> None:
     try:
         download_and_extract_archive(kind.url, str(root), filename=kind.filename, md5=kind.tgz_md5)
     except (OSError, RuntimeError) as error:
-        raise RoadmapError(f"{name} could not be downloaded to {root}: {error}") from None
+        raise RoadmapError(f"{name} could not be downloaded to {root}: {cause(error)}") from None

@@ -230,8 +230,8 @@ def _tar_files(file: IO[bytes], name: str, within: str, start: int, left_out: Co
                     offset = start + member.offset_data
                     yield TarFile(member.name, within, offset, member.size)
             end = tar.offset
-    except tarfile.TarError as error:
-        raise RoadmapError(f"{name} is no readable tar: {error}") from None
+    except tarfile.TarError:
+        raise RoadmapError(f"{name} is not a readable tar file: unpack it, or fetch it again") from None
     # Python's tarfile takes a header that it cannot read for the end.
     file.seek(end)
     while chunk := file.read(2**20):

@@ -56,7 +56,7 @@ def _told_in_one_sentence(name: str) -> Iterator[None]:
         yield
     except DatasetNotFoundError:
         raise RoadmapError(
-            f"'{_path(name)}' is no folder, and no data set of the Hugging Face hub that is open to you"
+            f"'{_path(name)}' is neither a folder nor a data set of the Hugging Face hub that you have access to"
         ) from None
     except ConnectionError as error:
         raise RoadmapError(f"the Hugging Face hub cannot be reached for '{_path(name)}': {_line(error)}") from None

@@ -66,9 +66,7 @@ def with_same_classes(parts: list[Listing]) -> list[Listing]:
     """
     train = parts[0]
     if len(train.class_names) < 2:
-        raise RoadmapError(
-            f"{train.where} has one class only ('{train.class_names[0]}'): there is nothing to tell apart"
-        )
+        raise RoadmapError(f"{train.where} has one class only ('{train.class_names[0]}'): need at least two classes")
     if len(parts) == 1 or parts[1].class_names == train.class_names:
         return parts
     test = parts[1]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.data.entries import ending, is_hidden, is_image
 from roadmap.data.folders import TarFile, beside, others, refuse_compressed, tar_files, twice
 from roadmap.data.listings import EVALUATIONS, Listing, refuse
@@ -77,7 +77,7 @@ def _class_names(root: Path) -> list[str] | None:
             try:
                 info = json.loads(path.read_bytes())
             except ValueError as error:
-                raise RoadmapError(f"{path} is not valid JSON: {error}") from None
+                raise RoadmapError(f"{path} cannot be read: {cause(error)}") from None
             names = info.get("class_names") if isinstance(info, dict) else None
             if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
                 raise RoadmapError(f"class_names in {path} must be a list of names")

@@ -4,13 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import tempfile
 from multiprocessing.reduction import DupFd
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from roadmap.checks import RoadmapError
 from roadmap.data.sources import ImageData, Split
+from roadmap.files import REFUSALS, temporary_folder
+
+#: Where Linux keeps the memory through which loaders hand over their images.
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class SharedMemoryError(MemoryError):
+    """The processes that load images have no room to hand them over."""
+
+    def __init__(self) -> None:
+        size = (
+            f", which has {shutil.disk_usage(SHARED_MEMORY).total / 2**20:,.0f} MiB" if SHARED_MEMORY.is_dir() else ""
+        )
+        super().__init__(
+            f"the images that workers load do not fit into shared memory ({SHARED_MEMORY}{size}): give the container "
+            "more (docker run --shm-size=8g), or load with fewer --workers, or none (--workers 0)"
+        )
+
+
+def lacks_shared_memory(error: BaseException | None) -> bool:
+    """Whether an error of processes that load images means that: they write nowhere else."""
+    while error is not None:
+        if any(words in str(error) for words in ("Bus error", *REFUSALS)):
+            return True
+        error = error.__cause__
+    return False
 
 
 class SharedData:
@@ -25,11 +54,19 @@ class SharedData:
         self._data = data
         self._file = None
         if data.in_memory:
-            self._file = tempfile.TemporaryFile(prefix="roadmap-")  # noqa: SIM115  (lives as long as this)
-            for array in self._arrays(data):
-                self._file.write(array.data)
-                self._file.write(bytes(-array.nbytes % 64))
-            self._file.flush()
+            folder = temporary_folder()
+            try:
+                self._file = tempfile.TemporaryFile(prefix="roadmap-", dir=folder)  # noqa: SIM115  (lives as long as this)
+                for array in self._arrays(data):
+                    self._file.write(array.data)
+                    self._file.write(bytes(-array.nbytes % 64))
+                self._file.flush()
+            except OSError as error:
+                size = sum(array.nbytes for array in self._arrays(data)) / 2**20
+                raise RoadmapError(
+                    f"{folder} cannot take the {size:,.0f} MiB of decoded images that the processes share: "
+                    f"{error.strerror}; let TMPDIR name a folder with more room"
+                ) from None
 
     @staticmethod
     def _arrays(data: ImageData) -> list[np.ndarray]:

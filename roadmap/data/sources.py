@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from roadmap.checks import RoadmapError, check_choice, check_int
+from roadmap.checks import RoadmapError, cause, check_choice, check_int
 from roadmap.data import HUB, LOADINGS, check_data
 from roadmap.data.entries import told
 from roadmap.data.images import fit, named
@@ -158,7 +158,7 @@ def open_data(
     try:
         return _open(name, root, image_size or IMAGE_SIZES.get(name), download, loading, skip_corrupt)
     except OSError as error:
-        raise RoadmapError(f"{error.filename or root} cannot be read: {error.strerror}") from None
+        raise RoadmapError(f"{error.filename or root} cannot be read: {cause(error)}") from None
 
 
 def _open(

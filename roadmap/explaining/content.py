@@ -269,7 +269,7 @@ def _around(name: str, rungs: Ladder, onto: str | None, studies: Sequence[StudyL
         after = _of_rung(rung, rungs)
         return (_of_rung(rungs[_before(rung, rungs)], rungs) if rung.path else None), after
     if name in FAMILY and name not in step_names(rungs.regime):
-        raise RoadmapError(f"'{name}' is a network and no step: say roadmap diff {rungs.start.name} {name}")
+        raise RoadmapError(f"'{name}' is a network, not a step: use roadmap diff {rungs.start.name} {name}")
     step = _step(name, rungs, studies)  # one, and no network of several
     place = _place_in_study(name, rungs, studies) if onto is None else None
     onto = rungs.rungs[-1].name if onto is None else onto

@@ -87,5 +87,5 @@ def read_description(text: str) -> Description:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError):
-        raise RoadmapError("it is no JSON") from None
+        raise RoadmapError("it is not valid JSON") from None
     return parse_description(content)

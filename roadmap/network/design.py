@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, said
 from roadmap.markup import element, table
 
 STEMS = ("resnet", "patchify")
@@ -119,7 +119,7 @@ class Design:
         for name in ("blocks", "widths"):
             value = getattr(self, name)
             if not isinstance(value, (list, tuple)) or not value:
-                raise RoadmapError(f"{name} is {value!r}, but must be a list of whole numbers, one a stage")
+                raise RoadmapError(f"{name} is {said(value)}, but must be a list of whole numbers, one a stage")
             object.__setattr__(self, name, tuple(value))
             for number in value:
                 check_int(name, number, 1)
@@ -155,7 +155,7 @@ class Design:
         check_int("num_classes", self.num_classes, 0)
         if self.groups != "depthwise":
             if isinstance(self.groups, str):
-                raise RoadmapError(f"groups is {self.groups!r}, but must be a whole number or 'depthwise'")
+                raise RoadmapError(f"groups is {said(self.groups)}, but must be a whole number or 'depthwise'")
             check_int("groups", self.groups, 1)
             for channels in self.spatial_widths():
                 if channels % self.groups:
@@ -247,7 +247,7 @@ def _stored_layers(given: Any) -> tuple[tuple[str, tuple[tuple[str, Any], ...]],
     """The one form in which plug-in layers are kept, of a mapping, a list of names, or that form as JSON has it."""
     pairs = given.items() if isinstance(given, Mapping) else given
     if isinstance(pairs, str) or not hasattr(pairs, "__iter__"):
-        raise RoadmapError(f"layers is {given!r}, but must be a list of names, or names with their options")
+        raise RoadmapError(f"layers is {said(given)}, but must be a list of names, or names with their options")
     stored: dict[str, tuple[tuple[str, Any], ...]] = {}
     for pair in _flat(pairs):
         name, options = (pair, ()) if isinstance(pair, str) else _pair("layers", pair)
@@ -257,7 +257,7 @@ def _stored_layers(given: Any) -> tuple[tuple[str, tuple[tuple[str, Any], ...]],
         what = f"the options of the layer '{name}'"
         listed = options.items() if isinstance(options, Mapping) else () if options is None else options
         if isinstance(listed, str) or not hasattr(listed, "__iter__"):
-            raise RoadmapError(f"{what} are {options!r}, but must be names with values")
+            raise RoadmapError(f"{what} are {said(options)}, but must be names with values")
         values = dict(_pair(what, option) for option in listed)
         stored[name] = tuple((option, _plain(f"{option} of {what}", values[option])) for option in sorted(values))
     return tuple(sorted(stored.items()))
@@ -272,12 +272,14 @@ def _flat(pairs: Any) -> Iterator[Any]:
 def check_layer_name(name: Any) -> None:
     """Raise `RoadmapError` unless ``name`` can name a layer: small letters, digits and _, a letter first."""
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise RoadmapError(f"a layer's name is {name!r}, but must be of small letters, digits and _, a letter first")
+        raise RoadmapError(
+            f"a layer's name is {said(name)}, but must be of small letters, digits and _, a letter first"
+        )
 
 
 def _pair(what: str, pair: Any) -> tuple[str, Any]:
     if not isinstance(pair, (list, tuple)) or len(pair) != 2 or not isinstance(pair[0], str):
-        raise RoadmapError(f"{what} holds {pair!r}, but must hold names, each with what it is given")
+        raise RoadmapError(f"{what} holds {said(pair)}, but must hold names, each with what it is given")
     return pair[0], pair[1]
 
 
@@ -288,7 +290,7 @@ def _plain(what: str, value: Any) -> Any:
     if isinstance(value, float):
         check_number(what, value, float("-inf"))
     elif value is not None and not isinstance(value, (bool, int, str)):
-        raise RoadmapError(f"{what} is {value!r}, but must be a number, text, true, false, none or a list of such")
+        raise RoadmapError(f"{what} is {said(value)}, but must be a number, text, true, false, none or a list of such")
     return value
 
 

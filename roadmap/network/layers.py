@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_choice, check_known, check_text, nearest
+from roadmap.checks import RoadmapError, cause, check_choice, check_known, check_text, nearest
 from roadmap.network.design import Design, check_layer_name
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def load_plugins(paths: Iterable[str | os.PathLike]) -> None:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise RoadmapError(f"the plug-in '{given}' cannot be read: {error.strerror}") from None
+            raise RoadmapError(f"the plug-in '{given}' cannot be read: {cause(error)}") from None
         digest = _digest(content)
         before = _loaded.get(path)
         if before is None or before.digest != digest:
@@ -241,7 +241,10 @@ def digest_of(names: Iterable[str]) -> dict[str, str]:
     found = [find_layer(name) for name in names]
     for layer in found:
         if layer.digest is None:
-            raise RoadmapError(f"the layer '{layer.name}' was typed in, and can only be named once it is in a .py file")
+            raise RoadmapError(
+                f"the layer '{layer.name}' was defined interactively: put it into a .py file and name that with "
+                "--plugin"
+            )
     return {layer.name: str(layer.digest) for layer in found if not layer.shipped}
 
 

@@ -102,7 +102,7 @@ class TimmModel:
             outputs = self._or_say_why(size, lambda: network(torch.zeros(2, self.in_channels, size, size)))
         shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         if shape != (2, self.num_classes):
-            raise RoadmapError(f"timm's {self.timm_model} is no classifier: for 2 images it gives {shape}")
+            raise RoadmapError(f"timm's {self.timm_model} is not a classifier: for 2 images it gives {shape}")
 
     def _or_say_why(self, size: int, work: Callable[[], Any]) -> Any:
         try:

@@ -204,7 +204,9 @@ def open_weights(source: str | os.PathLike | Mapping) -> Weights:
         raise RoadmapError(f"{where} holds no network weights, or other things among them")
     for name, tensor in weights.items():
         if tensor.layout is not torch.strided or tensor.is_meta:
-            raise RoadmapError(f"{where} holds {name} without its numbers: sparse, quantized or on no device")
+            raise RoadmapError(
+                f"{where} holds {name} without its numbers: it is sparse, quantized or on the meta device"
+            )
         if not tensor.is_floating_point() and not name.endswith("num_batches_tracked"):
             raise RoadmapError(f"{where} holds {name} as {tensor.dtype}, but weights are floating-point numbers")
     for layout in LAYOUTS:
@@ -272,11 +274,11 @@ def _read(path: Path) -> Mapping:
         found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RoadmapError(
-            f"'{path}' is not loaded: it is no checkpoint, or holds code or other objects beside weights, which is "
-            "never run"
+            f"'{path}' is not loaded: it is not a checkpoint, or holds code or other objects beside weights, and "
+            "code from a file is never run: save the state dict alone"
         ) from error
     except Exception as error:  # torch and safetensors raise a dozen kinds for a broken file
-        raise RoadmapError(f"'{path}' cannot be read: it is damaged, cut off, or no checkpoint at all") from error
+        raise RoadmapError(f"'{path}' cannot be read: it is damaged, cut off, or not a checkpoint") from error
     if not isinstance(found, Mapping):
         raise RoadmapError(f"'{path}' holds a {type(found).__name__}, but must hold a state dict")
     return found

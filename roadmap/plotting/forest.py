@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from roadmap.formatting import signed
+from roadmap.formatting import plain, signed
 from roadmap.plotting.rows import Column, Name, Panel, draw_rows
 from roadmap.plotting.style import FAINT, INK, MARKS, PALE, Drawn, Look
 
@@ -19,7 +19,7 @@ DECIDED = ("gain", "loss", "negligible")
 #: What is undecided makes the axis at most so many times as long as what is decided.
 STRETCH = 2.0
 #: The numbers of what lies beyond the axis take at most this share of a panel.
-NUMBERED = 0.5
+NUMBERED = 0.6
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,10 @@ class Scale:
         margin = 0.06 * (high - low) or 0.5
         return cls(low - margin, high + margin, beyond)
 
-    def apply(self, axes: Axes, look: Look, sample: str) -> bool:
+    def apply(self, axes: Axes, look: Look, intervals: Iterable[Interval]) -> bool:
         """Set the limits, with room at the ends for the numbers of what lies beyond; whether they have room."""
+        ends = [end for one in intervals for end in (one.low, one.high, one.value) if self.clip(end) != end]
+        sample = max(map(_far, ends), key=len, default="")
         inches = axes.get_position().width * look.size.across
         gutter = look.measure(sample, look.size.small) + 0.6 * look.size.text / 72
         numbered = gutter * sum(self.beyond) < NUMBERED * inches
@@ -88,9 +90,14 @@ class _Within(MaxNLocator):
         return [tick for tick in super().tick_values(*self._ends) if self._ends[0] <= tick <= self._ends[1]]
 
 
-def draw_interval(axes: Axes, y: float, one: Interval, scale: Scale, look: Look, form: Any = None) -> None:
+def _far(end: float) -> str:
+    """What is written at an arrow: the number of the end that lies beyond the axis, counted from where it starts."""
+    return plain(end, "+")
+
+
+def draw_interval(axes: Axes, y: float, one: Interval, scale: Scale, look: Look, numbered: bool = True) -> None:
     """The interval as a line, the estimate as the mark of its verdict; an arrow where either goes on beyond the scale,
-    with the number of that end in this form, if there is one."""
+    with the number of that end, by how far it lies from the start, if it is to be ``numbered``."""
     if math.isnan(one.value):
         return
     mark, size = MARKS[one.verdict], look.size.text
@@ -110,7 +117,7 @@ def draw_interval(axes: Axes, y: float, one: Interval, scale: Scale, look: Look,
         if side * end > side * edge:
             axes.plot(edge, y, arrow, color=mark.colour, markersize=size * 0.5, zorder=3, label="beyond")
             axes.annotate(
-                form(end) if form else "",
+                _far(end - one.start) if numbered else "",
                 (edge, y),
                 xytext=(side * size * 0.45, 0),
                 textcoords="offset points",
@@ -135,19 +142,18 @@ class Effects:
     number_rank: int = 0
 
 
-def forest_panel(effects: Effects, scale: Scale, matters: float, form: Any = signed, least: float = 11.0) -> Panel:
+def forest_panel(effects: Effects, scale: Scale, matters: float, least: float) -> Panel:
     """The panel of these effects; the smallest difference that ``matters`` is a band around zero."""
 
     def draw(axes: Axes, look: Look, places: Mapping[int, float]) -> None:
-        sample = max((form(end) for one in effects.intervals for end in (one.low, one.high)), key=len, default="")
-        written = form if scale.apply(axes, look, sample) else None
+        numbered = scale.apply(axes, look, effects.intervals)
         if matters:
             axes.axvspan(
                 max(-matters, scale.low), min(matters, scale.high), color=PALE, alpha=0.5, linewidth=0, label="matters"
             )
         axes.axvline(0, color=INK, linewidth=0.9, zorder=1)
         for index, y in places.items():
-            draw_interval(axes, y, effects.intervals[index], scale, look, written)
+            draw_interval(axes, y, effects.intervals[index], scale, look, numbered)
 
     return Panel(effects.name, effects.axis, draw, effects.header, least, rank=effects.rank)
 
@@ -181,7 +187,7 @@ def draw_forest(
     for effects in panels:
         least = 11.0 if len(panels) == 1 else 7.0
         items += [
-            forest_panel(effects, scale, matters, form, least),
+            forest_panel(effects, scale, matters, least),
             number_column("", effects.intervals, form, effects.number_rank),
         ]
     if len(panels) == 1:

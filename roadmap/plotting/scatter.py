@@ -157,7 +157,15 @@ def _name(axes: Axes, points: Sequence[Point], less: bool, look: Look) -> list[s
             if inside and not any(_overlap(box, other) for other in taken):
                 taken.append(box)
                 offset = (middle - dot) / scale
-                line = {"arrowstyle": "-", "color": FAINT, "linewidth": 0.6} if away > 1 else None
+                if away > 1:
+                    end = np.clip(dot, box[:2], box[2:])
+                    axes.annotate(
+                        "",
+                        (point.x, point.y),
+                        xytext=tuple((end - dot) / scale),
+                        textcoords="offset points",
+                        arrowprops={"arrowstyle": "-", "color": FAINT, "linewidth": 0.6},
+                    )
                 axes.annotate(
                     point.label,
                     (point.x, point.y),
@@ -166,7 +174,6 @@ def _name(axes: Axes, points: Sequence[Point], less: bool, look: Look) -> list[s
                     ha="center",
                     va="center",
                     size=look.size.small,
-                    arrowprops=line,
                     weight="bold" if point.front else "normal",
                     color=REFERENCE if point.reference else INK,
                 )

@@ -248,7 +248,7 @@ class Sheet:
         """The box between two places of the data, each an (x, y) pair of ends."""
         ends = axes.transData.transform([(x[0], y[0]), (x[1], y[1])])
         box = Bbox(self.figure.transFigure.inverted().transform(ends))
-        return float(box.xmin), float(1 - box.ymax), float(box.width), float(box.height)
+        return float(box.xmin), float(1 - box.ymax), abs(float(box.width)), abs(float(box.height))
 
 
 def line_of(points: float) -> float:

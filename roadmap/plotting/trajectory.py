@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -39,7 +38,6 @@ def trajectory_panel(
     networks: Sequence[Interval],
     adopted: Sequence[bool],
     references: Sequence[bool],
-    form: Any,
     header: str = "",
     rank: int = 0,
 ) -> Panel:
@@ -50,9 +48,7 @@ def trajectory_panel(
 
     def draw(axes: Axes, look: Look, places: Mapping[int, float]) -> None:
         scale = Scale.of(networks, zero=False)
-        numbered = scale.apply(
-            axes, look, max((form(end) for one in networks for end in (one.low, one.high)), key=len, default="")
-        )
+        numbered = scale.apply(axes, look, networks)
         last = None
         for index, y in places.items():
             one, mark = networks[index], MARKS[networks[index].verdict]
@@ -85,7 +81,7 @@ def trajectory_panel(
                         label=f"bar {index}",
                     )
                 )
-                draw_interval(axes, y, one, scale, look, form if numbered else None)
+                draw_interval(axes, y, one, scale, look, numbered)
             else:
                 axes.plot(one.value, y, "o", color=INK, markersize=look.size.text * 0.6, zorder=4, label="start")
             if adopted[index]:

@@ -23,6 +23,7 @@ from roadmap.checks import (
     check_number,
     check_text,
     nearest,
+    said,
 )
 from roadmap.files import read_yaml
 from roadmap.settings import from_yaml, setting
@@ -96,7 +97,7 @@ class Recipe:
         for name, length in (("betas", 2), ("crop_scale", 2)):
             value = getattr(self, name)
             if not isinstance(value, (list, tuple)) or len(value) != length:
-                raise RoadmapError(f"{name} is {value!r}, but must be {length} numbers")
+                raise RoadmapError(f"{name} is {said(value)}, but must be {length} numbers")
             object.__setattr__(self, name, tuple(value))
             for number in value:
                 check_number(name, number, 0.0, 1.0)
@@ -121,7 +122,7 @@ class Recipe:
         check_choice("crop", self.crop, CROPS)
         check_number("lr", self.lr, 0.0, 1000.0)
         if self.lr == 0:
-            raise RoadmapError("lr is 0, with which nothing is learnt: it must be above 0")
+            raise RoadmapError("lr is 0, but must be above 0")
         for name, high in (
             ("momentum", 1.0), ("weight_decay", 10.0), ("step_factor", 1.0), ("label_smoothing", 1.0),
             ("mixup", 100.0), ("cutmix", 100.0), ("random_erasing", 1.0), ("warmup_epochs", None),
@@ -138,33 +139,42 @@ class Recipe:
             if rate is not None:
                 check_number("stochastic_depth", rate, 0.0, 0.99)
         if self.ema == 1:
-            raise RoadmapError("ema is 1, with which the average never leaves the initial weights: it must be below 1")
+            raise RoadmapError("ema is 1, but must be below 1: the average would keep the initial weights")
         if self.ema_warmup and self.ema is None:
-            raise RoadmapError("ema_warmup without ema: there is no average whose decay could rise")
+            raise RoadmapError("ema_warmup needs ema: set ema, or leave ema_warmup out")
         if not isinstance(self.milestones, (list, tuple)):
-            raise RoadmapError(f"milestones is {self.milestones!r}, but must be a list of epochs")
+            raise RoadmapError(f"milestones is {said(self.milestones)}, but must be a list of epochs")
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for epoch in self.milestones:
             check_number("milestones", epoch, 0.0, self.epochs)
         if list(self.milestones) != sorted(self.milestones):
-            raise RoadmapError(f"milestones {self.milestones} must rise")
+            raise RoadmapError(f"milestones is {list(self.milestones)}, but must rise")
         if bool(self.milestones) != (self.schedule == "step"):
             raise RoadmapError(
-                f"schedule is '{self.schedule}' with milestones {self.milestones}: 'step' alone has them"
+                "schedule 'step' needs milestones: give the epochs at which the learning rate falls"
+                if self.schedule == "step"
+                else f"milestones are for schedule 'step', but the schedule is '{self.schedule}': leave them out"
             )
         check_int("crop_pixels", self.crop_pixels, 0, 1024)
         for name in ("decay_all", "flip", "ema_warmup"):
             check_bool(name, getattr(self, name))
         if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
-            raise RoadmapError(f"crop_scale is {self.crop_scale}, but must be two rising shares of the area above 0")
+            raise RoadmapError(
+                f"crop_scale is {self.crop_scale}, but must be two rising shares of the area above 0, such as 0.08,1"
+            )
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
-            raise RoadmapError(f"warm-up of {self.warmup_epochs:g} epochs leaves nothing of {self.epochs} epochs")
+            raise RoadmapError(
+                f"warmup_epochs is {self.warmup_epochs:g}, but must be below the {self.epochs} epochs of the training"
+            )
         if self.min_lr > self.peak_lr:
-            raise RoadmapError(f"min_lr is {self.min_lr:g}, above the peak learning rate {self.peak_lr:g}")
+            raise RoadmapError(
+                f"min_lr is {self.min_lr:g}, but must not be above the peak learning rate {self.peak_lr:g}"
+            )
         check_int("accumulate", self.accumulate, 1, 100_000)
         if self.batch_size % self.accumulate or self.batch_size == self.accumulate:
             raise RoadmapError(
-                f"batches of {self.batch_size} images cannot be cut into {self.accumulate} parts of two or more"
+                f"batches of {self.batch_size} images cannot be cut into {self.accumulate} parts of two "
+                "or more: change batch_size or accumulate"
             )
         if self.mixes and self.part_size % 2:
             parts = f" of {self.accumulate} parts" if self.accumulate > 1 else ""

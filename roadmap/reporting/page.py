@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from roadmap.analysis.figures import Figures
 from roadmap.analysis.study import Study, load_study
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
@@ -53,7 +53,7 @@ def report(
     try:
         write_text(path, text)
     except OSError as error:
-        raise RoadmapError(f"{path} cannot be written: {error.strerror}") from None
+        raise RoadmapError(f"{path} cannot be written: {cause(error)}") from None
     return path
 
 

@@ -20,6 +20,7 @@ from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
+from roadmap.markup import ranges
 from roadmap.reference import Question, questions
 from roadmap.reporting.trained import changed, compared
 from roadmap.rungs import Ladder, ladder
@@ -121,9 +122,7 @@ def sections_of(
             interval=_interval(effect, decimals),
             results=tuple(_results(effect, decimals, study.unit)),
             between=" → ".join(label(one) for one in ends),
-            changes=tuple(
-                [*_scores(study, shown), *settings, *_costs(ours, shown, explanation), *_stages(explanation)]
-            ),
+            changes=(*_scores(study, shown), *settings, *_costs(ours, shown, explanation), *_stages(explanation)),
             lost=tuple(_lost(ours, name)) if ours else (),
             curves=tuple(one.cell.name for one in shown if ours and one.cell.name in set(ours.curves["step"])),
             questions=questions().get(name, ()) if rung else (),
@@ -203,7 +202,9 @@ def _estimate(study: Figures, network: Trained | None, effect: Row | None, decim
     if effect is not None:
         unit = study.unit and f" {study.unit}"
         return "no result" if math.isnan(effect["estimate"]) else signed(effect["estimate"], decimals) + unit
-    return f"{study.metric_short} {_score(network).partition(' ')[0]}" if network and network.sample.count else "no result"
+    return (
+        f"{study.metric_short} {_score(network).partition(' ')[0]}" if network and network.sample.count else "no result"
+    )
 
 
 def _interval(effect: Row | None, decimals: int) -> str:
@@ -218,8 +219,12 @@ def _score(network: Trained) -> str:
     sample = network.sample
     if not sample.count:
         return "no result"
-    deviation = "" if sample.count < 2 else f" ± {sample.variance**0.5:.2f}"
-    return f"{number(sample.mean, '.4g' if abs(sample.mean) < 1 else '.2f')}{deviation} ({plural(sample.count, 'seed')})"
+    deviation = "" if sample.count < 2 else f" ± {sample.variance**0.5:.2{'g' if abs(sample.mean) < 1 else 'f'}}"
+    return f"{_mean(network)}{deviation} ({plural(sample.count, 'seed')})"
+
+
+def _mean(network: Trained) -> str:
+    return number(network.sample.mean, ".4g" if abs(network.sample.mean) < 1 else ".2f")
 
 
 def _results(effect: Row | None, decimals: int, unit: str) -> Iterable[tuple[str, str]]:
@@ -283,16 +288,16 @@ def _lost(study: Study, name: str) -> Iterable[str]:
     for run in runs.to_dict("records"):
         reason = f": {run['reason']}" if isinstance(run["reason"], str) else ""
         yield f"Seed {run['seed']} failed{reason}."
-    seeds = [str(seed) for step, seed in study.missing if step == name]
+    seeds = [seed for step, seed in study.missing if step == name]
     if seeds:
-        yield f"Missing so far: seed {', '.join(seeds)}."
+        yield f"Missing so far: seed {ranges(seeds)}."
 
 
 def _flips(study: Study, name: str) -> str:
     try:
         return flips_html(study.flips(name))
     except RoadmapError as error:
-        return f"<p>No test images are compared: {escape(str(error))}.</p>"
+        return f"<p>No test images are compared: {escape(str(error))}</p>"
 
 
 def _place(study: Study, effect: Row | None, explanation: Explanation | None, on_ladder: bool) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -49,14 +50,15 @@ class Rehearse:
 
 def carry_out_rehearsal(task: Rehearse, data: ImageData) -> Rehearsed | Outcome:
     """What was measured, or the `Outcome` that says why nothing was."""
+    from roadmap.training.device import is_memory_error
     from roadmap.training.rehearsal import rehearse
 
     try:
         load_plugins(task.plugins)
         return rehearse(task.run, data, task.execution, task.batch_size, task.seconds)
-    except MemoryError as error:
-        return Outcome("memory", str(error) or "not enough memory")
     except Exception as error:
+        if is_memory_error(error):
+            return Outcome("memory", str(error) or "not enough memory")
         return Outcome("failed", f"{type(error).__name__}: {error}")
 
 
@@ -77,6 +79,8 @@ def local_places(study: Prepared, store: Store) -> list[Place]:
     jobs = None if spec.jobs == "auto" else int(spec.jobs)
     if study.device.startswith("cuda"):
         return _card_places(study, store, jobs)
+    if study.device == "mps":  # there is one, and runs side by side on it only share it out
+        jobs = jobs or 1
     need = max(cpu_need(run, study.cost(run)) for run in study.runs)
     return places(jobs, spec.threads, study.device, len(study.trainings), need, spec.devices)
 
@@ -86,43 +90,59 @@ def _card_places(study: Prepared, store: Store, jobs: int | None) -> list[Place]
 
     spec = study.spec
     count = torch.cuda.device_count()
-    if spec.devices > 1:
-        if spec.devices > count:
-            raise RoadmapError(f"--devices is {spec.devices}, but this machine has {count}")
-        return [Place("cuda", spec.threads)] * (jobs or max(1, count // spec.devices))
+    if spec.devices > count:
+        raise RoadmapError(f"--devices is {spec.devices}, but this machine has {count}: ask for fewer")
     cards = [study.device] if ":" in spec.device else [f"cuda:{index}" for index in range(count)]
+    groups = len(cards) // spec.devices
     if jobs is None:
-        jobs = len(cards) * _card_jobs(study, store, cards[0])
+        jobs = groups * (_card_jobs(study, store, cards[0]) if spec.devices == 1 else 1)
     jobs = min(jobs, len(study.trainings)) or 1
-    share = places(jobs, spec.threads, study.device, len(study.trainings), 0.0)[0].threads
-    return [Place(cards[slot % len(cards)], share) for slot in range(jobs)]
+    share = places(jobs, spec.threads, study.device, len(study.trainings), 0.0, spec.devices)[0].threads
+    if spec.devices == 1:
+        return [Place(cards[slot % len(cards)], share) for slot in range(jobs)]
+    names = _visible_cards(count)
+    firsts = [slot % groups * spec.devices for slot in range(jobs)]
+    return [Place("cuda", share, cards=tuple(names[first : first + spec.devices])) for first in firsts]
+
+
+def _visible_cards(count: int) -> list[str]:
+    """How CUDA_VISIBLE_DEVICES names the cards that torch counts: by numbers, UUIDs or those of MIG instances."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(count)) if visible is None else (name.strip() for name in visible.split(","))
+    return list(names)[:count]
 
 
 def _card_jobs(study: Prepared, store: Store, card: str) -> int:
-    """How many runs share a card: measured with the largest, more while they bring throughput and find memory."""
+    """How many runs share a card: measured with the largest, more while they bring throughput and find memory.
+
+    Kept in the store with how many were ``tried``: a larger study may gain by more than a small one could try.
+    """
     import torch
 
     largest = max(study.runs, key=lambda run: study.cost(run).activations * run.recipe.part_size)
     known = store.measured()
     key = "jobs:" + _key(study, largest, [Place(card, study.spec.threads)])
+    most = len(study.trainings)
     if key in known:
-        return int(known[key]["jobs"])
+        jobs, tried = int(known[key]["jobs"]), int(known[key].get("tried", 0))
+        if tried > jobs or not any(tried < more <= most for more in CARD_JOBS):
+            return jobs
     whole = torch.cuda.get_device_properties(card).total_memory
-    best, fastest = 1, 0.0
+    best, tried, fastest = 1, 0, 0.0
     for jobs in CARD_JOBS:
-        if jobs > len(study.trainings):
+        if jobs > most:
             break
+        tried = jobs
         results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
         measured = [result for result in results if not isinstance(result, Outcome)]
-        for refused in (result for result in results if isinstance(result, Outcome) and result.kind != "memory"):
-            raise RoadmapError(f"{largest.step} could not be measured: {refused.reason}")
         speed = sum(1 / result.image_seconds for result in measured)
         if len(measured) < jobs or speed < WORTHWHILE * fastest:
             break
         best, fastest = jobs, speed
         if max(result.memory_bytes for result in measured) * (jobs + 1) > MEMORY_SHARE * whole:
+            tried = jobs + 1
             break
-    store.keep_measured({key: {"jobs": best}})
+    store.keep_measured({key: {"jobs": best, "tried": tried}})
     return best
 
 
@@ -166,7 +186,7 @@ class Ahead:
             "device": self.study.device, "runs": len(runs), "to_train": len(waiting),
             "in_store": len(runs) - len(waiting), "petaflops": sum(run["petaflops"] for run in runs),
             "petaflops_to_train": sum(self.study.petaflops(run) for run in self.todo), "slots": len(self.places),
-            "ends_after": self.end, "schedule": runs,
+            "ends_after": self.end, "remarks": self.study.remarks, "schedule": runs,
         }  # fmt: skip
 
 
@@ -257,7 +277,7 @@ def _rehearse(study: Prepared, runs: list[RunSpec], where: list[Place]) -> list[
 
 
 def _batch(study: Prepared, run: RunSpec) -> int:
-    if study.device.startswith("cuda"):
+    if study.device != "cpu":
         return run.recipe.part_size
     images = int(STEP_OPERATIONS / (6e9 * study.cost(run).gmacs)) // 2 * 2
     return min(run.recipe.part_size, max(FEWEST_IMAGES, images))

@@ -18,7 +18,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.files import STUDY_MARK as STUDY
 from roadmap.files import write_text
 from roadmap.study.store import COLUMNS, DamagedError, Store, csv_text, read_json, row_of
@@ -42,7 +42,7 @@ class StudyFolder:
         try:
             present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
         except OSError as error:
-            raise RoadmapError(f"{self.folder} cannot be used as output folder: {error.strerror}") from None
+            raise RoadmapError(f"{self.folder} cannot be used as output folder: {cause(error)}") from None
         if STUDY in present:
             if not {run["signature"] for run in self.study()["runs"]} <= signatures:
                 raise RoadmapError(f"{self.folder} holds another study's results: choose another --out")
@@ -51,7 +51,9 @@ class StudyFolder:
         if not all(of_store) and self.folder.resolve() != store.folder.resolve():
             raise RoadmapError(f"{self.folder} is not empty and holds no study: choose another --out")
         if resume:
-            raise RoadmapError(f"there is nothing to resume in {self.folder}")
+            raise RoadmapError(
+                f"{self.folder} holds no study to resume: leave out --resume, or name its folder with --out"
+            )
 
     def begin(self, study: dict[str, Any], store: Store) -> None:
         """Write down what a study asks for, as plain values with its ``runs``. `check` was called before."""
@@ -60,14 +62,16 @@ class StudyFolder:
             where = os.path.relpath(store.folder.resolve(), self.folder.resolve())
             write_text(self.folder / STUDY, json.dumps({"format": FORMAT, "store": where, **study}, indent=1) + "\n")
         except (OSError, ValueError) as error:  # ValueError: another drive, on Windows
-            raise RoadmapError(f"{self.folder} cannot be written: {error}") from None
+            raise RoadmapError(f"{self.folder} cannot be written: {cause(error)}") from None
 
     def study(self) -> dict[str, Any]:
         """What was asked. Raises `RoadmapError` where the folder holds no study, or one of another format."""
         if not self.folder.is_dir():
             raise RoadmapError(f"there is no folder {self.folder}")
         if not (self.folder / STUDY).is_file():
-            raise RoadmapError(f"{self.folder} holds no study (no {STUDY})")
+            raise RoadmapError(
+                f"{self.folder} holds no study (no {STUDY}): name the folder that roadmap run wrote its results to"
+            )
         content = read_json(self.folder / STUDY, FORMAT)
         runs = content.get("runs")
         if not isinstance(content.get("store"), str) or not isinstance(runs, list):

@@ -58,7 +58,9 @@ class RunLog:
 
 def _make_logger(task: Task) -> Any:
     from pytorch_lightning import loggers
+    from pytorch_lightning.plugins.environments import LightningEnvironment
 
+    LightningEnvironment().set_global_rank(0)  # only a run's first process has a log, whatever a cluster calls it
     run = task.run
     name = f"{run.step}-seed{run.seed}-{run.signature[:6]}"
     folder = task.log_folder

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the networks of a study are where it does not say: for images below ``SMALL_IMAGE`` pixels small ones
-    that a laptop trains, above the paper's."""
+    """How large the networks of a study are where it does not say, and how they train: for images below
+    ``SMALL_IMAGE`` pixels, or fewer of them than ``FEW_IMAGES``, small ones that a laptop trains, else the paper's."""
 
     width: int
     depth: float
@@ -35,9 +35,15 @@ class Scale:
 
 
 SMALL_IMAGE = 128
-#: On sets too small for a recipe's batch, batches shrink until an epoch has so many steps, down to so many images.
+#: From fewer training images the paper's networks and recipe learn nothing: batches of a fiftieth of them bring its
+#: learning rate, 4e-3 for 4096 images a step, below 1e-4.
+FEW_IMAGES = 5000
+#: On sets too small for a recipe's batch, batches shrink until an epoch has so many steps, down to so many images; on
+#: the smallest sets to fewer, until it has at least some.
 FEWEST_STEPS, SMALLEST_BATCH = 50, 32
+LEAST_STEPS, LEAST_BATCH = 10, 8
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
+FEW = Scale(width=16, depth=1 / 3, stem_stride=4, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
 EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
 #: What a match rescales -> flags of steps that it undoes.
@@ -59,7 +65,12 @@ class Workshop(Protocol):
 
 def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     """The size of the networks and the recipe: what the study says, else what suits its images."""
-    default = EMBEDDED if spec.data == "embedded" else SMALL if data.image_size < SMALL_IMAGE else PAPER
+    if spec.data == "embedded":
+        default = EMBEDDED
+    elif data.image_size < SMALL_IMAGE:
+        default = SMALL
+    else:
+        default = FEW if len(data.train) < FEW_IMAGES else PAPER
     given = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride", "recipe")}
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
@@ -198,7 +209,8 @@ def _fitting(recipe: Recipe, spec: StudySpec, images: int, training: Mapping[str
     parts = settings.get("accumulate", recipe.accumulate)
     check_int("accumulate", parts, 1, 100_000)
     whole = 2 * parts
-    least = -(-SMALLEST_BATCH // whole) * whole
+    smallest = min(SMALLEST_BATCH, max(LEAST_BATCH, images // LEAST_STEPS))
+    least = -(-smallest // whole) * whole
     batch_size = own["batch_size"] or min(recipe.batch_size, max(least, images // FEWEST_STEPS // whole * whole))
     batch_size = min(batch_size, max(whole, images // whole * whole))
     return recipe.with_training(

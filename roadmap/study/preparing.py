@@ -13,6 +13,7 @@ from roadmap.processes import in_clean_process, prepare_processes
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.matching import rescale
 from roadmap.study.planning import plan as plan_study
+from roadmap.study.red_flags import red_flags, refuse_empty_training
 from roadmap.study.spec import StudySpec
 from roadmap.study.store import Store, store_at
 from roadmap.study.work import Task
@@ -53,16 +54,21 @@ class Prepared:
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever starts this should know, in sentences."""
+        """What to know before it is started, in sentences, the red flags of its numbers among them."""
         names: dict[str, list[str]] = {}
         for run in self.runs:
             names.setdefault(run.signature, []).append(run.step)
         twins = dict.fromkeys((first, other) for first, *others in names.values() for other in others)
-        return [*self.data.remarks, *(f"{other} is the same training as {first}: one run" for first, other in twins)]
+        same = [f"{other} is the same training as {first}: one run" for first, other in twins]
+        return [*self.data.remarks, *same, *red_flags(self)]
 
     def cost(self, run: RunSpec) -> Cost:
         """The counted cost of a run's network."""
         return self.costs[run.step]
+
+    def steps(self, run: RunSpec) -> int:
+        """Steps of the optimizer in the whole training of a run."""
+        return run.recipe.epochs * (len(self.data.train) // run.recipe.batch_size)
 
     def petaflops(self, run: RunSpec) -> float:
         """Floating-point operations of the whole training of a run, in 1e15."""
@@ -123,6 +129,7 @@ def prepare(
         plan, initial = partial(plan_finetuning, start=start), start.path
     data = open_data(**spec.opened)
     runs = plan(spec, data) if plan else plan_study(spec, data, LocalWorkshop(spec, place))
+    refuse_empty_training(runs, len(data.train))
     device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])

@@ -60,7 +60,7 @@ def reproduce(
     """
     record = store.record(signature)
     if record is None:
-        raise RoadmapError(f"run {signature} is not finished: there is nothing to compare with yet")
+        raise RoadmapError(f"run {signature} is not finished: reproduce it when it is")
     run = RunSpec.from_dict(record["run"])
     opened = record["data"].get("opened") or {"name": run.data, "image_size": run.image_size}
     environment, labels = record["environment"], record["labels"]
@@ -72,13 +72,18 @@ def reproduce(
     load_plugins(plugin)
     for layer, digest in digest_of(run.plugins).items():
         if digest != run.plugins[layer]:
-            raise RoadmapError(f"the layer '{layer}' is not the one that run {signature} had: its file has changed")
+            raise RoadmapError(
+                f"the layer '{layer}' is not the one that run {signature} had: its file has changed, so name "
+                "the one it had with --plugin"
+            )
     settings["plugin"] = tuple(plugin)
     if data_dir is not None:
         settings["data_dir"] = data_dir
     initial = record["origin"].get("initial")
     if run.initial and not (initial and Path(initial).is_file()):
-        raise RoadmapError(f"run {signature} started from the weights in {initial}, which are no longer there")
+        raise RoadmapError(
+            f"run {signature} started from the weights in {initial}, a file that no longer exists: put it back there"
+        )
     study = prepare(load_spec(**settings), plan=lambda spec, data: [run], initial=Path(initial) if initial else None)
     if study.data.identity != run.data_fingerprint:
         raise RoadmapError(

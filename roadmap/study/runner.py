@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from roadmap.checks import RoadmapError
+from roadmap.files import in_words
 from roadmap.processes import SIGNALS
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
@@ -26,6 +27,8 @@ from roadmap.training.spec import RunSpec
 
 #: Seconds between two looks at the runs at work, and at those that another process has.
 LOOK, LOOK_ELSEWHERE = 0.5, 2.0
+#: Seconds to wait until whoever trained a run that is to be recorded as failed lets go of it: Slurm ends jobs slowly.
+_PATIENCE = 60.0
 #: Seconds between two writings of a growing table.
 TABLE_INTERVAL = 5.0
 
@@ -79,7 +82,7 @@ def run_study(
         measured = known_seconds(study, store)
         _Round(study, place, store, engine, display, command, measured).go()
     except OSError as error:
-        raise RoadmapError(f"the study in {folder} had to stop: {error}") from None
+        raise RoadmapError(f"the study in {folder} had to stop: {in_words(error)}") from None
 
 
 def _forget(runs: list[RunSpec], store: Store, which: str) -> None:
@@ -148,6 +151,7 @@ class _Round:
 
     def _hand_out(self) -> None:
         if self.alone and not self.running:
+            self.engine.end_idle()
             self._submit(self.alone.popleft())
         while self.waiting and len(self.running) < self.engine.slots:
             if self.alone or self.lonely & self.running.keys():
@@ -177,13 +181,15 @@ class _Round:
         if outcome.kind == "storage":
             self.engine.kill()
             raise RoadmapError(
-                f"the study had to stop, for {self.store.folder} cannot be written: {outcome.reason}; "
-                "what is finished is kept, and the same command goes on"
+                f"the study had to stop because {self.store.folder} cannot be written: {outcome.reason}; "
+                "finished runs are kept, and the same command goes on"
             )
         if outcome.kind == "finished":
             record = self._settled(run, failed_too=True)
             if record is None:
-                raise RoadmapError(f"run {run.signature} has gone from {self.store.folder} while the study ran")
+                raise RoadmapError(
+                    f"run {run.signature} disappeared from {self.store.folder} while the study ran: start it again"
+                )
             self.display.finish(run, record["result"], trained=True)
             if time.monotonic() - self._tabled > TABLE_INTERVAL:
                 self.folder.write_table()
@@ -205,9 +211,9 @@ class _Round:
             self.display.pause(run, outcome.reason)
             return
         tries, most = self.tries[run.signature], self.study.spec.retries + 1
-        what = "out of memory" if outcome.kind == "memory" else "died"
+        what = {"memory": "out of memory", "failed": "error"}.get(outcome.kind, "died")
         was_alone = self.engine.slots == 1 or run.signature in self.lonely
-        if tries < most and not (outcome.kind == "memory" and was_alone):
+        if tries < most and outcome.kind != "failed" and not (outcome.kind == "memory" and was_alone):
             lonely = self.engine.slots > 1 and (outcome.kind == "memory" or tries + 1 == most)
             if lonely:
                 self.lonely.add(run.signature)
@@ -216,7 +222,7 @@ class _Round:
             self.display.pause(run, f"{what}: {outcome.reason}; try {tries + 1} of {most}{beside}")
             return
         task = self.study.task(run, self.store)
-        with self.store.claim(run.signature, 5.0) as mine:
+        with self.store.claim(run.signature, _PATIENCE) as mine:
             if mine:
                 origin = {**self.origin, "attempts": tries, "estimated_seconds": self.measured.get(run.signature)}
                 record_failure(dataclasses.replace(task, origin=origin), self.store, f"{what}: {outcome.reason}")

@@ -12,7 +12,16 @@ from typing import Any
 
 import yaml
 
-from roadmap.checks import RoadmapError, check_bool, check_choice, check_int, check_known, check_number, check_text
+from roadmap.checks import (
+    RoadmapError,
+    check_bool,
+    check_choice,
+    check_int,
+    check_known,
+    check_number,
+    check_text,
+    said,
+)
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
 from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
 from roadmap.files import read_yaml
@@ -86,7 +95,9 @@ class StudySpec:
     image_size: int | None = setting("side of the images in pixels [default: the data set's]", metavar="PIXELS")
     start_from: str | None = setting("train this network further: a run, or a file of weights, whose network --only "
                                      "names where it does not say it", metavar="RUN|FILE")  # fmt: skip
-    recipe: str | None = setting("training recipe, by name or .yaml file [default: by image size]", metavar="RECIPE")
+    recipe: str | None = setting(
+        "training recipe, by name or .yaml file [default: by size and number of the images]", metavar="RECIPE"
+    )
     seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
     base_seeds: int | None = setting("seeds of the network that all others are compared with [default: about the "
                                      "square root of the number of effects times as many as the others]", metavar="N",
@@ -101,8 +112,9 @@ class StudySpec:
     )
     lr: float | None = setting("peak learning rate of every run [default: the recipe's]", metavar="RATE")
     width: int | None = setting("base width of the start in channels (paper: 64) [default: 8 on the embedded set, "
-                                "16 below 128 px, else 64]", metavar="CHANNELS")  # fmt: skip
-    depth: float | None = setting("factor on the blocks of every stage [default: 1/3 below 128 px, else 1]",
+                                "16 below 128 px or 5000 images, else 64]", metavar="CHANNELS")  # fmt: skip
+    depth: float | None = setting("factor on the blocks of every stage [default: 1/3 below 128 px or 5000 images, "
+                                 "else 1]",
                                   metavar="FACTOR")  # fmt: skip
     stem_stride: int | None = setting("what every stem divides the image by [default: 2 below 128 px, else 4]",
                                       choices=STEM_STRIDES)  # fmt: skip
@@ -123,8 +135,8 @@ class StudySpec:
                           choices=ENGINES)  # fmt: skip
     address: str | None = setting("the Ray cluster, such as auto or HOST:6379 [default: one on this machine]",
                                   metavar="ADDRESS")  # fmt: skip
-    gpus: float | None = setting("GPUs of a run on a cluster; 0.5 puts two on a card [default: 1 for cuda]",
-                                 metavar="N")  # fmt: skip
+    gpus: float | None = setting("GPUs of a run on a cluster; 0.5 puts two on a card [default: 1 for cuda, and auto "
+                                 "where the cluster, or Slurm's partition, has GPUs]", metavar="N")  # fmt: skip
     slurm: str | None = setting("settings of Slurm jobs, such as partition=gpu,time=600 (minutes)",
                                 metavar="NAME=VALUE,...")  # fmt: skip
     retries: int = setting("how often a run is tried again whose process died or ran out of memory", 2, metavar="N")
@@ -154,7 +166,7 @@ class StudySpec:
         if isinstance(self.plugin, str):
             object.__setattr__(self, "plugin", (self.plugin,))
         if not isinstance(self.plugin, (list, tuple)) or not all(isinstance(path, str) for path in self.plugin):
-            raise RoadmapError(f"plugin is {self.plugin!r}, but must be a list of files")
+            raise RoadmapError(f"plugin is {said(self.plugin)}, but must be a list of files")
         load_plugins(self.plugin)
         object.__setattr__(self, "plugin", tuple(str(Path(path).expanduser().absolute()) for path in self.plugin))
         self._check_ablation()
@@ -167,7 +179,7 @@ class StudySpec:
             if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
                 raise RoadmapError(
                     "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
-                    "and what is of ablations, and name one step at most with --only"
+                    "and the options of ablations, and name one step at most with --only"
                 )
         for name in ("roads", "download", "skip_corrupt", "compile", "deterministic"):
             check_bool(name, getattr(self, name))
@@ -188,11 +200,14 @@ class StudySpec:
             if getattr(self, name) is not None:
                 check_text(option_name(name), getattr(self, name))
         if self.name is not None and not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", self.name):
-            raise RoadmapError(f"name is {self.name!r}, but must be a name that a folder can have")
+            raise RoadmapError(
+                f"name is {said(self.name)}, but must be a name that a folder can have: letters, digits, spaces and "
+                "any of _ . + -"
+            )
         if isinstance(self.jobs, int) and not isinstance(self.jobs, bool):  # as YAML reads it
             object.__setattr__(self, "jobs", str(self.jobs))
         if not isinstance(self.jobs, str) or not re.fullmatch(r"auto|[1-9][0-9]{0,3}", self.jobs):
-            raise RoadmapError(f"jobs is {self.jobs!r}, but must be auto or a number from 1 to 9999")
+            raise RoadmapError(f"jobs is {said(self.jobs)}, but must be auto or a number from 1 to 9999")
         check_choice("engine", self.engine, ENGINES)
         check_int("retries", self.retries, 0, 1000)
         if self.logger is not None:
@@ -311,7 +326,7 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
     """Names in a list or separated by commas; with ``mappings`` there may be these, too."""
     items = [value] if isinstance(value, (str, Mapping)) else value
     if not isinstance(items, (list, tuple)):
-        raise RoadmapError(f"{what} is {value!r}, but must be a list of names")
+        raise RoadmapError(f"{what} is {said(value)}, but must be a list of names")
     found: list[Any] = []
     for item in items:
         if isinstance(item, str):
@@ -319,9 +334,9 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
         elif mappings and isinstance(item, Mapping) and all(isinstance(key, str) for key in item):
             found.append(dict(item))
         else:
-            raise RoadmapError(f"{what} holds {item!r}, but must be a list of names{' and own steps' * mappings}")
+            raise RoadmapError(f"{what} holds {said(item)}, but must be a list of names{' and own steps' * mappings}")
     if items and not found:
-        raise RoadmapError(f"{what} names nothing")
+        raise RoadmapError(f"{what} names nothing: give one name at least")
     return tuple(found)
 
 
@@ -356,15 +371,21 @@ def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
     return StudySpec(**given, recipe_settings=of_recipe, question_settings=of_question)
 
 
-def yaml_text(asked: Mapping[str, Any]) -> str:
-    """The YAML file of a study whose study.json says that this was asked: all settings that are not as by default."""
+def settings_of(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings, of study and recipe, that are not as by default, of a `StudySpec` as plain values or of what a
+    study.json keeps of it. `load_spec` makes an equal one of them."""
     kept = {}
     fields = {one.name: one for one in dataclasses.fields(StudySpec) if one.metadata} | question_settings()
     for name, field_ in fields.items():
         value, default = asked.get(name), field_.default
         usual = list(default) if isinstance(default, tuple) else default
-        if value not in (None, [], {}, usual):
+        if value not in (None, (), [], {}, default, usual):
             kept[option_name(name)] = value
     for part in ("question_settings", "recipe_settings"):
         kept |= dict(asked.get(part) or {})
-    return yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
+    return kept
+
+
+def yaml_text(asked: Mapping[str, Any]) -> str:
+    """The YAML file of a study whose study.json says that this was asked: all settings that are not as by default."""
+    return yaml.safe_dump(settings_of(asked), sort_keys=False, allow_unicode=True)

@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
 from roadmap.files import STORE_MARK as MARK
-from roadmap.files import whole_file, write_text
+from roadmap.files import aside, whole_file, write_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,7 +104,10 @@ class Entry:
 def check_signature(text: str) -> str:
     """The text itself if it can be a run's signature or the beginning of one. Raises `RoadmapError`."""
     if not re.fullmatch(r"[0-9a-f]{1,16}", text):
-        raise RoadmapError(f"{text!r} is no run: a run is named by its signature, up to 16 digits of 0-9 and a-f")
+        raise RoadmapError(
+            f"{text!r} is not the name of a run: give its signature, up to 16 digits of 0-9 and a-f, as roadmap "
+            "list shows it"
+        )
     return text
 
 
@@ -119,21 +122,21 @@ class Store:
         try:
             if not (self.folder / MARK).exists():
                 present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
-                # Another process may be at this very point: its temporary file begins with a dot.
-                if any(not name.startswith(".") for name in present):
+                # Another process may be at this very point: its file has a temporary name, with a dot, or its own.
+                if any(not name.startswith(".") for name in present) and MARK not in present:
                     raise RoadmapError(f"{self.folder} is not empty and holds no store: choose another --store")
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_text(self.folder / MARK, json.dumps({"format": FORMAT}) + "\n")
         except OSError as error:
-            raise RoadmapError(f"{self.folder} cannot be used as store: {error.strerror}") from None
+            raise RoadmapError(f"{self.folder} cannot be used as store: {cause(error)}") from None
         self.check()
         for name in ("runs", "partial", "locks"):
             try:
                 (self.folder / name).mkdir(exist_ok=True)
             except OSError as error:
-                raise RoadmapError(f"{self.folder} cannot be written: {error.strerror}") from None
+                raise RoadmapError(f"{self.folder} cannot be written: {cause(error)}") from None
         if not all(os.access(self.folder / name, os.W_OK) for name in ("runs", "partial", "locks")):
-            raise RoadmapError(f"{self.folder} cannot be written: you may only read it")
+            raise RoadmapError(f"{self.folder} cannot be written: permission denied")
 
     def check(self) -> None:
         """Raise `RoadmapError` unless this is a store of a format that this version reads."""
@@ -168,7 +171,7 @@ class Store:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise RoadmapError(f"{self.folder / 'runs'} cannot be read: {error.strerror}") from None
+            raise RoadmapError(f"{self.folder / 'runs'} cannot be read: {cause(error)}") from None
 
     def find(self, beginning: str) -> str:
         """The one run, finished or in work, whose signature begins so. Raises `RoadmapError` for none or several."""
@@ -217,7 +220,7 @@ class Store:
                 raise DamagedError(f"{folder} has no {RECORD}") from None
             return None
         except OSError as error:
-            raise RoadmapError(f"{path} cannot be read: {error.strerror}") from None
+            raise RoadmapError(f"{path} cannot be read: {cause(error)}") from None
         try:
             content = json.loads(text)
         except (ValueError, RecursionError):
@@ -236,8 +239,8 @@ class Store:
                 if column in LATER:
                     content[part].setdefault(column, None)
                 content[part][column]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DamagedError(f"{path} is damaged: it lacks {error}") from None
+        except (KeyError, TypeError, AttributeError):
+            raise DamagedError(f"{path} is damaged: parts of it are missing or of the wrong kind") from None
         except OSError:
             raise DamagedError(f"{folder}/{name} is missing") from None
         return content
@@ -314,7 +317,7 @@ class Store:
                 if _digest(path) != facts.get("sha256"):
                     return f"{path} is not what was written"
             except OSError as error:
-                return f"{path} cannot be read: {error.strerror}"
+                return f"{path} cannot be read: {cause(error)}"
         return None
 
     def history(self, signature: str) -> list[dict[str, float]]:
@@ -419,7 +422,7 @@ class Store:
         """Say how far a run is, for whoever looks. Not worth a run: what cannot be written is not."""
         path = self.folder / "partial" / signature / PROGRESS
         with contextlib.suppress(OSError):
-            temporary = path.with_name(f".{PROGRESS}.{os.getpid()}")
+            temporary = aside(path)
             temporary.write_text(json.dumps(progress | {"updated": time.time()}), encoding="utf-8")
             temporary.replace(path)
 
@@ -500,9 +503,9 @@ class Store:
 
     def _set_aside(self, path: Path) -> None:
         if os.path.lexists(path):
-            aside = self.folder / "partial" / f".{path.name}.{os.getpid()}"
-            path.rename(aside)
-            _delete(aside)
+            away = aside(self.folder / "partial" / path.name)
+            path.rename(away)
+            _delete(away)
 
     def _unlock(self, signature: str) -> None:
         """Remove a lock's file. Whoever waits for it finds a file without a name, and looks at the run again."""
@@ -611,8 +614,8 @@ def read_json(path: Path, newest: int) -> dict[str, Any]:
     """A JSON file that names its format. Raises `RoadmapError` for damage and for a format above ``newest``."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RoadmapError(f"{path} cannot be read: {error}") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise RoadmapError(f"{path} cannot be read: {cause(error)}") from None
     check_format(path, content, newest)
     return content
 
@@ -621,8 +624,9 @@ def check_format(path: Path, content: Any, newest: int) -> None:
     """Raise `RoadmapError` unless ``content`` says that it has the format ``newest``."""
     found = content.get("format") if isinstance(content, dict) else None
     if found != newest:
+        has = "names no format" if found is None else f"has format {found}"
         raise RoadmapError(
-            f"{path} has format {found}, but this version reads format {newest}: "
+            f"{path} {has}, but this version reads format {newest}: "
             "use the version of roadmap that wrote it, or another folder"
         )
 

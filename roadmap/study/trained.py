@@ -201,15 +201,17 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
         )
     except RoadmapError as error:
         raise RoadmapError(f"{name}: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise RoadmapError(f"the record of {name} does not say how it is tested: {error}") from None
+    except (KeyError, TypeError, ValueError):
+        raise RoadmapError(
+            f"the record of {name} is incomplete or of another version, so that it cannot be tested"
+        ) from None
 
 
 def _whole_record(store: Store, signature: str, entry: Entry | None) -> dict[str, Any]:
     """The record of a run that has weights, every byte of which is what was written. Raises `RoadmapError`."""
     name = f"run {signature}"
     if entry is None:
-        raise RoadmapError(f"{name} has just gone from {store.folder}")
+        raise RoadmapError(f"{name} was removed from {store.folder} just now")
     if entry.status in ("damaged", "unreadable"):
         raise RoadmapError(f"{name} is {entry.status}: {entry.reason}")
     if entry.record is None or WEIGHTS not in entry.record["files"]:
@@ -232,7 +234,7 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
         told = description.design
         if isinstance(told, TimmModel):
             raise RoadmapError(
-                f"{weights.where} says that its network is timm's {told.timm_model}, no rung: leave out {option}"
+                f"{weights.where} says that its network is timm's {told.timm_model}, not a rung: leave out {option}"
             )
         differing = [
             flag.name
@@ -321,7 +323,10 @@ def _as_trained(data: ImageData, trained: Trained) -> ImageData:
     test = data.test
     if names != data.class_names:
         if len(set(names)) != len(names):
-            raise RoadmapError(f"{trained.name} gives several classes one name: its outputs cannot be put in order")
+            raise RoadmapError(
+                f"{trained.name} has several classes of one name, so that its outputs cannot be matched with "
+                "the data: rename them"
+            )
         numbers = {name: number for number, name in enumerate(names)}
         places = np.array([numbers[name] for name in data.class_names], dtype=np.int64)
         test = dataclasses.replace(test, labels=places[test.labels])

@@ -6,13 +6,16 @@ import errno
 import os
 import platform
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roadmap.checks import RoadmapError
+from roadmap.files import in_words, refusal
 from roadmap.network.layers import digest_of, load_plugins
+from roadmap.provenance import source
 from roadmap.study.store import STOP, WEIGHTS, Store
 from roadmap.training.spec import Execution, RunSpec
 
@@ -47,11 +50,17 @@ class Task:
 
 class Outcome(NamedTuple):
     """What became of a task: ``finished`` (its record says how), ``stopped`` (saved, to go on later), ``busy`` (another
-    process has it), ``memory`` or ``died`` (not enough memory, or its process ended; to be tried again), ``storage``
-    (the store cannot be written)."""
+    process has it), ``memory`` or ``died`` (not enough memory, or its process ended; to be tried again), ``failed`` (it
+    raised an error that is not recorded yet), ``storage`` (the store cannot be written). ``reason``: what went wrong,
+    also where the record says it."""
 
     kind: str
     reason: str = ""
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether the process that says so is not to be used again."""
+        return bool(self.reason) or self.kind not in ("finished", "stopped")
 
 
 def carry_out(task: Task, data: ImageData) -> Outcome:
@@ -59,6 +68,7 @@ def carry_out(task: Task, data: ImageData) -> Outcome:
     rank = int(os.environ["RANK"]) if task.execution.processes > 1 else 0
     store = Store(task.store)
     signature = task.run.signature
+    source()  # of the code that was imported, not of what an update leaves in its place
     try:
         if rank > 0:
             return _train(task, data, store)
@@ -70,21 +80,22 @@ def carry_out(task: Task, data: ImageData) -> Outcome:
                 return Outcome("finished")
             return _train(task, data, store)
     except OSError as error:
-        return Outcome("memory" if error.errno == errno.ENOMEM else "storage", str(error))
+        return Outcome("memory" if error.errno == errno.ENOMEM else "storage", in_words(error))
 
 
 def _train(task: Task, data: ImageData, store: Store) -> Outcome:
     folder = store.partial(task.run.signature)
     (folder / STOP).unlink(missing_ok=True)  # before the imports: what is asked for meanwhile is meant
+    from roadmap.data.shared import SharedMemoryError, lacks_shared_memory
     from roadmap.network.description import RUNG
     from roadmap.network.weights import save_weights
-    from roadmap.training.device import environment, resolve_device
-    from roadmap.training.fit import fit_run
+    from roadmap.training.device import environment, is_memory_error, resolve_device
+    from roadmap.training.fit import SaveError, fit_run
     from roadmap.training.module import StoppedError
 
     first = task.execution.processes == 1 or int(os.environ["RANK"]) == 0
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    watch = metrics = None
+    watch = metrics = result = None
     try:
         load_plugins(task.plugins)
         if (now := digest_of(task.run.plugins)) != task.run.plugins:
@@ -107,22 +118,33 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
         return Outcome("finished")
     except StoppedError:
         return Outcome("stopped")
-    except MemoryError as error:
-        return Outcome("memory", str(error) or "not enough memory")
-    except OSError:
-        raise
+    except SaveError as error:
+        return Outcome("storage", str(error))
     except Exception as error:
-        if problem := _storage_problem(error):
+        if is_memory_error(error):
+            return Outcome("memory", _one_line(error) or "not enough memory")
+        if isinstance(error, OSError) and result:
+            raise
+        if result and (problem := refusal(error)):  # the training is over: what failed is keeping what came out of it
             return Outcome("storage", problem)
+        if "DataLoader worker" in str(error) and lacks_shared_memory(error):
+            return Outcome("memory", str(SharedMemoryError()))
         if "DataLoader worker" in str(error) or (task.execution.processes > 1 and _lost_another(error)):
             return Outcome("died", _one_line(error))
-        if first:
-            reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
-            record_failure(task, store, f"error: {reason}", started, retry=True)
-        return Outcome("finished")
+        reason = str(error) if isinstance(error, RoadmapError) else f"{type(error).__name__}: {_one_line(error)}"
+        if not first:  # the first process waits for this one, and cannot record it
+            return Outcome("failed", reason)
+        record_failure(task, store, f"error: {reason}", started, retry=True)
+        return Outcome("finished", reason)
     finally:
         if watch:
             watch.close(metrics)
+
+
+def decisive(outcomes: Iterable[Outcome]) -> Outcome | None:
+    """What ended a run that several processes train: one that died may have lost another, whose reason counts."""
+    bad = [outcome for outcome in outcomes if outcome.went_wrong]
+    return min(bad, key=lambda outcome: outcome.kind == "died", default=None)
 
 
 def record_failure(task: Task, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:
@@ -154,7 +176,7 @@ def record_failure(task: Task, store: Store, reason: str, started: str | None = 
 
 def _record(task: Task, metrics: dict[str, Any], made_by: dict[str, Any], started: str) -> dict[str, Any]:
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin}
+    origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin, "source": source()}
     run = task.run.to_dict()
     return {
         "run": run, "cost": task.cost, "result": metrics, **task.facts, "environment": made_by, "origin": origin,
@@ -207,12 +229,6 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
                 self._log.end("success" if metrics and metrics["status"] == "done" else "failed")
 
     return StoreWatch()
-
-
-def _storage_problem(error: Exception) -> str | None:
-    """What the disk said, where a library wrapped it in an error of its own."""
-    words = ("No space left on device", "File too large", "Disk quota exceeded", "Read-only file system")
-    return next((word for word in words if word in str(error)), None)
 
 
 def _lost_another(error: Exception) -> bool:

@@ -11,9 +11,13 @@ from typing import Any
 import torch
 
 import roadmap
+from roadmap.accelerator import is_memory_error as is_memory_error
 from roadmap.checks import RoadmapError
 from roadmap.data.images import cores
 from roadmap.training.spec import Execution
+
+#: The first compute capability of NVIDIA that calculates with bfloat16.
+BF16_CAPABILITY = (8, 0)
 
 
 def resolve_device(execution: Execution, precision: str = "32") -> torch.device:
@@ -25,24 +29,30 @@ def resolve_device(execution: Execution, precision: str = "32") -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            there = f"there are {count} of them" if count else "torch sees no CUDA device on this machine"
-            raise RoadmapError(f"device '{wanted}' is not there: {there}")
+            there = f"this machine has {count}" if count else "torch sees no CUDA device on this machine"
+            raise RoadmapError(f"device '{wanted}' is not there: {there}; use --device cpu, or another")
         device = torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RoadmapError("device 'mps' is not there: this machine has no Apple GPU that torch can use")
+        raise RoadmapError(
+            "device 'mps' is not there: this machine has no Apple GPU that torch can use; use --device cpu, or another"
+        )
+    if device.type == "mps" and execution.processes > 1:
+        raise RoadmapError("an Apple GPU trains a run alone: leave --devices out, or use --device cpu")
     if precision == "16-mixed" and device.type == "cpu":
         raise RoadmapError("precision 16-mixed needs a GPU; on the CPU use 32 or bf16-mixed")
+    if precision == "bf16-mixed" and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < BF16_CAPABILITY:  # torch would emulate it, slower than 32 bits
+            raise RoadmapError(
+                f"precision bf16-mixed needs a GPU of compute capability {BF16_CAPABILITY[0]}.{BF16_CAPABILITY[1]} or "
+                f"above, but {device} ({device_name(device)}) has {capability[0]}.{capability[1]}: use 16-mixed or 32"
+            )
     return device
 
 
 def loader_workers(execution: Execution) -> int:
     """Processes that load streamed images."""
     return min(4, cores()) if execution.workers is None else execution.workers
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether this says that memory ran out; on the CPU torch has no class of its own for it."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
 
 
 def device_name(device: torch.device) -> str:

@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import TEST_BATCH, Batcher
+from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.recipes.recipe import Recipe
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
@@ -148,16 +149,18 @@ def evaluate_network(
         torch.set_num_threads(execution.threads)
     size = batch_size or TEST_BATCH
     batcher = Batcher(data, Recipe("none"), seed=0, device=device, workers=loader_workers(execution))
-    network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
     cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
     guesses, totals = [], torch.zeros(4, dtype=torch.float64)
     try:
+        network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         with torch.inference_mode(), cast:
             for images, labels in batcher.testing(size):
                 guessed, counts = judge(logits_of(network, images.to(device)), labels.to(device))
                 guesses.append(guessed.cpu())
                 totals += counts.cpu().double()
-    except (MemoryError, RuntimeError) as error:
+    except SharedMemoryError as error:
+        raise RoadmapError(str(error)) from None
+    except Exception as error:
         if not is_memory_error(error):
             raise
         raise RoadmapError(
@@ -166,7 +169,10 @@ def evaluate_network(
         ) from None
     first, five, loss, count = totals.tolist()
     if not math.isfinite(loss):
-        raise RoadmapError(f"the loss is {loss} at precision {precision}: these weights are no trained network's")
+        raise RoadmapError(
+            f"the loss is {loss} at precision {precision}: the weights are not those of a trained network, or "
+            "need --precision 32"
+        )
     return Evaluation(
         weights=weights, data=data.name, image_size=data.image_size, device=str(device), precision=precision,
         top1=100 * first / count, top5=100 * five / count, loss=loss / count, class_names=data.class_names,

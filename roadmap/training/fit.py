@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
+from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
-from roadmap.files import whole_file
+from roadmap.files import refusal, whole_file
 from roadmap.network.building import build_network
 from roadmap.network.weights import open_weights
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
@@ -34,6 +35,10 @@ from roadmap.training.start import StartingWeights, scale_classifier
 #: A checkpoint is written at the first end of an epoch (but the last) after so many seconds.
 CHECKPOINT_INTERVAL = 10.0
 CHECKPOINT = "epoch.ckpt"
+
+
+class SaveError(Exception):
+    """The checkpoint could not be written, for the reason that the system gave."""
 
 
 class Watch:
@@ -98,7 +103,9 @@ def fit_run(
             metrics["last_top1"] = module.last_top1
     except DivergedError as error:
         metrics |= {"status": "failed", "reason": f"diverged: {error}", "top1": None, "top5": None, "loss": None}
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except SharedMemoryError:
+        raise
+    except Exception as error:
         if not is_memory_error(error):
             raise
         where = module.batcher.device
@@ -150,7 +157,7 @@ def make_fit(
         scale_classifier(network, run.recipe.head_scale)
     elif begins:
         if initial is None:
-            raise RoadmapError("this run starts from trained weights, and no file says where those are")
+            raise RoadmapError("this run starts from trained weights, but their file is not named")
         StartingWeights(open_weights(initial), run.design).load_into(network, run.initial, run.recipe.head_scale)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together and device.type == "cuda":
@@ -163,20 +170,27 @@ def make_fit(
 
     def save() -> None:
         if rank == 0:
-            with whole_file(folder / CHECKPOINT) as temporary:
-                trainer.save_checkpoint(temporary)
+            try:
+                with whole_file(folder / CHECKPOINT) as temporary:
+                    trainer.save_checkpoint(temporary)
+            except Exception as error:
+                if problem := refusal(error):
+                    raise SaveError(problem) from error
+                raise
         else:  # takes part in gathering it, and writes nothing
             trainer.save_checkpoint(folder / CHECKPOINT)
 
-    # Lightning cannot clip gradients around a fused optimizer in 16-mixed precision.
     module = kind(
-        network, run.recipe, batcher, fused=run.precision != "16-mixed", watcher=watch, save=save,
+        network, run.recipe, batcher, fused=_may_fuse(run), watcher=watch, save=save,
         tested=set(execution.tested(run.recipe.epochs, len(data.train), len(data.test))),
     )  # fmt: skip
     if execution.compile:
         network.compile()  # the inner network alone, in place: names of parameters stay as they are
-    options: dict[str, Any] = {"devices": [device.index] if device.type == "cuda" else 1}
+    # Which processes train a run is said here, whatever the variables of a cluster, of torchrun or of MPI say.
+    card = [device.index] if device.type == "cuda" else 1
+    options: dict[str, Any] = {"devices": card, "plugins": [LightningEnvironment()]}
     if together:
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # that of a torchrun around this is not ours
         options = {
             "devices": execution.devices, "num_nodes": execution.num_nodes, "strategy": "ddp",
             "plugins": [TorchElasticEnvironment()], "use_distributed_sampler": False,
@@ -195,6 +209,12 @@ def make_fit(
         **options,
     )
     return module, trainer
+
+
+def _may_fuse(run: RunSpec) -> bool:
+    """Whether the optimizer's steps may be fused into one kernel. Under mixed precision Lightning refuses to clip
+    gradients around a fused optimizer; 16-mixed has never fused, and its checkpoints go on as they began."""
+    return run.precision == "32" or (run.precision == "bf16-mixed" and run.recipe.clip_gradient is None)
 
 
 def _threads_of(checkpoint: Path) -> int | None:

@@ -19,6 +19,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from roadmap.accelerator import synchronize
 from roadmap.data.batches import EPOCH, Batch, Batcher, seed_everything
 from roadmap.recipes.recipe import Recipe
 from roadmap.training.evaluate import judge, logits_of
@@ -178,8 +179,7 @@ class Classifier(pl.LightningModule):
         if self.ema is not None and self._seen % self.recipe.accumulate == 0:
             self.ema.update(self.network, step=self.global_step)
         if self._seen == self.batcher.batches:  # the test after the last epoch comes before its end, and is no training
-            if self.device.type == "cuda":
-                torch.cuda.synchronize(self.device)
+            synchronize(self.device)
             self._seconds = time.perf_counter() - self._started
         if time.perf_counter() - self._reported > REPORT_INTERVAL:
             self._reported = time.perf_counter()

@@ -11,7 +11,9 @@ from typing import Any
 
 import torch
 
+from roadmap.accelerator import reserved_memory, synchronize
 from roadmap.cost.measuring import peak_resident
+from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.training.device import is_memory_error
 from roadmap.training.fit import Watch, make_fit
@@ -24,8 +26,9 @@ WARM, TIMED = 3, 4
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """What was measured: seconds until the first step, of a training image, of a test image; and the peak memory in
-    bytes: on a GPU what torch had reserved, on the CPU the growth of the process. ``batch_size`` it was measured with.
+    """What was measured: seconds until the first step and test (torch.compile's included), of a training image, of a
+    test image; and the peak memory in bytes: on a GPU what torch had reserved, on the CPU the growth of the process.
+    ``batch_size`` it was measured with.
     """
 
     setup_seconds: float
@@ -46,7 +49,7 @@ class _EnoughError(Exception):
 
 
 class _Rehearsal(Classifier):
-    """Ends when its steps have been timed for so many ``seconds``."""
+    """Ends when its steps have been timed for so many ``seconds``: of several processes when the first one says so."""
 
     seconds = 2.0
 
@@ -55,12 +58,13 @@ class _Rehearsal(Classifier):
         self.marks: list[float] = []
 
     def on_train_batch_end(self, outputs: Any, batch: Any, index: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        synchronize(self.device)
         self.marks.append(time.perf_counter())
         timed = len(self.marks) - WARM
-        if timed >= TIMED and self.marks[-1] - self.marks[WARM - 1] >= self.seconds:
-            raise _EnoughError
+        if timed >= TIMED:
+            enough = self.marks[-1] - self.marks[WARM - 1] >= self.seconds
+            if self.trainer.strategy.broadcast(enough):
+                raise _EnoughError
         super().on_train_batch_end(outputs, batch, index)
 
 
@@ -92,19 +96,23 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
             pass
         except DivergedError:  # the speed of such a network is that of any other
             pass
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        except SharedMemoryError:
+            raise
+        except Exception as error:
             if not is_memory_error(error):
                 raise
             raise MemoryError(f"batches of {batch_size} images do not fit into memory") from None
     marks = module.marks
     step = (marks[-1] - marks[WARM - 1]) / (len(marks) - WARM)
     device = module.batcher.device
-    on_card = device.type == "cuda"
-    memory = torch.cuda.max_memory_reserved(device) if on_card else peak_resident() - before
+    memory = reserved_memory(device)
+    if memory is None:
+        memory = peak_resident() - before
+    test_setup, test_image = _test_seconds(module, trainer, seconds / 4)
     return Rehearsed(
-        setup_seconds=max(0.0, marks[0] - started - step),
+        setup_seconds=max(0.0, marks[0] - started - step) + test_setup,
         image_seconds=step / batch_size,
-        test_image_seconds=_test_seconds(module, data, seconds / 4),
+        test_image_seconds=test_image,
         memory_bytes=memory,
         batch_size=batch_size,
     )
@@ -115,15 +123,26 @@ class _Deaf(Watch):
         return False
 
 
-def _test_seconds(module: Classifier, data: ImageData, seconds: float) -> float:
-    """Seconds of one test image, of as many batches as fit into so many seconds."""
-    module.to(module.batcher.device).eval()
+def _test_seconds(module: Classifier, trainer: Any, seconds: float) -> tuple[float, float]:
+    """Seconds that the first test batch takes more than others, and of one test image, timed for so many seconds."""
+    device = module.batcher.device
+    module.to(device).eval()
     module.on_validation_epoch_start()
-    count, begun = 0, time.perf_counter()
-    with torch.inference_mode():
+
+    def test(most: float) -> tuple[float, int]:
+        """(seconds, images) of some test batches, at least one."""
+        begun, count, size = time.perf_counter(), 0, 0
         for images, labels in module.batcher.testing():
-            module.validation_step((images.to(module.batcher.device), labels.to(module.batcher.device)), 0)
-            count += len(labels)
-            if time.perf_counter() - begun > seconds:
+            if len(labels) < size:  # the last batch, which would be compiled anew
                 break
-    return (time.perf_counter() - begun) / count
+            module.validation_step((images.to(device), labels.to(device)), 0)
+            count, size = count + len(labels), len(labels)
+            if time.perf_counter() - begun > most:
+                break
+        synchronize(device)
+        return time.perf_counter() - begun, count
+
+    with torch.inference_mode(), trainer.precision_plugin.forward_context():
+        first, images = test(0.0)  # compiles
+        spent, count = test(seconds)
+    return max(0.0, first - spent / count * images), spent / count

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from roadmap.checks import RoadmapError, check_int
+from roadmap.checks import RoadmapError, check_int, said
 from roadmap.network.building import TIMM_KEY, design_from_dict, normalises_over_batch
 from roadmap.network.design import LATER, Design
 from roadmap.network.timm_model import TimmModel
@@ -103,8 +103,8 @@ class RunSpec:
                    "design": design_from_dict(_with_older("design", values["design"])),
                    "recipe": Recipe(**_with_older("recipe", values["recipe"]))}
             )  # fmt: skip
-        except (TypeError, KeyError) as error:
-            raise RoadmapError(f"the run's settings are those of another version: {error}") from None
+        except (TypeError, KeyError):
+            raise RoadmapError("the run's settings are those of another version of roadmap: use that one") from None
         if run.signature != values["signature"]:
             raise RoadmapError(f"the settings are not those of run {values['signature']}: they make {run.signature}")
         return run
@@ -161,7 +161,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         if not isinstance(self.device, str) or not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]{1,3})?", self.device):
-            raise RoadmapError(f"device is {self.device!r}, but must be auto, cpu, cuda, cuda:N or mps")
+            raise RoadmapError(f"device is {said(self.device)}, but must be auto, cpu, cuda, cuda:N or mps")
         if self.workers is not None:
             check_int("workers", self.workers, 0, 1024)
         if self.threads is not None:
@@ -171,7 +171,9 @@ class Execution:
         check_int("devices", self.devices, 1, 1024)
         check_int("num_nodes", self.num_nodes, 1, 100_000)
         if self.devices > 1 and ":" in self.device:
-            raise RoadmapError(f"device '{self.device}' is one, but devices is {self.devices}: leave its number out")
+            raise RoadmapError(
+                f"device '{self.device}' is one device, but devices is {self.devices}: leave its number out"
+            )
 
     def tested(self, epochs: int, train: int, test: int) -> list[int]:
         """The epochs, from 1 on, after which a run on so many training and test images is tested."""
@@ -189,12 +191,13 @@ class Execution:
             return
         if run.recipe.part_size % self.processes:
             raise RoadmapError(
-                f"batches of {run.recipe.part_size} images cannot be shared out evenly to {self.processes}"
+                f"batches of {run.recipe.part_size} images cannot be shared out evenly to {self.processes} "
+                "processes: give another --batch-size, or other --devices"
             )
         if run.recipe.mixes and run.recipe.part_size // self.processes % 2:
             raise RoadmapError(
                 f"batches of {run.recipe.part_size} images leave each of {self.processes} processes an odd number, but "
-                "Mixup and CutMix pair images"
+                "Mixup and CutMix pair images: give another --batch-size"
             )
         if device != "cuda" and normalises_over_batch(run.design):
             raise RoadmapError(

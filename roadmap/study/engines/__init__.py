@@ -35,6 +35,9 @@ class Engine(Protocol):
     def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
         """Tasks that ended, as soon as there is one; none after so many seconds."""
 
+    def end_idle(self) -> None:
+        """End processes that have no task, so that the next one finds the memory that they hold."""
+
     def stop(self) -> None:
         """Ask every task at work to end after its epoch, saved."""
 

@@ -16,28 +16,33 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
-from roadmap.processes import SIGNALS, prepare_processes, without_main
+from roadmap.processes import SIGNALS, prepare_processes, start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, carry_out
+from roadmap.study.work import Outcome, carry_out, decisive
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
 
 #: A task and the data -> what came out.
 Work = Callable[[Any, "ImageData"], Any]
+#: Seconds that the processes of a run have to say why, when one of them has lost another.
+_GRACE = 2.0
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a slot works: the device, the CPU threads of a process, and the cores it is pinned to (none: any)."""
+    """Where a slot works: the device, the CPU threads of a process, the cores it is pinned to (none: any), and the
+    cards that its processes see (none: all), as CUDA_VISIBLE_DEVICES names them."""
 
     device: str
     threads: int | None
     cores: tuple[int, ...] = ()
+    cards: tuple[str, ...] = ()
 
 
 class LocalEngine:
-    """Keeps a process, or as many as train one run together, for each place; replaces it when it dies.
+    """Keeps a process, or as many as train one run together, for each place; replaces it when it dies, and after
+    whatever went wrong: a CUDA context is dead after its first error, and memory may not be free again.
 
     ``work`` is what the processes do with what is submitted, and ``fresh`` gives every task a process of its own:
     estimates want that.
@@ -59,18 +64,21 @@ class LocalEngine:
 
     def __exit__(self, *error: object) -> None:
         self.kill()
-        self._gangs = [None] * self.slots
 
     def submit(self, task: Any) -> None:
         """Begin a task in a free place."""
         index = next(index for index, gang in enumerate(self._gangs) if gang is None or gang.task is None)
         gang = self._gangs[index]
         if gang is None or not gang.alive():
-            if gang:
-                gang.end()
+            self._end(gang)
             gang = _Gang(self._context, self._data, self._places[index], self._processes, self._work)
             self._gangs[index] = gang
         gang.begin(task)
+
+    def _end(self, gang: _Gang | None) -> None:
+        if gang:
+            gang.end()
+            self._gangs[self._gangs.index(gang)] = None
 
     def wait(self, seconds: float) -> list[tuple[Any, Any]]:
         """Tasks that ended, with what came out of each; `Outcome` ``died`` where its process did."""
@@ -85,9 +93,15 @@ class LocalEngine:
             if outcome is not None:
                 ended.append((gang.task, outcome))
                 gang.task = None
-                if self._fresh:
-                    gang.end()
+                if self._fresh or (isinstance(outcome, Outcome) and outcome.went_wrong):
+                    self._end(gang)
         return ended
+
+    def end_idle(self) -> None:
+        """End processes that have no task, so that the next one finds the memory that they hold."""
+        for gang in self._gangs:
+            if gang and gang.task is None:
+                self._end(gang)
 
     def stop(self) -> None:
         """Ask every task at work to end after its epoch, saved."""
@@ -98,20 +112,21 @@ class LocalEngine:
     def kill(self) -> None:
         """End every process at once."""
         for gang in self._gangs:
-            if gang:
-                gang.end()
+            self._end(gang)
 
 
 class _Gang:
-    """The processes of one place. One trains a run alone; several train it together, and rank 0 answers."""
+    """The processes of one place. One trains a run alone; several train it together: the answer is that of rank 0, or
+    of the one that something happened to."""
 
     def __init__(self, context: Any, data: Any, place: Place, ranks: int, work: Work) -> None:
         self.task: Any = None
         self._place = place
+        self._answers: dict[int, Any] = {}  # rank -> what it says of the task
         self.processes, self.pipes = [], []
         for rank in range(ranks):
             ours, theirs = context.Pipe()
-            arguments = (theirs, data, place.cores[rank::ranks], rank, ranks, work)
+            arguments = (theirs, data, place.cores[rank::ranks], place.cards, rank, ranks, work)
             process = context.Process(target=_serve, args=arguments, daemon=False, name="roadmap worker")
             _start(process)
             theirs.close()
@@ -120,7 +135,7 @@ class _Gang:
 
     def begin(self, task: Any) -> None:
         """Hand a task to the processes."""
-        self.task = task
+        self.task, self._answers = task, {}
         here = dataclasses.replace(task.execution, device=self._place.device, threads=self._place.threads)
         task = dataclasses.replace(task, execution=here)
         port = _free_port() if len(self.processes) > 1 else 0
@@ -130,7 +145,7 @@ class _Gang:
 
     def handles(self) -> list[Any]:
         """What becomes ready when there may be an outcome."""
-        return [self.pipes[0], *(process.sentinel for process in self.processes)]
+        return [*self.pipes, *(process.sentinel for process in self.processes)]
 
     def alive(self) -> bool:
         """Whether all processes can still work."""
@@ -138,28 +153,31 @@ class _Gang:
 
     def outcome(self) -> Any:
         """What came out of the task; None while it is at work."""
-        answer = self._answer()
-        if answer is not None:
-            if len(self.processes) > 1 and getattr(answer, "kind", "") != "finished":
-                self.end()  # the others may wait for the first one for ever
-            elif len(self.processes) > 1:
-                for pipe in self.pipes[1:]:
-                    if pipe.poll(60):
-                        with contextlib.suppress(EOFError, OSError):
-                            pipe.recv()
-            return answer
         dead = next((process for process in self.processes if not process.is_alive()), None)
-        if dead is None:
+        self._listen()  # after that look: what a process said with its last breath counts
+        failure = self._failure()
+        if failure is None and len(self._answers) == len(self.processes):
+            return self._answers[0]
+        if failure is None and dead is None:
             return None
-        answer = self._answer()  # what it said with its last breath
-        self.end()
-        return answer or Outcome("died", _death(dead.exitcode))
+        failure = failure or Outcome("died", _death(dead.exitcode if dead else None))
+        if failure.kind == "died" and len(self.processes) > 1:  # another one may know why
+            wait([self.pipes[rank] for rank, process in enumerate(self.processes)
+                  if rank not in self._answers and process.is_alive()], _GRACE)  # fmt: skip
+            self._listen()
+            failure = self._failure() or failure
+        if len(self.processes) > 1:
+            self.end()  # the others may wait for it for ever
+        return failure
 
-    def _answer(self) -> Any:
-        try:
-            return self.pipes[0].recv() if self.pipes[0].poll() else None
-        except (EOFError, OSError):
-            return None
+    def _failure(self) -> Outcome | None:
+        return decisive(answer for answer in self._answers.values() if isinstance(answer, Outcome))
+
+    def _listen(self) -> None:
+        for rank, pipe in enumerate(self.pipes):
+            with contextlib.suppress(EOFError, OSError):
+                if rank not in self._answers and pipe.poll():
+                    self._answers[rank] = pipe.recv()
 
     def end(self) -> None:
         """End the processes at once."""
@@ -178,12 +196,13 @@ def _start(process: Any) -> None:
     """Start a process. The server that it is forked from may die meanwhile: another try starts another server."""
     for patience in (0.5, 0.5, 0.0):
         try:
-            with without_main():
-                process.start()
+            start(process)
             return
         except (EOFError, OSError):
             time.sleep(patience)
-    raise RoadmapError("no process to train in could be started: the server that forks them ends at once")
+    raise RoadmapError(
+        "no worker process could be started: its server ended at once, for example because memory ran out"
+    )
 
 
 def _death(code: int | None) -> str:
@@ -203,7 +222,9 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks: int, work: Work) -> None:
+def _serve(
+    pipe: Connection, data: Any, cores: tuple[int, ...], cards: tuple[str, ...], rank: int, ranks: int, work: Work
+) -> None:
     """The life of a worker: tasks in, outcomes out. Ends at once when the process that started it does."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -211,6 +232,8 @@ def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks
         os.setpgrp()
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
+    if cards:  # CUDA reads this when it is first used, which is later
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(cards)
     tasks: queue.SimpleQueue = queue.SimpleQueue()
 
     def listen() -> None:
@@ -223,6 +246,8 @@ def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks
                 os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
+    from roadmap.accelerator import release_memory
+
     images = data.open()
     while True:
         task, port = tasks.get()
@@ -231,4 +256,6 @@ def _serve(pipe: Connection, data: Any, cores: tuple[int, ...], rank: int, ranks
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0",
             }  # fmt: skip
-        pipe.send(work(task, images))
+        outcome = work(task, images)
+        release_memory()
+        pipe.send(outcome)

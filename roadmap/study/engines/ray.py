@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, cause
+from roadmap.processes import clean_start, short_folder
 from roadmap.study.store import MARK, Store
-from roadmap.study.work import Outcome, Task, carry_out
+from roadmap.study.work import Outcome, Task, carry_out, decisive
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -32,8 +33,11 @@ Answer = tuple[Outcome, dict[str, bytes]]
 _PATIENCE = 5.0
 #: Ray would print what it thinks of every process that dies, and report how it is used.
 _QUIET = {"RAY_DEDUP_LOGS_SKIP_REGEX": ".", "RAY_USAGE_STATS_ENABLED": "0"}
+_SETTINGS: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
 #: When joining a cluster: Ray would ask a dead one for a quarter of an hour.
 _SOON = {"RAY_NUM_REDIS_GET_RETRIES": "1", "RAY_py_gcs_connect_timeout_s": "5"}
+#: Bytes that the folder of Ray's files may have: those of a socket's path but for the longest name in that folder.
+_LONGEST_FOLDER = 103 - len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/raylet.12345")
 #: Without it Ray takes this machine's name in the network for "127.0.0.1", also where the cluster listens there alone.
 _STAY_LOCAL = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _LOCAL_HOSTS = ("127.0.0.1", "localhost")
@@ -75,8 +79,6 @@ class RayEngine:
             self._most = min(self._most, int(spec.jobs))
         self._threads = spec.threads or 1
         self._gpus = float(spec.device.startswith("cuda")) if spec.gpus is None else spec.gpus
-        # Ray shows a task its own cards alone, the first of which is cuda:0.
-        self._device = "cuda" if self._gpus else "cpu" if spec.device == "auto" else spec.device
         self._jobs: list[_Job] = []
         self._token = f".token-{secrets.token_hex(8)}.{os.getpid()}"
         self._stores: set[Path] = set()
@@ -88,6 +90,8 @@ class RayEngine:
         self._mine = not ray.is_initialized()
         if self._mine:
             _connect(ray, self._spec.address)
+        if self._spec.device == "auto" and self._spec.gpus is None:
+            self._gpus = float(ray.cluster_resources().get("GPU", 0) >= 1)
         if not self._room():
             self.__exit__()
             raise RoadmapError(f"no node of the Ray cluster has {self._need()} for a run: ask for fewer")
@@ -127,7 +131,9 @@ class RayEngine:
         store = Path(task.store)
         (store / "partial" / self._token).touch()
         self._stores.add(store)
-        execution = dataclasses.replace(task.execution, device=self._device, threads=self._threads)
+        # Ray shows a task its own cards alone, the first of which is cuda:0.
+        device = "cuda" if self._gpus else "cpu" if self._spec.device == "auto" else self._spec.device
+        execution = dataclasses.replace(task.execution, device=device, threads=self._threads)
         task = dataclasses.replace(task, execution=execution)
         self._jobs.append(self._begin_together(task) if execution.processes > 1 else self._begin(task))
 
@@ -160,13 +166,15 @@ class RayEngine:
         ready, _ = self._ray.wait([answer for job in self._jobs for answer in job.answers], timeout=seconds)
         ended = []
         for job in list(self._jobs):
-            for answer in [answer for answer in job.answers if answer in ready]:
-                job.answers.remove(answer)
-                outcome = self._outcome(job, answer)
-                if answer == job.first or outcome.kind != "finished":
-                    self._end(job)
-                    ended.append((job.task, outcome))
-                    break
+            answered = {answer: self._outcome(job, answer) for answer in job.answers if answer in ready}
+            job.answers = [answer for answer in job.answers if answer not in answered]
+            outcome = decisive(answered.values()) or answered.get(job.first)
+            if outcome and outcome.kind == "died" and job.answers:  # another process may know why
+                late, _ = self._ray.wait(job.answers, timeout=_PATIENCE)
+                outcome = decisive([outcome, *(self._outcome(job, answer) for answer in late)])
+            if outcome:
+                self._end(job)
+                ended.append((job.task, outcome))
         return ended
 
     def _outcome(self, job: _Job, answer: Any) -> Outcome:
@@ -189,6 +197,9 @@ class RayEngine:
             from ray.util.placement_group import remove_placement_group
 
             remove_placement_group(job.group)
+
+    def end_idle(self) -> None:
+        """Nothing: Ray ends a process that had a GPU when its task ends."""
 
     def stop(self) -> None:
         """Ask every task at work to end after its epoch, saved; end at once those that have not begun or that do not
@@ -218,6 +229,8 @@ def import_ray(address: str | None) -> Any:
     host, _, port = (address or "").rpartition(":")
     if address is None or (host in _LOCAL_HOSTS and _answers(host, int(port))):
         os.environ.update(_STAY_LOCAL)
+    if address is None:
+        os.environ.setdefault("RAY_TMPDIR", short_folder(_LONGEST_FOLDER))
     import ray
 
     if host in _LOCAL_HOSTS:
@@ -239,7 +252,9 @@ def _connect(ray: Any, address: str | None) -> None:
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address or "local", include_dashboard=False, log_to_driver=False, logging_level="error")
+        # Ray puts the folder that it is started in before all others, on every node.
+        with clean_start(elsewhere=True):
+            ray.init(address=address or "local", **_SETTINGS)
     except Exception as error:  # a dozen kinds
         what = f"the Ray cluster at {address} cannot be joined" if address else "Ray cannot be started on this machine"
         raise RoadmapError(f"{what}: {_sentence(error)}") from None
@@ -264,7 +279,7 @@ def _adopt(task: Task, files: dict[str, bytes]) -> Outcome:
             if not store.settled(signature):
                 store.adopt(signature, files)
     except OSError as error:
-        return Outcome("storage", str(error))
+        return Outcome("storage", cause(error))
     return Outcome("finished")
 
 

@@ -6,16 +6,20 @@ import contextlib
 import dataclasses
 import os
 import platform
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.checks import RoadmapError, check_choice, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, cause, check_choice, check_int, check_known, check_number
+from roadmap.processes import clean_start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, Task, carry_out, record_failure
+from roadmap.study.work import Outcome, Task, carry_out, decisive, record_failure
 
 if TYPE_CHECKING:
     from roadmap.study.preparing import Prepared
@@ -27,6 +31,8 @@ CLUSTERS = ("slurm", "local")
 MOST_JOBS = 1000
 #: Minutes that a job may take where --slurm says nothing; submitit's own answer is 5.
 MINUTES = 24 * 60
+#: Seconds to wait for what Slurm says of its nodes.
+_PATIENCE = 20.0
 #: Seconds until the result of a job that is over must have come through a shared file system.
 _GRACE = 5.0
 #: Seconds between two looks at the jobs' results.
@@ -58,7 +64,8 @@ def job_settings(spec: StudySpec) -> tuple[str, dict[str, Any]]:
     check_known("slurm setting", given, sorted((general | own) - _WITHOUT_WORDS - set(_TAKEN)))
     given["timeout_min"] = given.pop("time", given.get("timeout_min", MINUTES))
     parameters = {name if name in general else f"slurm_{name}": _value(name, value) for name, value in given.items()}
-    return cluster, {"name": "roadmap", **parameters, **_size(spec)}
+    ask = spec.device == "auto" and "gres" not in given and cluster == "slurm" and _has_gpus(given.get("partition"))
+    return cluster, {"name": "roadmap", **parameters, **_size(spec, ask)}
 
 
 def _value(name: str, value: str | int) -> Any:
@@ -76,8 +83,19 @@ def _value(name: str, value: str | int) -> Any:
     return {"true": True, "false": False}.get(str(value).lower(), str(value) if name == "name" else value)
 
 
-def _size(spec: StudySpec) -> dict[str, int | None]:
-    gpus = float(spec.device.startswith("cuda")) if spec.gpus is None else spec.gpus
+def _has_gpus(partition: Any) -> bool:
+    """Whether nodes of a partition, or of Slurm's own choice, have GPUs."""
+    words = ["sinfo", "--noheader", "--format=%P %G", *([f"--partition={partition}"] if partition else [])]
+    try:
+        told = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    rows = [line.partition(" ") for line in told.splitlines()]  # a star marks the partition of jobs that name none
+    return any(re.search(r"\bgpu\b", gres) for name, _, gres in rows if partition or name.endswith("*"))
+
+
+def _size(spec: StudySpec, ask: bool) -> dict[str, int | None]:
+    gpus = float(ask or spec.device.startswith("cuda")) if spec.gpus is None else spec.gpus
     if gpus != int(gpus):
         raise RoadmapError(f"gpus is {gpus:g}, but Slurm hands out whole ones")
     return {
@@ -99,7 +117,7 @@ class SlurmEngine:
         self._opening = spec.opened_anywhere | {"download": False}
         self.slots = min(len(study.trainings), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
         self._jobs: list[tuple[Task, Any]] = []
-        self._over: dict[str, float] = {}  # job -> since when it is over, without a result
+        self._over: dict[str, float] = {}  # job -> since when it is over, without a result that says why
         self._all_well = True
 
     def __enter__(self) -> SlurmEngine:
@@ -110,7 +128,7 @@ class SlurmEngine:
             cache.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.folder = Path(tempfile.mkdtemp(dir=cache))
         except OSError as error:
-            raise RoadmapError(f"{cache} cannot be written: {error.strerror}; XDG_CACHE_HOME names another") from None
+            raise RoadmapError(f"{cache} cannot be written: {cause(error)}; XDG_CACHE_HOME names another") from None
         self._executor = AutoExecutor(folder=self.folder, cluster=self._cluster)
         self._executor.update_parameters(**self._parameters)
         return self
@@ -127,7 +145,8 @@ class SlurmEngine:
         execution = dataclasses.replace(task.execution, threads=self._parameters["cpus_per_task"])
         task = dataclasses.replace(task, execution=execution)
         try:
-            job = self._executor.submit(carry_out_job, task, self._opening)
+            with clean_start(elsewhere=sys.version_info < (3, 11)):
+                job = self._executor.submit(carry_out_job, task, self._opening)
         except (FailedJobError, FailedSubmissionError) as error:
             raise RoadmapError(f"Slurm does not take the job: {' '.join(str(error).split())[:300]}") from None
         self._jobs.append((task, job))
@@ -152,13 +171,18 @@ class SlurmEngine:
     def _outcome(self, job: Any) -> Outcome | None:
         """What came out of a job; None while it waits or works."""
         over = job.done() or job.state == "PREEMPTED"
-        for number in range(job.num_tasks):
-            outcome = _result(job.task(number))
-            if outcome and (number == 0 or outcome.kind != "finished"):
-                return outcome
-        if not over or time.monotonic() - self._over.setdefault(job.job_id, time.monotonic()) < _GRACE:
+        answers = [_result(job.task(number)) for number in range(job.num_tasks)]
+        outcome = decisive(answer for answer in answers if answer) or answers[0]
+        lost = outcome is not None and outcome.kind == "died" and None in answers  # another process may know why
+        if outcome and not lost:
+            return outcome
+        if not (over or lost) or time.monotonic() - self._over.setdefault(job.job_id, time.monotonic()) < _GRACE:
             return None
-        return Outcome("died", f"job {job.job_id} ended without a result ({job.state}): see {job.task(0).paths.stderr}")
+        log = job.task(0).paths.stderr
+        return outcome or Outcome("died", f"job {job.job_id} ended without a result ({job.state}): see {log}")
+
+    def end_idle(self) -> None:
+        """Nothing: a job is one run's."""
 
     def stop(self) -> None:
         """Ask every job at work to end after its epoch, saved, and cancel those that have not begun."""
@@ -220,14 +244,13 @@ def carry_out_job(task: Task, opening: dict[str, Any]) -> Outcome:
 
 
 def _announce(task: Task) -> None:
-    """Tell torch.distributed of the job's processes; and not Lightning of Slurm, which it would serve itself."""
+    """Tell torch.distributed of the job's processes."""
     from submitit import JobEnvironment
     from submitit.helpers import TorchDistributedEnvironment
 
     if task.execution.processes > 1:
         os.environ["GROUP_RANK"] = str(JobEnvironment().node)
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-    os.environ.pop("SLURM_NTASKS", None)
 
 
 def _refuse(task: Task, store: Store, reason: str) -> Outcome:

@@ -1,0 +1,105 @@
+"""Red flags: what the numbers of a prepared study say against it before anything is trained, each with its remedy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from roadmap.checks import RoadmapError
+from roadmap.study.planning import steps_of
+from roadmap.training.spec import RunSpec
+
+if TYPE_CHECKING:
+    from roadmap.study.preparing import Prepared
+
+#: Optimizer steps of a training from fresh weights: 310 taught every rung of the embedded study, 155 did not (54 % in
+#: place of 80 for modern_recipe, recipes/quick.yaml).
+FEWEST_STEPS = 310
+#: How far all steps of an Adam-like optimizer together can move a weight, which each moves by about the learning rate
+#: at most: 1.86 taught the embedded study's modern_recipe (lr 6e-3, 310 steps, 80 %), a tenth of it left it at 37 %.
+LEAST_WAY = 0.2
+#: Standard deviation between seeds, in percentage points, of the embedded study's rungs: the choice of the test images
+#: should not cause more.
+SEED_DEVIATION = 2.2
+
+
+def refuse_empty_training(runs: list[RunSpec], images: int) -> None:
+    """Raise `RoadmapError` for a run that would take no step on so many training images."""
+    for run in runs:
+        if images < run.recipe.batch_size:
+            raise RoadmapError(
+                f"{run.step} would train for 0 steps, since {images} training {_images(images)} do not fill one batch "
+                f"of {run.recipe.batch_size}: give it more images, or a smaller --accumulate"
+            )
+
+
+def red_flags(study: Prepared) -> list[str]:
+    """What is wrong with the numbers of a study, a sentence each; nothing where they are sound."""
+    return [f"warning: {flag}" for flag in _flags(study)]
+
+
+def _flags(study: Prepared) -> Iterator[str]:
+    first = {run.step: run for run in reversed(study.runs)}
+    runs = [first[step] for step in steps_of(study.runs)]
+    if not study.spec.start_from:  # trained weights need little more
+        yield from _short_of_steps(study, runs)
+        yield from _short_of_way(study, runs)
+    yield from _few_test_images(len(study.data.test))
+    if len(runs) > 1 and len(study.spec.seeds) == 1:
+        yield (
+            "one seed of each network: how far seeds vary stays unknown, so that no difference can be told from "
+            "noise; give at least --seeds 3"
+        )
+
+
+def _short_of_steps(study: Prepared, runs: list[RunSpec]) -> Iterator[str]:
+    few = [run for run in runs if study.steps(run) < FEWEST_STEPS]
+    if few:
+        least = min(few, key=study.steps)
+        of_epoch = study.steps(least) // least.recipe.epochs
+        yield (
+            f"{_named(few, runs)} {study.steps(least)} optimizer steps ({least.recipe.epochs} epochs of {of_epoch}), "
+            f"too few to learn: {FEWEST_STEPS} are the fewest that taught every network of the embedded data set; give "
+            f"--epochs {math.ceil(FEWEST_STEPS / of_epoch)}, or a smaller --batch-size"
+        )
+
+
+def _short_of_way(study: Prepared, runs: list[RunSpec]) -> Iterator[str]:
+    adaptive = [run for run in runs if run.recipe.optimizer not in ("sgd", "nesterov")]
+    few = [run for run in adaptive if study.steps(run) * run.recipe.peak_lr < LEAST_WAY]
+    if few:
+        least = min(few, key=lambda run: study.steps(run) * run.recipe.peak_lr)
+        steps, lr = study.steps(least), least.recipe.peak_lr
+        yield (
+            f"{_named(few, runs)} {steps} steps at a learning rate of at most {lr:.2g}, which together move a weight "
+            f"by no more than {steps * lr:.2g}, too little to learn: give more --epochs, or a larger --lr, such as "
+            f"{LEAST_WAY / max(steps, FEWEST_STEPS):.1g}"
+        )
+
+
+def _few_test_images(images: int) -> Iterator[str]:
+    error = 100 * standard_error(0.5, images)
+    if error > SEED_DEVIATION:
+        enough = math.ceil((50 / SEED_DEVIATION) ** 2)
+        yield (
+            f"{images} test {_images(images)}: one image is {100 / images:.1f} points, and their choice alone causes a "
+            f"standard error of up to {error:.1f} points, which the intervals over seeds leave out; test on at least "
+            f"{enough}"
+        )
+
+
+def standard_error(share: float, images: int) -> float:
+    """Binomial standard error of an accuracy, a share of 1, that so many independently drawn images tell."""
+    return math.sqrt(share * (1 - share) / images)
+
+
+def _named(some: list[RunSpec], every: list[RunSpec]) -> str:
+    if len(some) == len(every):
+        return "every network gets" if len(every) > 1 else f"{every[0].step} gets"
+    others = f" and {len(some) - 1} more get" if len(some) > 1 else " gets"
+    return f"{some[0].step}{others}"
+
+
+def _images(count: int) -> str:
+    return "image" if count == 1 else "images"
