@@ -16,6 +16,7 @@ from roadmap.analysis.effect_rows import (
     level_text,
     ranked_effects,
     scaled,
+    weight_of,
 )
 from roadmap.analysis.effects import Measured, Trained
 from roadmap.analysis.printing import paper_table
