@@ -142,7 +142,7 @@ class Study(TestedImages, Figures):
     @property
     def name(self) -> str:
         """What it is called: its folder's name."""
-        return self.path.name
+        return self.path.resolve().name
 
     @cached_property
     def networks(self) -> list[Trained]:

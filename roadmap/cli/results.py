@@ -35,9 +35,10 @@ def runs_options(command: Any) -> Any:
     return command
 
 
-def _read_runs(path: Path, settings: dict[str, Any], matters: float | None) -> Any:
-    """The table of runs in a file, understood as the `runs_options` say; remarks go to stderr."""
+def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = None) -> Any:
+    """The table of runs in a file as a study, understood as the `runs_options` say; remarks go to stderr."""
     from roadmap.analysis.foreign import read_runs, read_table
+    from roadmap.analysis.foreign_study import ForeignStudy
 
     given = {name: value for name, value in settings.items() if value}
     if given.get("seed", "").lower() == "none":
@@ -50,7 +51,7 @@ def _read_runs(path: Path, settings: dict[str, Any], matters: float | None) -> A
         raise RoadmapError(f"{path}: {error}") from None
     for remark in found.remarks:
         click.echo(remark, err=True)
-    return found
+    return ForeignStudy(found, path.stem)
 
 
 @cli.command()
@@ -105,7 +106,6 @@ def plot(
     Without options it draws what `roadmap run` leaves, tables included. The files are called as the figure, of --with
     OTHER as "comparison", of a table of runs as the table and the figure; those of other widths end in it.
     """
-    from roadmap.analysis.foreign_study import ForeignStudy
     from roadmap.analysis.study import load_study, save_drawn, save_results
 
     look = {"width": width, "caption": caption} | ({} if title else {"title": ""}) | ({"font": font} if font else {})
@@ -114,10 +114,10 @@ def plot(
             raise RoadmapError(f"--{wrong[0]} is for a study, but {study} is a table of runs")
         if name in ("pareto", "curves"):
             raise RoadmapError(f"a table of runs has no costs and no epochs, and so no figure {name}")
-        foreign = ForeignStudy(_read_runs(study, settings, None), study.stem)
+        foreign = read_foreign(study, settings)
         paths = foreign.save(_folder(out or study.parent), [name] if name else (), **look)
     else:
-        _check_no_table(study, settings)
+        check_no_table(study, settings)
         if name and other:
             raise RoadmapError("--figure and --with exclude each other")
         loaded = load_study(study)
@@ -141,7 +141,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _check_no_table(study: Path, settings: dict[str, Any]) -> None:
+def check_no_table(study: Path, settings: dict[str, Any]) -> None:
     """Raise `RoadmapError` where something is said of a table of runs, and there is none."""
     if wrong := [name for name, value in settings.items() if value]:
         raise RoadmapError(f"--{wrong[0].replace('_', '-')} is for a table of runs, but {study} is not a file")
@@ -175,7 +175,6 @@ def effects(
     roadmap effects runs.csv --design baseline --baseline resnet50 --metric val_acc --step model
     roadmap effects runs.csv --design factorial --steps mixup,ema,deep_stem --metric val_acc
     """
-    from roadmap.analysis.foreign_study import ForeignStudy
     from roadmap.analysis.printing import as_latex, as_markdown
     from roadmap.analysis.study import load_study
 
@@ -184,9 +183,9 @@ def effects(
         raise RoadmapError(f"{' and '.join(given)} exclude each other")
     shown: Any
     if study.is_file():
-        shown = ForeignStudy(_read_runs(study, settings, matters), study.stem)
+        shown = read_foreign(study, settings, matters)
     else:
-        _check_no_table(study, settings)
+        check_no_table(study, settings)
         shown = load_study(study, matters)
     table = shown.effects
     if as_json:

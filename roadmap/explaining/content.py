@@ -10,12 +10,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.family import FAMILY
 from roadmap.network.design import Design
+from roadmap.network.layers import Layer, find_layer
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.reference import PrintedRow, Question, questions
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, Rung, find_step, ladder, step_names
@@ -426,21 +428,30 @@ def _explanation(
 
 
 def _network(chosen: _Chosen, image_size: int, time: Callable[[Design], Speed | None]) -> Network:
+    plugged = tuple(find_layer(name) for name, _ in chosen.design.layers)
+    built = _built(chosen.design, image_size, plugged)
+    return dataclasses.replace(built, name=chosen.name, speed=time(chosen.design))
+
+
+@lru_cache(maxsize=256)
+def _built(design: Design, image_size: int, plugged: tuple[Layer, ...]) -> Network:
+    """A network without name and speed: what comes after one step stands before the next. ``plugged``: the layers that
+    stand behind their names now; a plug-in file may be loaded anew."""
     from roadmap.cost.counting import count
     from roadmap.explaining.outline import build_on_meta, outline, stage_shapes
     from roadmap.explaining.reach import receptive_fields
 
-    built = build_on_meta(chosen.design)
-    cost = count(chosen.design, image_size)
-    names = ["stem", *(f"stages.{index}" for index in range(len(chosen.design.blocks)))]
-    rows = zip(names, (0, *chosen.design.blocks), stage_shapes(built, image_size), receptive_fields(built), strict=True)
+    built = build_on_meta(design)
+    cost = count(design, image_size)
+    names = ["stem", *(f"stages.{index}" for index in range(len(design.blocks)))]
+    rows = zip(names, (0, *design.blocks), stage_shapes(built, image_size), receptive_fields(built), strict=True)
     return Network(
-        name=chosen.name,
-        design=dataclasses.asdict(chosen.design),
+        name="",
+        design=dataclasses.asdict(design),
         gmacs=cost.gmacs,
         params=cost.params,
         activations=cost.activations,
-        speed=time(chosen.design),
+        speed=None,
         stages=tuple(Stage(name, blocks, *shape, side) for name, blocks, shape, side in rows),
         layers=outline(built, image_size),
     )

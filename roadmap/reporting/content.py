@@ -11,12 +11,13 @@ from typing import Any
 import pandas as pd
 
 from roadmap import __version__
-from roadmap.analysis.estimation import GAIN, LOSS, NEGLIGIBLE, OPEN
-from roadmap.analysis.sentences import matched_text, values_of
-from roadmap.analysis.shown import counted, interval_text, plural, readable
+from roadmap.analysis.figures import Figures
+from roadmap.analysis.foreign_study import ForeignStudy
+from roadmap.analysis.sentences import answer, headline, values_of
+from roadmap.analysis.shown import counted, interval_text, readable
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
-from roadmap.formatting import label, number
+from roadmap.formatting import label, number, plural
 from roadmap.reporting.sections import Section, sections_of
 from roadmap.rungs import FULL_WIDTH
 from roadmap.study.folder import STUDY, StudyFolder
@@ -62,71 +63,58 @@ class Table:
 
 @dataclass(frozen=True)
 class Content:
-    """All that a report says, figures aside. ``judged``: verdict -> the sections that it is of."""
+    """All that a report says, figures aside. ``headline`` and ``answer``: what was found; ``deciding``: what intervals
+    and verdicts mean."""
 
     title: str
     heading: str
     question: str
-    data: str
+    headline: str
+    answer: tuple[str, ...]
+    deciding: str
     version: str
     facts: tuple[tuple[str, str], ...]
-    judged: Mapping[str, tuple[Section, ...]]
-    unjudged: str
-    agreement: str
     sections: tuple[Section, ...]
     tables: tuple[Table, ...]
-    environment: Table
     commands: tuple[str, ...]
     commits: tuple[str, ...]
     signature: str
     spec: str
     notes: tuple[str, ...]
+    ours: bool
 
 
-def content_of(study: Study, say: Callable[[str], None] = lambda text: None) -> Content:
-    """What there is to say of a study; ``say`` hears of every step that is being explained."""
-    said = _said(study)
-    sections = tuple(sections_of(study, said, say))
-    judged = {
-        verdict: tuple(section for section in sections if section.verdict == verdict)
-        for verdict in (GAIN, LOSS, NEGLIGIBLE, OPEN)
-    }  # fmt: skip
-    agreement = study.agreement if study.question.cumulative else None
-    commits = tuple(str(commit) for commit in study.runs["commit"].dropna().unique())
-    done = study.runs.loc[(study.runs["status"] == "done") & study.runs["signature"].notna(), "signature"]
+def content_of(study: Figures, say: Callable[[str], None] = lambda text: None, diagrams: bool = True) -> Content:
+    """What there is to say of a study, or of a table of runs from elsewhere; ``say`` hears of every step that is being
+    explained, which takes ``diagrams``."""
+    ours = study if isinstance(study, Study) else None
+    said = _said(ours) if ours else {}
+    sections = tuple(sections_of(study, said, say, diagrams))
+    runs = ours.runs if ours else pd.DataFrame(columns=["command", "commit", "signature", "status"])
+    done = runs.loc[(runs["status"] == "done") & runs["signature"].notna(), "signature"]
     return Content(
-        title=study.path.resolve().name,
+        title=study.name,
         heading=study.question.title,
         question=study.question.asks,
-        data=values_of(study.runs, "data"),
+        headline=headline(study.effects),
+        answer=tuple(answer(study)) if len(study.effects) else (),
+        deciding=interval_text(study.effects, study.matters, study.rule) if len(study.effects) else "",
         version=__version__,
-        facts=tuple(_facts(study, said)),
-        judged=judged,
-        unjudged=_unjudged(study),
-        agreement=str(agreement) if agreement and agreement.rungs > 1 else "",
+        facts=tuple(_facts(ours, said)) if ours else (),
         sections=sections,
         tables=tuple(_tables(study, sections)),
-        environment=_environment(study.runs),
-        commands=tuple(str(command) for command in study.runs["command"].dropna().unique()),
-        commits=commits,
+        commands=tuple(str(command) for command in runs["command"].dropna().unique()),
+        commits=tuple(str(commit) for commit in runs["commit"].dropna().unique()),
         signature=str(done.iloc[0]) if len(done) else "",
         spec=yaml_text(said["spec"]) if isinstance(said.get("spec"), dict) else "",
-        notes=tuple(_notes(study, sections)),
+        notes=tuple(_notes(ours, diagrams)) if ours else (),
+        ours=ours is not None,
     )
 
 
 def _said(study: Study) -> dict[str, Any]:
     """What study.json says, if it is there."""
     return StudyFolder(study.path).study() if (study.path / STUDY).is_file() else {}
-
-
-def _unjudged(study: Study) -> str:
-    """Why there is no verdict, where there is none."""
-    if not len(study.effects):
-        return "no two networks of this study are compared with each other."
-    if study.runs.groupby("step")["seed"].nunique().max() < 2:
-        return "one seed of each network does not show how far another would lie from it."
-    return "no difference has all the runs that it needs, or all seeds of each network have the same accuracy."
 
 
 # --- facts and notes
@@ -139,7 +127,7 @@ def _facts(study: Study, said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     yield (
         "Data",
         f"{values_of(own, 'data')}, {values_of(own, 'image_size')} px"
-        + (f", {plural(len(classes), 'class').replace('classs', 'classes')}" if isinstance(classes, list) else ""),
+        + (f", {plural(len(classes), 'class')}" if isinstance(classes, list) else ""),
     )
     yield (
         "Networks",
@@ -162,15 +150,13 @@ def _facts(study: Study, said: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         yield "Machine", values_of(runs.dropna(subset=["device_name"]), "device_name")
 
 
-def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
+def _notes(study: Study, diagrams: bool) -> Iterable[str]:
     """What a reader must know so as not to read too much into the figures."""
     runs = study.runs
-    yield from counted(runs, study.missing)[1:]
     if (runs["status"] != "done").any():
         yield "No mean and no difference has a failed run in it; the table of runs says why each of them failed."
     if runs.groupby("step")["seed"].nunique().max() == 1:
         yield "One seed: how far another one would lie from it is unknown, and a small difference may be noise."
-    yield interval_text(study.effects, study.matters, study.rule)
     own = runs[~runs["reference"]] if not runs["reference"].all() else runs
     small = []
     if own["width"].dropna().astype(float).max() < FULL_WIDTH:
@@ -183,8 +169,9 @@ def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
             f"A small study: {' and '.join(small)}, {values_of(own, 'epochs')} epochs{cpu}. What holds here need not "
             "hold at the paper's size."
         )
-    yield from matched_text(runs)
-    if runs["match"].notna().any():
+    if study.question.cumulative and study.agreement.rungs > 1:
+        yield f"Kendall's tau with the paper's gains {study.agreement}."
+    if diagrams and runs["match"].notna().any():
         yield "Diagrams, layers and receptive fields show the networks before they were rescaled."
     dirty = int((runs["dirty"].astype(str) == "True").sum())
     if dirty:
@@ -196,55 +183,64 @@ def _notes(study: Study, sections: Iterable[Section]) -> Iterable[str]:
 # --- tables
 
 
-def _tables(study: Study, sections: Sequence[Section]) -> Iterable[Table]:
+def _tables(study: Figures, sections: Sequence[Section]) -> Iterable[Table]:
     links = {section.step: section.id for section in sections}
-    effects = readable(study.effects)
-    yield Table(
-        "effects", "Effects: what every step is worth, in percentage points of top-1", tuple(map(str, effects.columns)),
-        tuple(map(tuple, effects.to_numpy().tolist())), _csv(study.effects), links,
-    )  # fmt: skip
+    if len(study.effects):
+        effects = readable(study.effects)
+        yield Table(
+            "effects",
+            "Effects",
+            tuple(map(str, effects.columns)),
+            tuple(map(tuple, effects.to_numpy().tolist())),
+            _csv(study.effects),
+            links,
+        )
     yield _networks_table(study, links)
-    runs = study.runs
-    known = {name: form for name, form in RUN_COLUMNS.items() if name in runs and runs[name].notna().any()}
-    yield Table(
-        "runs", "Runs, one a row", tuple(title for title, _ in known.values()),
-        tuple(
-            tuple(_cell(run[name], form) for name, (_, form) in known.items()) for run in runs.to_dict("records")
-        ),
-        _csv(runs), links,
-    )  # fmt: skip
+    if isinstance(study, ForeignStudy):
+        runs = study.found.runs
+        known = {str(name): (str(name), "") for name in runs}
+    elif isinstance(study, Study):
+        runs = study.runs
+        known = {name: form for name, form in RUN_COLUMNS.items() if name in runs and runs[name].notna().any()}
+    rows = (tuple(_cell(run[name], form) for name, (_, form) in known.items()) for run in runs.to_dict("records"))
+    yield Table("runs", "Runs", tuple(title for title, _ in known.values()), tuple(rows), _csv(runs), links)
+    if isinstance(study, Study):
+        yield _environment(runs)
 
 
-def _networks_table(study: Study, links: Mapping[str, str]) -> Table:
-    costs = {row["step"]: row for row in study.costs.to_dict("records")}
+def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
+    """Accuracy over seeds, and cost as far as it is known."""
+    known = isinstance(study, Study)
+    steps = {row["step"]: row for row in study.steps.to_dict("records")} if isinstance(study, Study) else {}
+    costs = {row["step"]: row for row in study.costs.to_dict("records")} if isinstance(study, Study) else {}
     rows = []
-    for step in study.steps.to_dict("records"):
-        cost = costs[step["step"]]
-        interval = "" if math.isnan(step["top1_low"]) else f"{step['top1_low']:.2f} to {step['top1_high']:.2f}"
+    for one in study.networks:
+        name, sample = one.cell.name, one.sample
+        step, cost = (table.get(name, {}) for table in (steps, costs))
+        low, high = (number(step.get(end), ".2f") for end in ("top1_low", "top1_high"))
         rows.append({
-            "network": step["step"],
-            "top-1 %": number(step["top1_mean"], ".2f"),
-            "± std": number(step["top1_std"], ".2f"),
-            "95 % interval": interval,
-            "paper, top-1 %": number(step["printed_top1"], ".1f"),
-            "seeds": str(step["seeds"]),
-            "failed": str(step["failed"] or ""),
-            "missing": str(step["missing"] or ""),
-            "GMACs": number(step["gmacs"], ".4g"),
-            "params, M": number(step["params"] / 1e6, ".4g"),
-            "activations, M": "" if pd.isna(cost["activations"]) else f"{cost['activations'] / 1e6:.4g}",
-            "rescaled by": number(step["match_factor"], ".3f"),
-            "training, img/s": number(cost["images_per_second"], ".0f"),
-            "seconds a run": number(cost["seconds"], ".0f"),
+            "network": name,
+            study.metric_short: number(sample.mean, ".4g" if not known else ".2f"),
+            "± std": number(sample.variance**0.5, ".2g" if not known else ".2f"),
+            "95 % interval": f"{low} to {high}" if low else "",
+            "paper": number(study.printed.get(name), ".1f"),
+            "seeds": str(sample.count),
+            "failed": str(sample.failed or ""),
+            "missing": str(one.missing or ""),
+            "GMACs": number(one.gmacs, ".4g"),
+            "params, M": number(one.params / 1e6, ".4g"),
+            "activations, M": number(cost.get("activations", math.nan) / 1e6, ".4g"),
+            "rescaled by": number(step.get("match_factor"), ".3f"),
+            "training, img/s": number(cost.get("images_per_second"), ".0f"),
+            "seconds a run": number(cost.get("seconds"), ".0f"),
         })  # fmt: skip
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
-    table = study.steps.merge(
-        study.costs[["step", *(name for name in study.costs if name not in study.steps)]], on="step"
-    )
-    return Table(
-        "networks", "Networks: accuracy over seeds, and cost", tuple(columns),
-        tuple(tuple(row[name] for name in columns) for row in rows), _csv(table), links,
-    )  # fmt: skip
+    table = pd.DataFrame(rows)[columns]
+    cells = tuple(map(tuple, table.to_numpy().tolist()))
+    if isinstance(study, Study):
+        more = ["step", *(name for name in study.costs if name not in study.steps)]
+        table = study.steps.merge(study.costs[more], on="step")
+    return Table("networks", "Networks: accuracy over seeds, and cost", tuple(columns), cells, _csv(table), links)
 
 
 def _cell(value: Any, form: str) -> str:

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 from xml.etree import ElementTree
 
 from fontTools import subset
@@ -16,9 +16,9 @@ from matplotlib.font_manager import FontProperties, findfont
 
 from roadmap.plotting.style import FONT, Drawn, styled
 
-#: Weights of the figures' font by what CSS calls them.
-WEIGHTS = ("normal", "bold")
-SLANTS: tuple[Literal["normal", "oblique"], ...] = ("normal", "oblique")
+Slant = Literal["normal", "oblique"]
+#: Weights and slants of the figures' font by what CSS calls them.
+FACES: tuple[tuple[str, Slant], ...] = tuple((one, two) for one in ("normal", "bold") for two in get_args(Slant))
 #: Attributes that hold lengths, which are written with two decimals: hundredths of a point.
 _LENGTHS = ("d", "x", "y", "points", "transform", "width", "height", "x1", "x2", "y1", "y2", "cx", "cy", "r")
 #: What XML cannot hold, and what would turn the direction of all that follows.
@@ -27,10 +27,12 @@ UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u206
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawing for wide screens and for paper, and one for phones, as SVG elements; they may be the same one."""
+    """A drawing for wide screens and for paper, and one for phones, as SVG elements; they may be the same one. The
+    ``caption`` says how to read it."""
 
     wide: str
     narrow: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -49,20 +51,21 @@ def clean(text: str) -> str:
 
 
 def picture(
-    draw: Callable[[str], Drawn],
+    draw: Callable[..., Drawn],
     name: str,
     alt: str,
     targets: Callable[[Drawn], Sequence[Target]] | None = None,
     widths: tuple[str, str] = ("page", "column"),
 ) -> Picture:
-    """What ``draw(width)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is seen."""
+    """What ``draw(width=..., caption=False)`` draws, at both widths. ``name`` begins its ids, ``alt`` says what is
+    seen."""
     drawn = {}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s)Glyph .* missing")  # of letters that a browser has
         for width in dict.fromkeys(widths):
-            figure = draw(width)
+            figure = draw(width=width, caption=False)
             drawn[width] = inline_svg(figure, f"{name}-{width}", alt, targets(figure) if targets else ())
-    return Picture(drawn[widths[0]], drawn[widths[1]])
+    return Picture(drawn[widths[0]], drawn[widths[1]], figure.caption)
 
 
 def inline_svg(figure: Drawn, name: str, alt: str, targets: Sequence[Target] = ()) -> str:
@@ -77,7 +80,7 @@ def inline_svg(figure: Drawn, name: str, alt: str, targets: Sequence[Target] = (
     root[:] = []
     root.attrib.clear()
     root.attrib.update({
-        "viewBox": f"{left:g} {top:g} {width:g} {height:g}", "style": f"max-width: {width:g}pt",
+        "viewBox": f"{left:g} {top:g} {width:g} {height:g}", "style": f"max-width: {width:g}pt; --height: {height:g}pt",
         "role": "group" if targets else "img", "aria-label": clean(alt),
     })  # fmt: skip
     drawing = ElementTree.SubElement(root, "g", {"aria-hidden": "true"} if targets else {})
@@ -132,14 +135,19 @@ def _local(name: str) -> str:
 
 def font_faces(drawings: Iterable[str]) -> str:
     """CSS that brings along the letters that these drawings use, as data."""
-    letters = "".join(sorted(set("".join(drawings))))
-    return "\n".join(_font_face(weight, slant, letters) for weight in WEIGHTS for slant in SLANTS)
+    text = "".join(drawings)
+    letters = "".join(sorted(set(text)))
+    used = {
+        ("bold" if "bold" in font else "normal", "oblique" if re.search("italic|oblique", font) else "normal")
+        for font in set(re.findall(r"font:([^;\"]*)", text))
+    }
+    return "\n".join(_font_face(*face, letters) for face in FACES if face in used)
 
 
-def _font_face(weight: str, slant: Literal["normal", "oblique"], letters: str) -> str:
+def _font_face(weight: str, slant: Slant, letters: str) -> str:
     path = findfont(FontProperties(family=FONT, weight=weight, style=slant))
     options = subset.Options(flavor="woff", hinting=False, notdef_outline=True, name_IDs=[0, 1, 2, 13, 14])
-    options.drop_tables += ["FFTM"]
+    options.drop_tables += ["FFTM", "GSUB", "GPOS", "GDEF"]  # no ligatures and no kerning, as in matplotlib's measures
     font = subset.load_font(path, options)
     part = subset.Subsetter(options)
     part.populate(text=letters)

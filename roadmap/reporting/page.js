@@ -1,4 +1,5 @@
-// A tooltip over the rows of the main figure. Without it the page is the same, and browsers show the rows' titles.
+// Tooltips over the rows of the main figure, links that open what they lead to, arrow keys from step to step, and a button
+// that opens all, for print. Without it the page is the same: browsers show the rows' titles, and summaries open by hand.
 "use strict";
 {
   const tip = document.createElement("div");
@@ -30,12 +31,35 @@
     });
   }
   document.addEventListener("keydown", event => { if (event.key === "Escape") hide(); });
-  const closed = new Set();
-  window.addEventListener("beforeprint", () => {
-    for (const part of document.querySelectorAll("details:not([open])")) { closed.add(part); part.open = true; }
+
+  const reveal = () => {
+    const target = document.getElementById(location.hash.slice(1));
+    for (let part = target; part; part = part.parentElement) if (part.tagName === "DETAILS") part.open = true;
+    if (target) target.scrollIntoView();
+  };
+  window.addEventListener("hashchange", reveal);
+  document.addEventListener("click", event => {
+    const link = event.target.closest("a[href^='#']");
+    if (link && link.getAttribute("href") === location.hash) reveal();
   });
-  window.addEventListener("afterprint", () => {
-    for (const part of closed) part.open = false;
-    closed.clear();
+  const steps = [...document.querySelectorAll(".step > summary")];
+  const ways = { ArrowDown: 1, ArrowRight: 1, ArrowUp: -1, ArrowLeft: -1 };
+  document.addEventListener("keydown", event => {
+    const here = steps.indexOf(event.target), next = here < 0 ? null : steps[here + ways[event.key]];
+    if (!next) return;
+    event.preventDefault();
+    next.parentElement.open = steps[here].parentElement.open;
+    steps[here].parentElement.open = false;
+    next.focus();
+    next.scrollIntoView({ block: "nearest" });
   });
+  const button = document.getElementById("appendix");
+  const unfold = open => {
+    for (const part of document.querySelectorAll("details")) part.open = open;
+    button.setAttribute("aria-pressed", open);
+  };
+  button.hidden = false;
+  button.addEventListener("click", () => unfold(button.getAttribute("aria-pressed") !== "true"));
+  if (new URLSearchParams(location.search).has("appendix")) unfold(true);
+  if (location.hash) reveal();
 }

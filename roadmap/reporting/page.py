@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from roadmap.analysis.figures import Figures
 from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
 from roadmap.files import write_text
 from roadmap.formatting import label
-from roadmap.plotting.style import Drawn
+from roadmap.plotting.style import MARKS, Drawn
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
 from roadmap.reporting.sections import Section
@@ -29,20 +30,26 @@ REPORT = "report.html"
 
 
 def report(
-    study: Study | str | Path, output: str | Path | None = None, say: Callable[[str], None] = lambda text: None
+    study: Figures | str | Path,
+    output: str | Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    diagrams: bool = True,
 ) -> Path:
-    """Write the report of a study, or of that in a folder, as one page of HTML; returns its path.
+    """Write the report of a study, of that in a folder, or of a table of runs as one page of HTML; returns its path.
 
-    It goes to ``output``, by default ``report.html`` in the study's folder, whole or not at all. ``say`` is told of
-    every step when it is taken up. Raises `RoadmapError` where the study cannot be read or the page not be written.
+    It goes to ``output``, by default ``report.html`` in the study's folder (of a table: named after it, into the
+    current folder), whole or not at all. ``say`` is told of every step when it is taken up. ``diagrams``: draw the
+    blocks of every step, list the layers that differ and tell receptive fields, which takes most of the time. Raises
+    `RoadmapError` where the study cannot be read or the page not be written.
     """
-    study = study if isinstance(study, Study) else load_study(study)
-    path = Path(output) if output is not None else study.path / REPORT
+    study = study if isinstance(study, Figures) else load_study(study)
+    own = study.path / REPORT if isinstance(study, Study) else Path(f"{study.name}-{REPORT}")
+    path = Path(output) if output is not None else own
     if path.is_dir():
         raise RoadmapError(f"{path} is a folder: name the file that the report is to be")
     if not path.parent.is_dir():
         raise RoadmapError(f"{path} cannot be written: there is no folder {path.parent}")
-    text = page_of(study, say)
+    text = page_of(study, say, diagrams)
     try:
         write_text(path, text)
     except OSError as error:
@@ -50,9 +57,9 @@ def report(
     return path
 
 
-def page_of(study: Study, say: Callable[[str], None] = lambda text: None) -> str:
-    """The report of a study as HTML. Raises `RoadmapError` where its runs cannot be summarised."""
-    content = content_of(study, say)
+def page_of(study: Figures, say: Callable[[str], None] = lambda text: None, diagrams: bool = True) -> str:
+    """The report of a study as HTML, see `report`. Raises `RoadmapError` where its runs cannot be summarised."""
+    content = content_of(study, say, diagrams)
     pictures = _pictures(study, content, say)
     style, script = (_part(name) for name in ("page.css", "page.js"))
     drawings = [drawing for one in pictures.values() for drawing in (one.wide, one.narrow)]
@@ -61,6 +68,7 @@ def page_of(study: Study, say: Callable[[str], None] = lambda text: None) -> str
         content=content,
         pictures=pictures,
         words=words,
+        marks=MARKS,
         style=Markup(f"{font_faces(drawings)}\n{style}"),  # noqa: S704
         script=Markup(script),  # noqa: S704
         digest=digest,
@@ -78,7 +86,7 @@ def _template() -> jinja2.Template:
     )
     environment.filters["csv_uri"] = lambda text: f"data:text/csv;base64,{base64.b64encode(text.encode()).decode()}"
     environment.filters["drawing"] = Markup
-    environment.filters["label"] = label
+    environment.filters["clean"] = clean
     return environment.from_string(_part("page.html"))
 
 
@@ -90,56 +98,54 @@ def _finalize(value: Any) -> Any:
 # --- figures
 
 
-def _pictures(study: Study, content: Content, say: Callable[[str], None]) -> Mapping[str, Picture]:
+def _pictures(study: Figures, content: Content, say: Callable[[str], None]) -> Mapping[str, Picture]:
     """All figures of the page, by name; those of sections begin with their id."""
-    draw: Callable[..., Drawn] = getattr(study, study.figures[0])
-    targets = _targets(content.sections)
-    pictures = {
-        "main": picture(lambda width: draw(width=width, caption=True), "main", _main_alt(study, content), targets)
-    }
-    if "interactions" in study.figures:
-        pictures["interactions"] = picture(
-            lambda width: study.interactions(width=width, caption=True), "interactions",
-            "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
-        )  # fmt: skip
-    if study.steps["top1_mean"].notna().sum() > 1:
-        pictures["pareto"] = picture(
-            lambda width: study.pareto(width=width, caption=True), "pareto",
-            "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
-        )  # fmt: skip
-    if len(study.curves):
-        pictures["curves"] = picture(
-            lambda width: study.curves(width=width, caption=True), "curves",
-            "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
-        )  # fmt: skip
+    wanted: dict[str, tuple[Callable[..., Drawn], str]] = {}
+    if len(study.effects):
+        wanted = {name: (getattr(study, name), _ALT[name]) for name in study.figures[1:]}
+    if isinstance(study, Study):
+        if study.steps["top1_mean"].notna().sum() > 1:
+            wanted["pareto"] = study.pareto, _ALT["pareto"]
+        if len(study.curves) and not any(section.curves for section in content.sections):
+            wanted["curves"] = study.curves, _ALT["curves"]
+    draw = partial(getattr(study, study.figures[0]), title="")
+    pictures = {}
+    if len(study.effects) or study.figures[0] == "trajectory":
+        alt = f"{content.heading}: {content.headline}. Every row leads to its step; the tables have all numbers."
+        pictures["main"] = picture(draw, "main", alt, _targets(content.sections))
+    pictures |= {name: picture(method, name, alt) for name, (method, alt) in wanted.items()}
     for section in content.sections:
         say(f"drawing {section.name}")
         pictures |= _section_pictures(study, section)
     return pictures
 
 
-def _main_alt(study: Study, content: Content) -> str:
-    what = "mean top-1 and cost of every network" if study.question.cumulative else "what every step is worth"
-    return f"{content.heading}: {what}. Every row leads to its section; the tables have all figures."
+_ALT = {
+    "ablation": "What every step is worth; the table of effects has the numbers.",
+    "levels": "Accuracy over the levels of a flag; the table of networks has the numbers.",
+    "interactions": "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
+    "pareto": "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
+    "curves": "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
+}
 
 
-def _section_pictures(study: Study, section: Section) -> dict[str, Picture]:
+def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
     pictures = {}
     explanation = section.explanation
     if explanation is not None:
+        before = f", before ({label(explanation.before.name)}) and after" if explanation.before else ""
         pictures[f"{section.id}-blocks"] = picture(
-            lambda width: draw_blocks(explanation, width=width), f"{section.id}-blocks",
-            f"Block diagram of {section.name}" + (
-                f", before ({label(explanation.before.name)}) and after; the layers that differ are listed below."
-                if explanation.before else "."
-            ),
-        )  # fmt: skip
-    if section.shown:
+            lambda width, caption: draw_blocks(explanation, width=width),
+            f"{section.id}-blocks",
+            f"Block diagram of {section.name}{before}.",
+        )
+    if section.curves and isinstance(study, Study):
         pictures[f"{section.id}-curves"] = picture(
-            lambda width: study.curves(steps=section.shown, width=width, caption=True), f"{section.id}-curves",
-            f"Learning curves of {', '.join(map(label, section.shown))}: top-1 on the test images by epoch.",
+            partial(study.curves, steps=section.curves, title=""),
+            f"{section.id}-curves",
+            f"Learning curves of {', '.join(map(label, section.curves))}: top-1 on the test images by epoch.",
             widths=("column", "column"),
-        )  # fmt: skip
+        )
     return pictures
 
 

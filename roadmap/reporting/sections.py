@@ -5,104 +5,136 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
-import pandas as pd
-
-from roadmap.analysis.shown import plural
+from roadmap.analysis.effects import Trained
+from roadmap.analysis.figures import Figures
+from roadmap.analysis.flips import flips_html
+from roadmap.analysis.sentences import effect_label
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
-from roadmap.cost.counting import count
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
-from roadmap.formatting import cost_text, label, number, signed
+from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
 from roadmap.markup import ranges
-from roadmap.reporting.trained import Changes, changed
+from roadmap.reference import Question, questions
+from roadmap.reporting.trained import changed, compared
 from roadmap.rungs import Ladder, ladder
 
-#: The row of costs that was measured in the runs themselves.
-THROUGHPUT = "training, img/s"
+Row = Mapping[Any, Any]
+#: Costs of two networks: the column of a study's costs, its words, digits and scale.
+COSTS = (
+    ("gmacs", "GMACs", ".4g", 1.0),
+    ("params", "parameters, M", ".4g", 1e6),
+    ("activations", "activations, M", ".4g", 1e6),
+    ("images_per_second", "training, img/s", ".0f", 1.0),
+)
+#: Columns of `words.stages` of a network, and what they are called; the blocks are a flag.
+STAGES = {1: "channels", 2: "size, px", 3: "receptive field, px"}
 
 
 @dataclass(frozen=True)
 class Section:
     """What there is to say of a step, or of a network that no step stands for.
 
-    ``step`` is its name in the study, ``name`` that for readers.
-    ``numbers``: what a reader wants to know first, on a few lines. ``results``: what the study measured, by name.
-    ``verdict`` is of `roadmap.analysis.statistics`, or empty, ``estimate`` what it judges, in points. ``printed``: what
-    the paper says. ``shown``: the networks whose curves tell of it.
-    ``explanation``: what the step does, where it can be built; ``place`` says what of it is otherwise in the study.
+    ``step`` is its name in the study, ``name`` that for readers, and ``kind`` says where it stands. ``verdict`` is of
+    `roadmap.analysis.statistics`, or empty; ``estimate`` is what it judges, or the score where there is no effect, with
+    its ``interval``; ``results``: what else was measured, by name. ``changes``: what differs between the networks of
+    ``between``: name, before, after and ratio; of a single network name and value. ``curves``: the networks whose
+    learning curves tell of it. ``explanation``: what the step does, where that is drawn; ``place`` says what of it is
+    otherwise in the study. ``flips``: HTML on the test images that it gains and loses.
     """
 
     id: str
     step: str
     name: str
     kind: str
-    section: str
     why: str
     change: str
-    numbers: tuple[str, ...]
-    results: tuple[tuple[str, str], ...]
     verdict: str
     estimate: str
-    printed: tuple[str, ...]
+    interval: str
+    results: tuple[tuple[str, str], ...]
+    between: str
+    changes: tuple[tuple[str, ...], ...]
     lost: tuple[str, ...]
-    shown: tuple[str, ...]
-    costs: tuple[tuple[str, ...], ...]
+    curves: tuple[str, ...] = ()
+    questions: tuple[Question, ...] = ()
     explanation: Explanation | None = None
     place: str = ""
+    flips: str = ""
+
+    @property
+    def numbers(self) -> tuple[str, ...]:
+        """What is said first of it, a line each."""
+        lines = (self.estimate, self.interval, self.verdict, *(f"{name}: {value}" for name, value in self.results))
+        return tuple(filter(None, lines))
 
 
-def sections_of(study: Study, said: Mapping[str, Any], say: Callable[[str], None]) -> Iterable[Section]:
+def sections_of(
+    study: Figures, said: Mapping[str, Any], say: Callable[[str], None], diagrams: bool
+) -> Iterable[Section]:
     """One of every network of a ladder; of other designs one of every effect; and one of every reference. ``said``:
-    what study.json says; ``say`` hears of every step that is to be explained."""
-    steps = {row["step"]: row for row in study.steps.to_dict("records")}
+    what study.json says; ``say`` hears of every step that is to be explained, which takes ``diagrams``."""
+    networks = {one.cell.name: one for one in study.networks}
     effects = {row["effect"]: row for row in study.effects.to_dict("records")}
     names = [
-        *(steps if study.question.cumulative and not study.question.ranked else effects),
-        *(n for n, row in steps.items() if row["reference"]),
+        *(networks if study.question.cumulative and not study.question.ranked else effects),
+        *(name for name, one in networks.items() if one.cell.reference),
     ]
-    rungs = trained_ladder(study, said)
-    ids = section_ids(dict.fromkeys(names))
-    size = int(study.runs["image_size"].iloc[0])
+    ours = study if isinstance(study, Study) else None
+    rungs = trained_ladder(ours, said, count=diagrams) if ours else None
     described = {step["name"]: step for step in study.described.get("steps", ())}
+    decimals = decimals_of(study.effects["estimate"]) + 1
+    ids = section_ids(dict.fromkeys(names))
     for name in ids:
-        step, effect = steps.get(name), effects.get(name)
+        network, effect = networks.get(name), effects.get(name)
+        reference = network is not None and network.cell.reference
+        rung = rungs[name] if rungs and name in rungs.names and not reference else None
+        told = {"why": rung.why, "section": rung.section, "change": rung.change} if rung else described.get(name, {})
+        own = _pair(effect) if effect else (name,)
+        shown = [networks[one] for one in own] if {*own} <= networks.keys() else []
+        flags, training = changed(ours, said, compared(ours, name, effect)) if ours else ({}, {})
         explanation = None
-        if rungs and not (step is not None and step["reference"]):
+        if ours and rungs and diagrams and not reference:
             say(name)
-            explanation = _explained(study, name, rungs, size)
-        flags, training = changed(study, said, name, effect)
-        if explanation is not None:
+            explanation = _explained(ours, name, rungs)
+        if explanation:
             explanation = dataclasses.replace(explanation, training=training)
-        told = described.get(name, {})
+            flags = flags or explanation.flags
+        settings = [(key, words.shown(old), words.shown(new), "") for key, (old, new) in (flags | training).items()]
+        ends = [one.cell.name for one in shown] if effect else []
+        if explanation and explanation.before and not ends:
+            ends = [explanation.before.name, explanation.after.name]
         yield Section(
             id=ids[name],
             step=name,
-            name=label(name) if step is None or not step["reference"] else name,
-            kind=_kind(study, step, effect),
-            section=explanation.section if explanation else str(told.get("section") or ""),
-            why=explanation.why if explanation else str(told.get("why") or ""),
-            change=_change(flags, training) or str(told.get("change") or ""),
-            numbers=tuple(_numbers(study, step, effect)),
-            results=tuple(_results(study, step, effect)),
-            verdict=_verdict(effect),
-            estimate="" if effect is None else signed(effect["estimate"]),
-            printed=tuple(words.printed(explanation)) if explanation else (),
-            lost=tuple(_lost(study, name)),
-            shown=_networks_shown(study, name, effect),
-            costs=tuple(_costs(study, step, explanation)),
+            name=name if reference else effect_label(name),
+            kind=", ".join(filter(None, (_kind(network, effect, name == next(iter(networks))), told.get("section")))),
+            why=str(told.get("why") or ""),
+            change="" if settings else str(told.get("change") or ""),
+            verdict=_text(effect, "verdict"),
+            estimate=_estimate(study, network, effect, decimals),
+            interval=_interval(effect, decimals),
+            results=tuple(_results(effect, decimals, study.unit)),
+            between=" → ".join(label(one) for one in ends),
+            changes=(*_scores(study, shown), *settings, *_costs(ours, shown, explanation), *_stages(explanation)),
+            lost=tuple(_lost(ours, name)) if ours else (),
+            curves=tuple(one.cell.name for one in shown if ours and one.cell.name in set(ours.curves["step"])),
+            questions=questions().get(name, ()) if rung else (),
             explanation=explanation,
-            place=" ".join(_place(study, step, explanation, on_ladder=bool(rungs and name in rungs.names))),
+            place=" ".join(_place(ours, effect, explanation, rung is not None)) if ours else "",
+            flips=_flips(ours, name) if ours and ours.store and _pair(effect) else "",
         )
 
 
-def trained_ladder(study: Study, said: Mapping[str, Any]) -> Ladder | None:
-    """The ladder at the size of a study's networks, with its number of classes; None where it has no one size."""
+def trained_ladder(study: Study, said: Mapping[str, Any], count: bool = True) -> Ladder | None:
+    """The ladder at the size of a study's networks, with its number of classes, which takes torch to ``count`` where
+    study.json does not say it; None where it has no one size."""
     own = study.runs[~study.runs["reference"]]
     sizes = own[["width", "depth", "stem_stride"]].dropna().drop_duplicates()
     if len(sizes) != 1:
@@ -110,28 +142,27 @@ def trained_ladder(study: Study, said: Mapping[str, Any]) -> Ladder | None:
     width, depth, stride = sizes.iloc[0]
     rungs = ladder(regime_of(own)).scaled(int(width), float(depth), stem_stride=int(stride))
     classes = said.get("classes")
-    count = len(classes) if isinstance(classes, list) else _counted_classes(study, rungs)
-    return rungs.scaled(int(width), float(depth), stem_stride=int(stride), num_classes=count) if count else rungs
+    known = len(classes) if isinstance(classes, list) else _counted_classes(study, rungs) if count else None
+    return rungs.scaled(int(width), float(depth), stem_stride=int(stride), num_classes=known) if known else rungs
 
 
 def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     """How many classes the networks of a kept table tell apart, from the parameters of the first one's classifier."""
-    if not study.question.cumulative or study.runs["match"].notna().any():
-        return None
+    from roadmap.cost.counting import count_params
+
     first = next((row for row in study.steps.to_dict("records") if row["step"] in rungs.names), None)
-    if first is None:
+    if not study.question.cumulative or study.runs["match"].notna().any() or first is None:
         return None
-    design, size = rungs[first["step"]].design, int(study.runs["image_size"].iloc[0])
-    one, two = (count(design.replace(num_classes=classes), size).params for classes in (1, 2))
+    one, two = (count_params(rungs[first["step"]].design.replace(num_classes=classes)) for classes in (1, 2))
     classes, rest = divmod(int(first["params"]) - one, two - one)
     return classes + 1 if not rest and classes >= 0 else None
 
 
-def _explained(study: Study, name: str, rungs: Ladder, image_size: int) -> Explanation | None:
+def _explained(study: Study, name: str, rungs: Ladder) -> Explanation | None:
     """None for what is no step, compares with nothing, or cannot be built at this size: what the study has to say is
     told all the same."""
     try:
-        return explain(name, rungs=rungs, image_size=image_size, studies=[study])
+        return explain(name, rungs=rungs, image_size=int(study.runs["image_size"].iloc[0]), studies=[study])
     except RoadmapError:
         return None
 
@@ -146,88 +177,110 @@ def section_ids(names: Iterable[str]) -> dict[str, str]:
     return ids
 
 
-Row = Mapping[Any, Any]
-
-
-def _kind(study: Study, step: Row | None, effect: Row | None) -> str:
-    if step is not None and step["reference"]:
-        return "reference"
-    if study.question.cumulative and step is not None:
-        # Without a gain is a rung, too, whose start failed.
-        first = step["step"] == study.steps["step"].iloc[0]
-        return "the start" if first else "" if step["adopted"] else "road not taken"
-    if effect is not None and _text(effect, "kind") == "interaction":
-        return "interaction"
-    return ""
-
-
-def _verdict(effect: Row | None) -> str:
-    return _text(effect, "verdict")
-
-
 def _text(row: Row | None, column: str) -> str:
     """A cell that holds text, or none where it is empty, and where the table has no such column."""
     value = row.get(column) if row is not None else None
     return value if isinstance(value, str) else ""
 
 
-def _top1(step: Row) -> str:
-    if math.isnan(step["top1_mean"]):
-        return "no result"
-    deviation = "" if math.isnan(step["top1_std"]) else f" ± {step['top1_std']:.2f}"
-    return f"{step['top1_mean']:.2f}{deviation} %, {plural(int(step['seeds']), 'seed')}"
+def _pair(effect: Row | None) -> tuple[str, ...]:
+    """The two networks that an effect is the difference of; none where it is one of several."""
+    pair = (_text(effect, "against"), _text(effect, "network"))
+    return pair if all(pair) else ()
 
 
-def _difference(effect: Row) -> str:
-    if math.isnan(effect["estimate"]):
-        return "no result"
-    if math.isnan(effect["low"]):
-        return f"{signed(effect['estimate'])} points, no interval"
-    return f"{signed(effect['estimate'])} points, interval {signed(effect['low'])} to {signed(effect['high'])}"
+def _kind(network: Trained | None, effect: Row | None, first: bool) -> str:
+    if network is None:
+        return "interaction" if _text(effect, "kind") == "interaction" else ""
+    if network.cell.reference:
+        return "reference"
+    # Without an effect is a network, too, whose start failed.
+    return "the start" if first and effect is None else "" if network.cell.adopted else "road not taken"
 
 
-def _numbers(study: Study, step: Row | None, effect: Row | None) -> Iterable[str]:
-    """What is said first of a step, a line each."""
-    what = study.question.effect.lower()
-    if step is not None:
-        yield f"top-1 {_top1(step)}"
-    elif effect is not None and "top1_mean" in effect:
-        yield f"top-1 {_top1(effect)}"
+def _estimate(study: Figures, network: Trained | None, effect: Row | None, decimals: int) -> str:
     if effect is not None:
-        against = _text(effect, "against")
-        yield f"{what}{f' over {label(against)}' if against else ''} {_difference(effect)}"
-        if _verdict(effect):
-            yield _verdict(effect)
-    cost, sign = (step, "") if step is not None else (effect, "+")
-    if cost is not None and (text := cost_text(cost["gmacs"], cost["params"], sign)):
-        yield text
+        unit = study.unit and f" {study.unit}"
+        return "no result" if math.isnan(effect["estimate"]) else signed(effect["estimate"], decimals) + unit
+    return (
+        f"{study.metric_short} {_score(network).partition(' ')[0]}" if network and network.sample.count else "no result"
+    )
 
 
-def _results(study: Study, step: Row | None, effect: Row | None) -> Iterable[tuple[str, str]]:
-    if step is not None:
-        yield "Top-1", _top1(step)
-        if not math.isnan(step["top1_low"]):
-            yield "95 % interval of the mean", f"{number(step['top1_low'], '.2f')} to {step['top1_high']:.2f} %"
+def _interval(effect: Row | None, decimals: int) -> str:
+    if effect is None or math.isnan(effect["estimate"]):
+        return ""
+    if math.isnan(effect["low"]):
+        return "no interval"
+    return f"{signed(effect['low'], decimals)} to {signed(effect['high'], decimals)}"
+
+
+def _score(network: Trained) -> str:
+    sample = network.sample
+    if not sample.count:
+        return "no result"
+    deviation = "" if sample.count < 2 else f" ± {sample.variance**0.5:.2{'g' if abs(sample.mean) < 1 else 'f'}}"
+    return f"{_mean(network)}{deviation} ({plural(sample.count, 'seed')})"
+
+
+def _mean(network: Trained) -> str:
+    return number(network.sample.mean, ".4g" if abs(network.sample.mean) < 1 else ".2f")
+
+
+def _results(effect: Row | None, decimals: int, unit: str) -> Iterable[tuple[str, str]]:
+    """What else is known of an effect."""
     if effect is None:
         return
-    if step is None and "top1_mean" in effect:
-        yield "Top-1", _top1(effect)
-    against = _text(effect, "against")
-    what = study.question.effect
-    yield (f"{what} over {label(against)}" if against else what), _difference(effect)
     if not math.isnan(effect["p"]):
         yield "p", f"{effect['p']:.2g}; for all effects of the study at once {effect['p_all']:.2g}"
-    if _verdict(effect):
-        yield "Verdict", _verdict(effect)
-    if "orders" in effect and not math.isnan(effect["least"]):
-        yield "In any order", f"{signed(effect['least'])} to {signed(effect['greatest'])} points"
-        spread = f"{number(effect['spread'], '.2f')} points"
+    if not math.isnan(effect.get("least", math.nan)):
+        yield "In any order", f"{signed(effect['least'], decimals)} to {signed(effect['greatest'], decimals)} {unit}"
         alone = "" if math.isnan(effect["noise"]) else f"; seeds alone would give {effect['noise']:.2f}"
-        yield "Standard deviation over orders", spread + alone
+        yield "Standard deviation over orders", f"{number(effect['spread'], '.2f')} {unit}{alone}"
     if _text(effect, "aliases"):
         yield "Cannot be told apart from", _text(effect, "aliases")
-    if step is None and (text := cost_text(effect["gmacs"], effect["params"], "+")):
+    if not _pair(effect) and (text := cost_text(effect.get("gmacs", math.nan), effect.get("params", math.nan), "+")):
         yield "Change in cost", text
+
+
+# --- what differs
+
+
+def _scores(study: Figures, shown: Sequence[Trained]) -> Iterable[tuple[str, ...]]:
+    ratio = ("",) * (len(shown) == 2)
+    if shown:
+        yield study.metric, *map(_score, shown), *ratio
+    printed = [study.printed.get(one.cell.name) for one in shown]
+    if None not in printed and printed:
+        yield "the paper: ImageNet-1K (%)", *(number(one, ".2f") for one in printed), *ratio
+
+
+def _costs(study: Study | None, shown: Sequence[Trained], explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+    """Rows of costs as they were counted and measured in the study's runs, where they differ; of an effect that no two
+    networks tell, as they are in the place where it is explained."""
+    if study is None:
+        return
+    if not shown and explanation is not None:
+        yield from (row for row in words.costs(explanation.before, explanation.after) if len(set(row[1:3])) > 1)
+    known = {row["step"]: row for row in study.costs.to_dict("records")}
+    rows = [known[one.cell.name] for one in shown]
+    for column, name, form, scale in COSTS:
+        values = [float(row[column]) / scale for row in rows]
+        alike = column != "images_per_second" or len({row["device_name"] for row in rows}) == 1
+        if values and alike and not any(map(math.isnan, values)) and (len(values) == 1 or values[0] != values[1]):
+            yield words.cost_row(name, form, values[0] if values[1:] else None, values[-1])
+
+
+def _stages(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+    """Rows on the feature maps behind the stem and each stage, where they differ."""
+    if explanation is None or explanation.before is None:
+        return
+    width = len(words.STAGE_COLUMNS)
+    rows = words.stages(explanation.before, explanation.after)
+    for column, name in STAGES.items():
+        before, after = (", ".join(row[1 + column + side] for row in rows) for side in (0, width))
+        if before != after:
+            yield f"{name}, by stage", before, after, ""
 
 
 def _lost(study: Study, name: str) -> Iterable[str]:
@@ -240,45 +293,18 @@ def _lost(study: Study, name: str) -> Iterable[str]:
         yield f"Missing so far: seed {ranges(seeds)}."
 
 
-def _networks_shown(study: Study, name: str, effect: Row | None) -> tuple[str, ...]:
-    """The networks whose learning curves tell of a step: its own and that which it is compared with."""
-    known = set(study.curves["step"]) if len(study.curves) else set()
-    asked = [_text(effect, "against"), _text(effect, "network"), name]
-    shown = tuple(one for one in dict.fromkeys(asked) if one in known)
-    return shown if len(shown) > 1 or name in shown else ()
+def _flips(study: Study, name: str) -> str:
+    try:
+        return flips_html(study.flips(name))
+    except RoadmapError as error:
+        return f"<p>No test images are compared: {escape(str(error))}</p>"
 
 
-def _costs(study: Study, step: Row | None, explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
-    """Rows of costs: counted before and after, and as they were measured in the study's runs."""
-    row = None if step is None else next(row for row in study.costs.to_dict("records") if row["step"] == step["step"])
-    speed = math.nan if row is None else float(row["images_per_second"])
-    if explanation is not None:
-        yield from words.costs(explanation.before, explanation.after)
-        (measured,) = explanation.studies
-        if explanation.before is None and not math.isnan(speed):
-            yield words.cost_row(THROUGHPUT, ".0f", None, speed)
-        elif measured.speed:
-            yield words.cost_row(THROUGHPUT, ".0f", *measured.speed[:2])
-    elif row is not None:
-        yield words.cost_row("GMACs", ".4g", None, float(row["gmacs"]))
-        yield words.cost_row("parameters, M", ".4g", None, float(row["params"]) / 1e6)
-        if not pd.isna(row["activations"]):
-            yield words.cost_row("activations, M", ".4g", None, float(row["activations"]) / 1e6)
-        if not math.isnan(speed):
-            yield words.cost_row(THROUGHPUT, ".0f", None, speed)
-
-
-def _change(*changes: Changes) -> str:
-    """What changes, in a few words, as it was trained."""
-    parts = [(name, *values) for some in changes for name, values in some.items()]
-    return ", ".join(f"{name} {words.shown(old)} → {words.shown(new)}" for name, old, new in parts)
-
-
-def _place(study: Study, step: Row | None, explanation: Explanation | None, on_ladder: bool) -> Iterable[str]:
-    """What the explanation shows otherwise than the study has it: the place of the step, and the recipes."""
+def _place(study: Study, effect: Row | None, explanation: Explanation | None, on_ladder: bool) -> Iterable[str]:
+    """What the diagrams show otherwise than the study has it: the place of the step, and the sizes."""
     if explanation is None or explanation.before is None:
         return
-    name, before, against = explanation.title, explanation.before.name, _text(step, "against")
+    name, before, against = explanation.title, explanation.before.name, _text(effect, "against")
     if on_ladder:
         if not study.question.cumulative or against not in (before, ""):
             yield f"Shown in its place on the paper's ladder, after {label(before)}."
@@ -288,5 +314,3 @@ def _place(study: Study, step: Row | None, explanation: Explanation | None, on_l
         steps = dict(zip(study.runs["step"], study.runs["steps"], strict=True))
         if f"{steps[against]}+{name}".strip("+") != steps[name]:
             yield f"Shown on {label(before)}; the gain is that of all steps since {label(against)}."
-    if study.runs["match"].notna().any():
-        yield "Sizes and costs are those before the study rescaled its networks."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from roadmap.analysis.study import Study
@@ -15,16 +15,10 @@ KEPT = ("recipe", "optimizer", "epochs", "batch_size", "lr")
 Changes = dict[str, tuple[Any, Any]]
 
 
-def changed(
-    study: Study, said: Mapping[str, Any], name: str, effect: Mapping[Any, Any] | None
-) -> tuple[Changes, Changes]:
-    """(flags of the networks, settings of their training) that differ with a step, with their values before and after,
-    as they were trained; nothing where no two networks of the study tell.
-
-    ``said``: what study.json says; ``effect``: the step's row in the table of effects.
-    """
-    pair = _pair(study, name, effect)
-    if pair is None:
+def changed(study: Study, said: Mapping[str, Any], pair: Sequence[str]) -> tuple[Changes, Changes]:
+    """(flags of the networks, settings of their training) that differ between two networks, with their values before
+    and after, as they were trained; nothing where there is no ``pair``. ``said``: what study.json says."""
+    if not pair:
         return {}, {}
     runs = {run["step"]: run for run in said.get("runs", ()) if {"step", "design", "recipe"} <= run.keys()}
     if all(network in runs for network in pair):
@@ -35,8 +29,9 @@ def changed(
     return {}, {name: (before[name], after[name]) for name in after if name in before and before[name] != after[name]}
 
 
-def _pair(study: Study, name: str, effect: Mapping[Any, Any] | None) -> tuple[str, str] | None:
-    """The networks without and with a step: those that its effect compares, else two that differ in it alone."""
+def compared(study: Study, name: str, effect: Mapping[Any, Any] | None) -> tuple[str, ...]:
+    """The networks without and with a step: those that its effect compares, else two that differ in it alone; none
+    where there are no such two."""
     if effect is not None and isinstance(effect["network"], str):
         return str(effect["against"]), str(effect["network"])
     own = study.runs[~study.runs["reference"]].drop_duplicates("step")
@@ -44,7 +39,7 @@ def _pair(study: Study, name: str, effect: Mapping[Any, Any] | None) -> tuple[st
     pairs = (
         (networks[key - {name}], step) for key, step in networks.items() if name in key and key - {name} in networks
     )
-    return next(pairs, None)
+    return next(pairs, ())
 
 
 def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
