@@ -374,3 +374,17 @@ def test_the_page_lists_every_column():
     section = page.partition("\n## flips\n")[2]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) ?\| (.*) \|$", section, re.MULTILINE)
     assert rows == [(name, each.dtype, each.unit, each.meaning) for name, each in FLIPS.items()]
+
+
+def test_a_report_shows_the_images_that_a_step_gains_and_loses(trained, place, tmp_path):
+    study = roadmap.load_study(trained / "study")
+    shown = roadmap.report(study, tmp_path / "page.html", diagrams=False).read_text()
+    table = study.flips("layer_norm")
+    gained = int((table["change"] > 0).sum())
+    section = shown[shown.index('id="step-layer_norm"') :]
+    assert "Test images: layer_norm against gelu" in section and f"<p>{gained} image" in section
+    assert section.count("<img src='data:image/png;base64,") == min(6, gained) + min(6, len(table) - gained)
+    for signature in study.runs["signature"]:
+        forget(place / "store" / "runs" / signature)
+    shown = roadmap.report(place / "study", tmp_path / "page.html", diagrams=False).read_text()
+    assert "have no record of single test images" in shown and "<img" not in shown

@@ -229,7 +229,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
             "missing": str(one.missing or ""),
             "GMACs": number(one.gmacs, ".4g"),
             "params, M": number(one.params / 1e6, ".4g"),
-            "activations, M": number(cost.get("activations", math.nan) / 1e6, ".4g"),
+            "activations, M": number(_millions(cost.get("activations")), ".4g"),
             "rescaled by": number(step.get("match_factor"), ".3f"),
             "training, img/s": number(cost.get("images_per_second"), ".0f"),
             "seconds a run": number(cost.get("seconds"), ".0f"),
@@ -241,6 +241,10 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
         more = ["step", *(name for name in study.costs if name not in study.steps)]
         table = study.steps.merge(study.costs[more], on="step")
     return Table("networks", "Networks: accuracy over seeds, and cost", tuple(columns), cells, _csv(table), links)
+
+
+def _millions(value: Any) -> float:
+    return math.nan if pd.isna(value) else float(value) / 1e6
 
 
 def _cell(value: Any, form: str) -> str:

@@ -262,12 +262,11 @@ def _costs(study: Study | None, shown: Sequence[Trained], explanation: Explanati
         return
     if not shown and explanation is not None:
         yield from (row for row in words.costs(explanation.before, explanation.after) if len(set(row[1:3])) > 1)
-    known = {row["step"]: row for row in study.costs.to_dict("records")}
-    rows = [known[one.cell.name] for one in shown]
+    known = study.costs.set_index("step").loc[[one.cell.name for one in shown]]
     for column, name, form, scale in COSTS:
-        values = [float(row[column]) / scale for row in rows]
-        alike = column != "images_per_second" or len({row["device_name"] for row in rows}) == 1
-        if values and alike and not any(map(math.isnan, values)) and (len(values) == 1 or values[0] != values[1]):
+        values = [float(value) / scale for value in known[column].dropna()]
+        alike = column != "images_per_second" or known["device_name"].nunique() == 1
+        if values and alike and len(values) == len(shown) and (len(values) == 1 or values[0] != values[1]):
             yield words.cost_row(name, form, values[0] if values[1:] else None, values[-1])
 
 
