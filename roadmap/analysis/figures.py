@@ -21,6 +21,7 @@ from roadmap.analysis.effect_rows import (
 from roadmap.analysis.effects import Measured, Trained
 from roadmap.analysis.printing import paper_table
 from roadmap.analysis.sentences import headline, how_decided, lost_text
+from roadmap.analysis.sequential import Rule
 from roadmap.checks import RoadmapError, check_known
 from roadmap.formatting import UNKNOWN, decimals_of, label, listed, macs_unit, name_of, number, plain, signed
 from roadmap.plotting.forest import Effects, Interval, draw_forest, number_column
@@ -59,6 +60,8 @@ class Figures:
         def measured(self) -> Sequence[Measured]: ...
         @property
         def effects(self) -> pd.DataFrame: ...
+        @property
+        def rule(self) -> Rule | None: ...
         @property
         def scores(self) -> Mapping[str, Sequence[float]]: ...
         @property
