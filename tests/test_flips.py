@@ -384,7 +384,7 @@ def test_a_report_shows_the_images_that_a_step_gains_and_loses(trained, place, t
     section = shown[shown.index('id="step-layer_norm"') :]
     assert "Test images: layer_norm against gelu" in section and f"<p>{gained} image" in section
     assert section.count("<img src='data:image/png;base64,") == min(6, gained) + min(6, len(table) - gained)
-    for signature in study.runs["signature"]:
-        forget(place / "store" / "runs" / signature)
+    for path in paths(place):
+        forget(path)
     shown = roadmap.report(place / "study", tmp_path / "page.html", diagrams=False).read_text()
     assert "have no record of single test images" in shown and "<img" not in shown

@@ -338,9 +338,13 @@ def test_the_yaml_of_a_page_asks_for_the_same_study(tmp_path):
     shown = next(part for part in Page(text).texts if part.startswith("name: cifar10-order"))
     (tmp_path / "again.yaml").write_text(shown)
     again = json.loads(json.dumps(dataclasses.asdict(load_spec(tmp_path / "again.yaml"))))
-    assert {name: again[name] for name in said if name != "fingerprint"} == {
-        name: value for name, value in said.items() if name != "fingerprint"
+    again |= again.pop("question_settings")
+    assert {name: again[name] for name in said if name in again} == {
+        name: value for name, value in said.items() if name in again
     }
+    assert "orders" in again and not any(
+        said[name] for name in said.keys() - again.keys() - {"fingerprint", "fraction"}
+    )
 
 
 def test_differences_without_any_spread_are_no_findings(tmp_path):
@@ -504,7 +508,7 @@ def test_a_row_opens_its_step_in_place(wide, phone):
         assert not is_open(page, "patchify_stem")
         row_of(page, "patchify_stem").click()
         assert page.evaluate("location.hash") == "#step-patchify_stem"
-        page.wait_for_function("document.getElementById('step-patchify_stem').open")
+        page.locator("#step-patchify_stem[open]").wait_for()
         heading = page.get_by_role("heading", name="patchify stem")
         assert 0 <= heading.bounding_box()["y"] < 400
         page.locator("#step-patchify_stem > summary").click()
@@ -517,7 +521,7 @@ def test_a_row_opens_its_step_in_place(wide, phone):
 def test_an_address_opens_its_step(chromium, ladder_page):
     with browsers.visit(chromium, ladder_page, 1440) as page:
         page.goto(f"{ladder_page.as_uri()}#step-stage_ratio")
-        page.wait_for_function("document.getElementById('step-stage_ratio').open")
+        page.locator("#step-stage_ratio[open]").wait_for()
         page.goto(f"{ladder_page.as_uri()}?appendix")
         assert page.evaluate("document.querySelectorAll('details:not([open])').length") == 0
 
@@ -537,7 +541,7 @@ def test_the_keyboard_goes_everywhere(wide):
     assert seen == ["resnet50", "modern_recipe", "stage_ratio"]
     assert "−0.12 pp" in wide.locator(".tip").inner_text()
     wide.keyboard.press("Enter")
-    wide.wait_for_function("document.getElementById('step-stage_ratio').open")
+    wide.locator("#step-stage_ratio[open]").wait_for()
     wide.locator("#step-stage_ratio > summary").focus()
     wide.keyboard.press("ArrowDown")
     assert is_open(wide, "patchify_stem") and not is_open(wide, "stage_ratio")

@@ -304,7 +304,7 @@ def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> t
     else:
         without = tuple(study.described.get("base", ()))
         with_it = (*without, name)
-    if with_it[:-1] != without and {*with_it} - {*without} == {name}:
+    if {*with_it} - {*without} == {name}:
         # Their order changes nothing; with the ladder's before all others the name is the shortest.
         without = tuple(sorted(without, key=[*rungs.names, *without].index))
         with_it = (*without, name)
