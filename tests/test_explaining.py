@@ -268,7 +268,8 @@ def test_what_studies_measured():
     effect = study.effects.set_index("effect").loc["gelu"]
     shown = said(f"explain gelu --study {folder} --study {folder}", SMALL)
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (effect["low"], effect["high"]))
-    told_twice = f"gelu against large_kernel: {effect['estimate']:+.2f} points, 95 % interval {low} to {high}, 3 seeds"
+    points = f"{effect['estimate']:+.2f} points, interval {low} to {high}, 3 seeds"
+    told_twice = f"gelu against large_kernel: {effect['verdict']}: {points}"
     assert shown.count(told_twice) == 2 and "cifar10, 32 px, width 16, 6 epochs" in shown
     means = study.steps.set_index("step")["top1_mean"]
     both = said(f"diff gelu layer_norm --study {folder}", SMALL)
@@ -278,7 +279,8 @@ def test_what_studies_measured():
 
 
 def test_interactions_and_failures_of_a_study():
-    rows = [{"effect": effect, "estimate": estimate, "low": float("nan"), "high": float("nan"), "seeds": 1, "failed": 2}
+    rows = [{"effect": effect, "estimate": estimate, "low": float("nan"), "high": float("nan"), "seeds": 1, "failed": 2,
+             "against": None, "network": None, "verdict": None}
             for effect, estimate in (("gelu", 0.5), ("gelu × large_kernel", float("nan")), ("grn", 1.0))]  # fmt: skip
     runs = pd.DataFrame([{"regime": "resnet50", "data": "toy", "image_size": 32, "width": 8, "epochs": 2}])
     runs = runs.assign(step="all", steps="gelu", reference=False, images_per_second=float("nan"), device_name="here")
@@ -301,9 +303,25 @@ def toy_study(**changes):
         for name, steps, speeds in (("all but x", "gelu", (90, 110)), ("all", "gelu+large_kernel", (40, 60)))
         for speed in speeds
     ]
-    effect = {"effect": "large_kernel", "estimate": 0.5, "low": 0.1, "high": 0.9, "seeds": 2, "failed": 0}
-    facts = {"path": Path("toy"), "design": "leave-one-out", "described": {}, "runs": pd.DataFrame(runs),
-             "effects": pd.DataFrame([effect]), "steps": pd.DataFrame({"step": []})}  # fmt: skip
+    effect = {
+        "effect": "large_kernel",
+        "estimate": 0.5,
+        "low": 0.1,
+        "high": 0.9,
+        "seeds": 2,
+        "failed": 0,
+        "against": "all but x",
+        "network": "all",
+        "verdict": "gain",
+    }
+    facts = {
+        "path": Path("toy"),
+        "design": "leave-one-out",
+        "described": {},
+        "runs": pd.DataFrame(runs),
+        "effects": pd.DataFrame([effect]),
+        "steps": pd.DataFrame({"step": []}),
+    }
     return SimpleNamespace(**facts | changes)
 
 
@@ -361,7 +379,7 @@ def test_levels_of_a_sweep_stand_in_each_others_place():
         ablation = load_spec(sweep=sweep, base="resnet50").ablation
         first, level = (network.name for network in ablation.networks)
         runs = toy_study().runs.assign(step=[first, first, level, level], steps=[first, first, level, level])
-        effects = toy_study().effects.assign(effect=level, against=first)
+        effects = toy_study().effects.assign(effect=level, against=first, network=level)
         study = toy_study(described=ablation.facts, design="sweep", runs=runs, effects=effects)
         explained = roadmap.explain(level, LADDER, 32, studies=[study])
         assert (explained.before.name, explained.after.name) == (f"resnet50+{first}", f"resnet50+{level}")
@@ -375,7 +393,8 @@ def test_a_step_of_a_ladder_whose_runs_all_failed():
     ablation = load_spec(steps=["modern_recipe", "grn"]).ablation
     runs = toy_study().runs.assign(step=["resnet50", "modern_recipe", "grn", "grn"])
     runs["steps"] = ["", "modern_recipe", *["modern_recipe+grn"] * 2]
-    study = toy_study(described=ablation.facts, design="ladder", runs=runs, effects=pd.DataFrame(columns=["effect"]))
+    effects = toy_study().effects.assign(effect="grn", against="modern_recipe", network="grn")
+    study = toy_study(described=ablation.facts, design="ladder", runs=runs, effects=effects)
     explained = roadmap.explain("grn", LADDER, 32, studies=[study])
     assert (explained.before.name, explained.after.name) == ("modern_recipe", "modern_recipe+grn")
 

@@ -299,12 +299,12 @@ def _place_in_study(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> t
     }
     if name in pairs:
         without, with_it = (networks[network] for network in pairs[name])
-    elif name in networks or (study.effects["network"].notna().any() and name not in pairs):
+    elif name in networks:
         raise RoadmapError(f"in the study {study.path.name}, '{name}' is compared with no other network")
     else:
         without = tuple(study.described.get("base", ()))
         with_it = (*without, name)
-    if {*with_it} - {*without} == {name}:
+    if {*without, name} == {*with_it}:
         # Their order changes nothing; with the ladder's before all others the name is the shortest.
         without = tuple(sorted(without, key=[*rungs.names, *without].index))
         with_it = (*without, name)
