@@ -127,10 +127,10 @@ def _test_seconds(module: Classifier, trainer: Any, seconds: float) -> tuple[flo
     """Seconds that the first test batch takes more than others, and of one test image, timed for so many seconds."""
     device = module.batcher.device
     module.to(device).eval()
-    module.on_validation_epoch_start()
 
     def test(most: float) -> tuple[float, int]:
         """(seconds, images) of some test batches, at least one."""
+        module.on_validation_epoch_start()  # every pass begins with the first image
         begun, count, size = time.perf_counter(), 0, 0
         for images, labels in module.batcher.testing():
             if len(labels) < size:  # the last batch, which would be compiled anew
