@@ -70,7 +70,7 @@ def test_layers_have_one_form(given):
     [
         ("se", "layers is 'se', but must be a list of names"),
         (3, "layers is 3, but must be a list of names"),
-        (None, "layers is None"),
+        (None, "layers is empty"),
         ([3], "layers holds 3, but must hold names"),
         (["se", "se"], "layers names 'se' twice"),
         (["Big"], "a layer's name is 'Big'"),
