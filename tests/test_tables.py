@@ -144,7 +144,7 @@ def check_equal(one, other):
 def test_kept_files_give_the_tables_of_the_store(finished, tmp_path):  # noqa: F811
     study = load_study(finished[1])
     shutil.copytree(study.path, tmp_path / "kept", ignore=shutil.ignore_patterns("store", "*.png", "*.svg", "*.pdf"))
-    assert {path.name for path in (tmp_path / "kept").iterdir()} == {"study.json", "trajectory.csv", "curves.csv"}
+    assert {path.suffix for path in (tmp_path / "kept").iterdir()} == {".json", ".csv", ".md", ".tex"}
     check_dtypes(study)
     check_equal(study, load_study(tmp_path / "kept"))
     assert len(study.curves) == 8 and study.curves["epoch"].tolist() == [1, 2] * 4

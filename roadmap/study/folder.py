@@ -44,6 +44,9 @@ class StudyFolder:
             present = sorted(entry.name for entry in self.folder.iterdir()) if self.folder.exists() else []
         except OSError as error:
             raise RoadmapError(f"{self.folder} cannot be used as output folder: {cause(error)}") from None
+        nearest = next(path for path in self.folder.absolute().parents if path.exists())
+        if not nearest.is_dir():
+            raise RoadmapError(f"{self.folder} cannot be used as output folder: {nearest.name} is a file, not a folder")
         if STUDY in present:
             if not {run["signature"] for run in self.study()["runs"]} <= signatures:
                 raise RoadmapError(f"{self.folder} holds another study's results: choose another --out")
