@@ -182,8 +182,8 @@ def test_the_file_of_a_study(tmp_path):
 
 @pytest.mark.parametrize("kind", [list, tuple, np.array, pd.Series, pd.Index, collections.deque])
 def test_lists_of_every_kind(kind):
-    spec = StudySpec(design="sweep", sweep={"kernel_size": kind([3, 7])}, seeds=kind([4, 5]), upto=np.str_("gelu"))
-    assert spec == StudySpec(design="sweep", sweep={"kernel_size": (3, 7)}, seeds=(4, 5), upto="gelu")
+    spec = load_spec(design="sweep", sweep={"kernel_size": kind([3, 7])}, seeds=kind([4, 5]), upto=np.str_("gelu"))
+    assert spec == load_spec(design="sweep", sweep={"kernel_size": (3, 7)}, seeds=(4, 5), upto="gelu")
 
 
 def test_paths_are_text(tmp_path):

@@ -24,7 +24,7 @@ from roadmap.processes import short_folder
 from roadmap.study.preparing import prepare
 from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, carry_out
+from roadmap.study.work import carry_out
 from roadmap.training import fit
 
 STUDY = "--only layer_norm --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()
@@ -248,7 +248,7 @@ def test_an_error_is_the_stores_where_it_arose_there(study, tmp_path, monkeypatc
     with monkeypatch.context() as patched:
         patched.setattr(fit.Classifier, "training_step", fail)
         done, record = outcome(study, tmp_path / "in-training")
-        assert done == Outcome("finished") and record["result"]["status"] == "failed"
+        assert done.kind == "finished" and record["result"]["status"] == "failed"
         assert str(error) in record["result"]["reason"]
     with monkeypatch.context() as patched:
         patched.setattr("roadmap.network.weights.save_weights", fail)

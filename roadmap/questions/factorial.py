@@ -52,9 +52,12 @@ class Factorial(Question):
         part="ablation",
     )
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fraction", str(self.fraction))  # YAML reads numbers
+
     def check(self) -> None:
         """See `Question.check`."""
-        if str(self.fraction) not in FRACTIONS:
+        if self.fraction not in FRACTIONS:
             raise RoadmapError(f"fraction is {self.fraction!r}, but must be one of {', '.join(FRACTIONS)}")
 
     def plan(self, build: Builder) -> Plan:
@@ -66,7 +69,7 @@ class Factorial(Question):
         resolution and then the fewest shortest words (minimum aberration). The fact ``aliases`` lists the effects of
         one or two steps that it cannot tell apart, each group once, beginning with the shortest.
         """
-        factors, fraction = build.factors, FRACTIONS[str(self.fraction)]
+        factors, fraction = build.factors, FRACTIONS[self.fraction]
         names = [step.name for step in factors]
         spare = fraction.bit_length() - 1
         basic = len(factors) - spare

@@ -46,9 +46,12 @@ class Order(Question):
     orders: str = setting("of an order study: how many random orders, or all", "8", metavar="N|all", part="ablation")
     order_seed: int = setting("of an order study: seed of the random orders", 0, metavar="N", part="ablation")
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "orders", str(self.orders))  # YAML reads numbers
+
     def check(self) -> None:
         """See `Question.check`."""
-        if not re.fullmatch(r"all|[1-9][0-9]{0,4}", str(self.orders)):
+        if not re.fullmatch(r"all|[1-9][0-9]{0,4}", self.orders):
             raise RoadmapError(f"orders is '{self.orders}', but must be all or a number from 1 to 99999")
         check_int("order_seed", self.order_seed, 0, 2**32 - 1)
 
@@ -63,7 +66,7 @@ class Order(Question):
         factors = build.factors
         if len(factors) < 2:
             raise RoadmapError("an order study needs at least two steps")
-        wanted = None if str(self.orders) == "all" else int(self.orders)
+        wanted = None if self.orders == "all" else int(self.orders)
         generator = np.random.RandomState(self.order_seed)
         drawn: dict[tuple[int, ...], None] = {}  # without repetition: each order tells something new
         if wanted is not None and wanted < math.factorial(len(factors)):

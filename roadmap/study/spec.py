@@ -245,10 +245,14 @@ class StudySpec:
         if self.design is not None:
             check_choice("design", self.design, tuple(questions()))
         question = self.question
-        for name in self.question_settings:
-            if name not in {one.name for one in dataclasses.fields(question)}:
+        own = {one.name for one in dataclasses.fields(question)}
+        for name, value in self.question_settings.items():
+            if name not in own and value != question_settings()[name].default:
                 raise RoadmapError(_not_for(name, owners_of(name), question.name))
         question.check()
+        given = {name: getattr(question, name) for name in self.question_settings if name in own}
+        kept = {name: value for name, value in given.items() if value != question_settings()[name].default}
+        object.__setattr__(self, "question_settings", kept)
         if self.match is not None:
             check_choice("match", self.match, MATCHED_COSTS)
         check_choice("match_by", self.match_by, MATCHED_BY)

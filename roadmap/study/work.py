@@ -239,4 +239,5 @@ def _lost_another(error: Exception) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:500]
+    words = in_words(error) if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(words.split())[:500]
