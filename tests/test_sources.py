@@ -319,7 +319,7 @@ def test_the_package_that_is_missing_is_named(monkeypatch):
     ("error", "sentence"),
     [
         (ConnectionError("no route\nto host"), "hub cannot be reached for 'some/name': no route to host"),
-        (datasets.exceptions.DatasetNotFoundError("x"), "'some/name' is neither a folder nor a data set of the Hugging"),
+        (datasets.exceptions.DatasetNotFoundError("x"), "'some/name' is neither a folder nor a data set of"),
         (ValueError("Config name is missing."), "hfds/some/name cannot be loaded: Config name is missing."),
     ],
 )
