@@ -57,13 +57,13 @@ RUNS = 4
 LITTLE = 120_000
 
 
-@pytest.fixture(scope="module")
 def one_sentence(errors):
     """Whether a command said one sentence; a plan's warnings may stand before it."""
     lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
     return len(lines) == 1 and lines[0].startswith("roadmap: ")
 
 
+@pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """A folder with all that the study needs."""
 
