@@ -159,7 +159,7 @@ def test_nodes_that_do_not_see_the_store_send_their_runs_back(images, reference,
         only=["layer_norm"], seeds=1, epochs=30, width=4, batch_size=16, image_size=16,
         data="folder", data_dir=str(images), engine="ray", jobs="1", out=tmp_path / "study", store=tmp_path / "store",
     )  # fmt: skip
-    assert list(study.runs["status"]) == ["done"] and [len(files) for files in adopted] == [3]
+    assert list(study.runs["status"]) == ["done"] and [len(files) for files in adopted] == [4]
     ((name, made),) = weights(tmp_path).items()
     assert made == reference[name] and Store(tmp_path / "store").verify(name) is None
 
