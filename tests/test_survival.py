@@ -282,7 +282,7 @@ def test_a_full_disk(given, reference, mounted, tmp_path):
     folder = mounted("size=600k")
     words = study(given, folder)
     code, _, errors = call(*words)
-    assert code == 2 and one_sentence(errors) and "the disk is full" in errors, errors
+    assert code == 2 and one_sentence(errors) and "No space left on device" in errors, errors
     finished = identities(folder / "store")
     assert all(Store(folder / "store").verify(name) is None for name in finished)
     mounted("remount,size=64m")
