@@ -1,5 +1,6 @@
 """The tables of a study: their columns and dtypes, from the store and from kept files alike."""
 
+import dataclasses
 import json
 import math
 import re
@@ -146,7 +147,8 @@ def test_kept_files_give_the_tables_of_the_store(finished, tmp_path):  # noqa: F
     shutil.copytree(study.path, tmp_path / "kept", ignore=shutil.ignore_patterns("store", "*.png", "*.svg", "*.pdf"))
     assert {path.suffix for path in (tmp_path / "kept").iterdir()} == {".json", ".csv", ".md", ".tex"}
     check_dtypes(study)
-    check_equal(study, load_study(tmp_path / "kept"))
+    # Kept files hold no records of single test images, of which intervals from the store speak as well.
+    check_equal(dataclasses.replace(study, store=None), load_study(tmp_path / "kept"))
     assert len(study.curves) == 8 and study.curves["epoch"].tolist() == [1, 2] * 4
     last = study.curves.groupby(["step", "seed"])["test_top1"].last()
     assert last.to_dict() == study.runs.set_index(["step", "seed"])["top1"].to_dict()
