@@ -13,14 +13,20 @@ def printable(value: Any) -> str:
     return text if text.isprintable() else " ".join(text.split()).encode("unicode_escape").decode()
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """Whole numbers in their order, three or more that follow each other as a range: ``0-299``, ``0,4,7-9``."""
+def consecutive(numbers: Iterable[int]) -> list[list[int]]:
+    """Whole numbers in their order, those that follow each other together."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
             runs[-1].append(number)
         else:
             runs.append([number])
+    return runs
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """Whole numbers in their order, three or more that follow each other as a range: ``0-299``, ``0,4,7-9``."""
+    runs = consecutive(numbers)
     return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 2 else ",".join(map(str, run)) for run in runs)
 
 

@@ -42,7 +42,6 @@ from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from roadmap.analysis.estimation import (
-    CONFIDENCE,
     GAIN,
     LOSS,
     ROUNDING,
@@ -50,6 +49,7 @@ from roadmap.analysis.estimation import (
     Moderated,
     Sample,
     estimate,
+    sidak,
 )
 from roadmap.checks import check_int, check_number
 from roadmap.study.seeds import FIRST
@@ -242,7 +242,7 @@ def levels(tests: int, most_seeds: int) -> tuple[float, ...]:
 
     Two-sided nominal p of the boundaries that spend 1 - 0.95^(1/tests) times (n / most_seeds)^2 by n.
     """
-    alpha = -math.expm1(math.log(CONFIDENCE) / max(tests, 1))
+    alpha = sidak(tests)
     counts = range(FIRST, most_seeds + 1)
     spent = tuple(alpha * (n / most_seeds) ** 2 for n in counts)
     return tuple(float(2 * ndtr(-z)) for z in boundaries(tuple(counts), spent))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from roadmap.checks import RoadmapError
+from roadmap.markup import consecutive
 from roadmap.steps import Step, contradiction
 
 #: A study of more networks than this is a mistake.
@@ -304,12 +305,7 @@ class Builder:
 
 def ranges(numbers: Sequence[int]) -> str:
     """Rising numbers as ``1-4 7 9-10``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
+    runs = consecutive(numbers)
     return " ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
