@@ -76,3 +76,9 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         future = pool.submit(work)
         yield
         future.result()
+
+
+def one_sentence(errors: str) -> bool:
+    """Whether a command said one sentence; a plan's warnings may stand before it."""
+    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
+    return len(lines) == 1 and lines[0].startswith("roadmap: ")

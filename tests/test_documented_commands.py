@@ -221,7 +221,7 @@ def test_a_command_of_the_pages_runs(command, desk):
         before = sorted(desk.rglob("*"))
         asked = [word for word in words if word != "--dry-run"]
         asked[0] = asked[0].replace("plan", "run")  # the same options
-        asked += ["--dry-run", *(["--orders", "1"] if is_order(words) else [])]
+        asked += ["--dry-run", "--accumulate", "1", *(["--orders", "1"] if is_order(words) else [])]
         missing = [ELSEWHERE[word] for word in words if word in ELSEWHERE]
         if missing and (shown := call(*asked)).code:
             assert any(sentence in shown.err for sentence in missing), shown.err

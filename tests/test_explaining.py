@@ -266,7 +266,7 @@ def test_what_studies_measured():
     folder = Path(__file__).parents[1] / "results" / "cifar10"
     study = roadmap.load_study(folder)
     effect = study.effects.set_index("effect").loc["gelu"]
-    shown = said(f"explain gelu --study {folder} --study {folder}", SMALL)
+    shown = " ".join(said(f"explain gelu --study {folder} --study {folder}", SMALL).split())
     low, high = (f"{value:+.2f}".replace("-", "−") for value in (effect["low"], effect["high"]))
     points = f"{effect['estimate']:+.2f} points, interval {low} to {high}, 3 seeds"
     told_twice = f"gelu against large_kernel: {effect['verdict']}: {points}"

@@ -88,8 +88,8 @@ sys.path[0] = ""  # as Jupyter has it
 sys.path.insert(1, sys.argv[2])
 before = list(sys.path), dict(os.environ), os.getcwd()
 tell = lambda name: roadmap.processes.in_clean_process(pkgutil.resolve_name, name)
-print(json.dumps([tell("timm:__file__"), tell("chosen:__file__"), tell("helpers:__file__"), tell("roadmap:__file__")]))
-assert before == (sys.path, dict(os.environ), os.getcwd())
+print(json.dumps([tell("timm:__file__"), tell("chosen:__file__"), tell("helpers:__file__")]))
+assert before == (sys.path, dict(os.environ), os.getcwd()) and tell("roadmap:__file__") == roadmap.__file__
 """
 
 
@@ -104,12 +104,7 @@ def test_a_notebooks_processes_import_what_it_chose_and_its_own_folder_last(host
     told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert told.returncode == 0, told.stderr
     timm = find_spec("timm").origin
-    assert json.loads(told.stdout) == [
-        timm,
-        str(chosen / "chosen.py"),
-        str(hostile / "helpers.py"),
-        files.__file__.replace("files", "__init__"),
-    ]
+    assert json.loads(told.stdout) == [timm, str(chosen / "chosen.py"), str(hostile / "helpers.py")]
 
 
 def test_the_path_of_workers(tmp_path, monkeypatch):
@@ -233,15 +228,15 @@ def outcome(study, folder):
 
 
 @pytest.mark.parametrize(
-    "error",
+    "error, sentence",
     [
-        OSError(errno.ENOSPC, "No space left on device", "/somewhere"),
-        OSError(errno.EMFILE, "Too many open files"),
-        RuntimeError("unable to write to file </torch_1_2>: No space left on device (28)"),
+        (OSError(errno.ENOSPC, "No space left on device", "/somewhere"), "the disk is full"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many open files"),
+        (RuntimeError("unable to write to file </torch_1_2>: No space left on device (28)"), "No space left on device"),
     ],
     ids=["disk", "files", "library"],
 )
-def test_an_error_is_the_stores_where_it_arose_there(study, tmp_path, monkeypatch, error):
+def test_an_error_is_the_stores_where_it_arose_there(study, tmp_path, monkeypatch, error, sentence):
     def fail(*arguments, **options):
         raise error
 
@@ -249,11 +244,11 @@ def test_an_error_is_the_stores_where_it_arose_there(study, tmp_path, monkeypatc
         patched.setattr(fit.Classifier, "training_step", fail)
         done, record = outcome(study, tmp_path / "in-training")
         assert done.kind == "finished" and record["result"]["status"] == "failed"
-        assert str(error) in record["result"]["reason"]
+        assert sentence in record["result"]["reason"]
     with monkeypatch.context() as patched:
         patched.setattr("roadmap.network.weights.save_weights", fail)
         done, record = outcome(study, tmp_path / "in-store")
-        assert done.kind == "storage" and done.reason.startswith(getattr(error, "strerror", None) or "No space left")
+        assert done.kind == "storage" and sentence in done.reason
         assert record is None and "[Errno" not in done.reason
     with monkeypatch.context() as patched:
         patched.setattr(fit, "CHECKPOINT_INTERVAL", 0.0)

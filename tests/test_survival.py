@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from commands import call, end, meanwhile, once, start
+from commands import call, end, meanwhile, once, one_sentence, start
 from folders import make_image_folder
 
 from roadmap.study.display import PlainDisplay
@@ -55,12 +55,6 @@ STUDY += ["--workers", "1"]
 RUNS = 4
 #: Bytes: more than the data and a record, less than the weights.
 LITTLE = 120_000
-
-
-def one_sentence(errors):
-    """Whether a command said one sentence; a plan's warnings may stand before it."""
-    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
-    return len(lines) == 1 and lines[0].startswith("roadmap: ")
 
 
 @pytest.fixture(scope="module")
