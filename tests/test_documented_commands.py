@@ -55,6 +55,7 @@ OTHERS = {
     ".venv/bin/python -m pytest": ".ci/run",
     ".venv/bin/ruff": ".ci/run",
     ".venv/bin/mypy": ".ci/run",
+    ".venv/bin/mkdocs": ".ci/run",
     "bash .ci/run": "whoever merges",
     "export ROADMAP_STORE=": "a shell",
 }

@@ -85,7 +85,10 @@ def effects(
         The smallest difference that matters, in the metric's units. By default 0.5 for scores in per cent, 0.005 for
         scores between 0 and 1, and none for others.
 
-    Returns the table of effects; its ``attrs`` hold ``remarks`` and ``matters``. Every remark is a warning, too.
+    Returns
+    -------
+    DataFrame
+        The table of effects; its ``attrs`` hold ``remarks`` and ``matters``. Every remark is a warning, too.
 
     Raises
     ------

@@ -37,7 +37,10 @@ class Design:
     """All flags of the network. The defaults are ResNet-50; any combination builds ("A ConvNet for the 2020s", §2).
 
     ``C`` below is a stage's width. Every spatial size is divided by ``stem_stride`` and then halved between stages.
+    Raises `RoadmapError`, a ``ValueError``, with one sentence for a value that cannot be.
 
+    Attributes
+    ----------
     blocks
         Blocks per stage (§2.2, stage compute ratio), such as ``(3, 4, 6, 3)``.
     widths
@@ -99,8 +102,6 @@ class Design:
         Channels of the input image.
     num_classes
         Outputs of the classifier; 0 leaves it out and returns pooled features.
-
-    Raises `RoadmapError`, a ``ValueError``, with one sentence for a value that cannot be.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
