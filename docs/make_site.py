@@ -1,14 +1,13 @@
 """What the documentation site has beside docs/*.md, as a hook of MkDocs (mkdocs.yml).
 
-README.md is its first page. Whatever a page links to outside docs/ comes along: pages of results, figures, and notebooks,
-which become pages. The pages of commands and of public names are made from the program.
+README.md is its first page. Whatever a page links to outside docs/ comes along: results, figures, and notebooks, which
+become pages. The pages of commands and of public names are made from the program.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,8 +22,14 @@ from roadmap.cli.main import cli
 
 PROJECT = Path(__file__).parents[1]
 #: Classes that public functions return, or hand over.
-RETURNED = ("roadmap.analysis.study.Study", "roadmap.explaining.content.Explanation", "roadmap.rungs.Ladder",
-            "roadmap.network.layers.Site")  # fmt: skip
+RETURNED = (
+    "roadmap.analysis.study.Study",
+    "roadmap.explaining.content.Explanation",
+    "roadmap.rungs.Ladder",
+    "roadmap.network.layers.Site",
+)
+#: A link to a file, and where its target begins.
+LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")
 #: Something that a browser would fetch from another host.
 FETCHED = re.compile(r"""<(?:script|img|iframe|link rel="stylesheet")[^>]*(?:src|href)="?(?:https?:)?//[^>]*>""")
 
@@ -46,12 +51,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source in waiting:  # grows while it is gone through
         if source.suffix in (".md", ".ipynb"):
             text, outputs = as_markdown(source)
-            linked = dict(links(text, source.parent))
-            pages[place(source)] = moved(text, source, linked)
+            pages[place(source)] = moved(text, source)
+            new = linked(text, source) - known
+            waiting += sorted(new)
+            known |= new
             for name, content in outputs.items():
                 files.append(File.generated(config, str(PurePosixPath(place(source)).parent / name), content=content))
-            waiting += sorted(set(linked.values()) - known)
-            known |= set(linked.values())
         elif PROJECT / "docs" not in source.parents:
             files.append(File.generated(config, place(source), abs_src_path=str(source)))
     for uri, text in pages.items():
@@ -80,20 +85,21 @@ def place(source: Path) -> str:
     return "index.md" if str(path) == "README.md" else path.as_posix()
 
 
-def links(text: str, folder: Path) -> Iterator[tuple[str, Path]]:
-    """(link, file) of all links of a page to files of the repository."""
-    for link in re.findall(r"\]\(([^)#:\s]+)", text):
-        target = Path(os.path.normpath(folder / link))
-        if target.is_file():
-            yield link, target
+def linked(text: str, source: Path) -> set[Path]:
+    """Files of the repository that a page links to."""
+    targets = {Path(os.path.normpath(source.parent / link)) for link in LINK.findall(text)}
+    return {target for target in targets if target.is_file()}
 
 
-def moved(text: str, source: Path, linked: dict[str, Path]) -> str:
+def moved(text: str, source: Path) -> str:
     """A page as the site has it: its links from its place there, and Markdown within <details>."""
-    here = os.path.dirname(place(source))
-    for link, target in linked.items():
-        text = text.replace(f"]({link}", f"]({os.path.relpath(place(target), here or '.')}")
-    return re.sub(r"^<details><summary>", "<details markdown><summary markdown>", text, flags=re.M)
+    here = PurePosixPath(place(source)).parent
+
+    def link(found: re.Match[str]) -> str:
+        target = Path(os.path.normpath(source.parent / found[0]))
+        return os.path.relpath(place(target), here) if target.is_file() else found[0]
+
+    return re.sub(r"^<details><summary>", "<details markdown><summary markdown>", LINK.sub(link, text), flags=re.M)
 
 
 def as_markdown(source: Path) -> tuple[str, dict[str, bytes]]:
@@ -131,6 +137,7 @@ class Markdown(click.HelpFormatter):
 
 
 def command_page(name: str, command: click.Command) -> str:
+    """The help of a command."""
     formatter = Markdown()
     command.format_help(click.Context(command, info_name=name, **command.context_settings), formatter)
     return formatter.getvalue()
@@ -138,7 +145,7 @@ def command_page(name: str, command: click.Command) -> str:
 
 def python_page() -> str:
     """The public names of `roadmap`, and the classes of what they return."""
-    public = [f"::: {roadmap._HOMES[name]}.{name}" for name in roadmap.__all__]
-    parts = ["# Python", "`import roadmap` has these names; torch is imported when one that needs it is used.", *public,
-             "## Classes of results", *(f"::: {name}\n    options: {{heading_level: 3}}" for name in RETURNED)]  # fmt: skip
-    return "\n\n".join(parts)
+    names = [f"::: {roadmap._HOMES[name]}.{name}" for name in roadmap.__all__]
+    returned = [f"::: {name}\n    options: {{heading_level: 3}}" for name in RETURNED]
+    head = "# Python\n\n`import roadmap` has these names; torch is imported when one that needs it is used."
+    return "\n\n".join([head, *names, "## Classes of results", *returned])
