@@ -62,6 +62,14 @@ def test_files_that_pages_point_to_are_there():
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
 
+def test_the_projects_address_is_the_same_everywhere():
+    """It stands in pyproject.toml; the README and the notebooks, which cannot look it up, repeat it."""
+    (address,) = re.findall(r'^Repository = "https://github.com/(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M)
+    pages = [PROJECT / "README.md", *(PROJECT / "notebooks").glob("*.ipynb")]
+    said = {page: re.findall(r"github(?:\.com)?/(\w+/roadmap\b)", page.read_text()) for page in pages}
+    assert all(said.values()) and {one for page in said.values() for one in page} == {address}
+
+
 def test_the_readmes_ladder_is_the_ladder():
     rows = re.findall(
         r"^\| `(\w+)` \|.*?\| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", (PROJECT / "README.md").read_text(), re.M
