@@ -15,9 +15,11 @@ import matplotlib
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.explaining.diagram import draw_blocks
+from roadmap.explaining.spatial import draw_fields, draw_operations, effective_field
+from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
-from roadmap.formatting import signed
-from roadmap.plotting.style import styled
+from roadmap.formatting import label, signed
+from roadmap.plotting.style import Drawn, styled
 from roadmap.reference import PrintedRow
 from roadmap.rungs import REGIMES, Rung, ladder
 
@@ -38,27 +40,46 @@ PARTS = {
 #: Texts stay texts in the pictures, so that these are small and can be searched. Verdana is as wide as DejaVu.
 TEXTS: Any = {"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana", "sans-serif"]}
 
+#: Networks whose effective receptive fields are drawn, at a quarter of the paper's width.
+SEEING, WIDTH = ("patchify_stem", "move_up_depthwise", "large_kernel", "kernel_11"), 16
+
 INTRODUCTION = """\
-# The ladder, rung by rung
+# The ladder, step by step
 
 How does one get from a ResNet to a ConvNeXt? One design choice at a time. Each of these steps takes over something that
-vision Transformers do, each was trained and measured, and at the end a network of nothing but convolutions is ahead of
-the Swin Transformer of its size (81.97 against 81.30 % on ImageNet-1K). The road is that of "A ConvNet for the 2020s"
+vision Transformers do; at the end a network of nothing but convolutions is ahead of the Swin Transformer of its size
+(81.97 against 81.30 % on ImageNet-1K). The ladder is that of "A ConvNet for the 2020s"
 ([arXiv 2201.03545](https://arxiv.org/abs/2201.03545), section 2); the networks are this package's own.
 
-**How to read it.** Look at the picture first and say what changes before you read on. Then guess: will the network cost
-more or less, will it be better or worse? The numbers tell you, and two questions ask why. In the pictures a layer's
-shape is as wide as its channels are many, so that you *see* a bottleneck; white squares are the kernel, stripes are
-groups of channels that do not mix, and what changes is orange and has a ≠.
+**How to read it.** Look at the picture first and say what changes. Then guess: will the network cost more or less, will
+it be better or worse? The numbers tell you, and two questions ask why. A box is a feature map: as long as its channels
+are many, as high and deep as its positions. The beam in it is what *one* output of the next layer reads: a dense
+convolution reads a beam, a 1x1 one a rod, a depthwise one a plate. Bars are norms, bends activations, the line below a
+row is the residual path. Orange is what changes. *Layer by layer* has every layer of the parts that change.
 
-**The numbers.** GMACs (1e9 products of convolution and linear layers), parameters, activations and receptive fields are
-counted on the built networks, for one image of 224 px, in the ResNet-50 regime. The receptive field is the theoretical
-one behind the last stage: how far a position *can* see, which may be further than the image goes. Top-1 accuracies and
-their deviations over three seeds are what the paper prints (Tables 10 and 11); of the ResNet-200 regime it prints no
-deviations. A difference that is smaller than its deviation is no finding, and some steps here are none.
+**The numbers.** GMACs (1e9 multiply-accumulates of convolution and linear layers), parameters, activations and
+theoretical receptive fields are counted on the built networks, for one image of 224 px, in the ResNet-50 regime. Top-1
+accuracies and their deviations over three seeds are the paper's (Tables 10 and 11), which prints no deviations for the
+ResNet-200 regime. A difference that is smaller than its deviation is not a finding.
 
-`roadmap explain STEP` prints the same in a terminal, of any step and at any size; in a notebook it is
-`roadmap.explain(STEP)`.
+`roadmap explain STEP` prints the same in a terminal, for any step and size, and `roadmap explain STEP --quiz` asks its
+questions first; in a notebook it is `roadmap.explain(STEP)`.
+"""
+
+LOOKING = """\
+## Where the operations go, and how far a network sees
+
+Up to the patchify stem almost half of all operations look at neighbours. From `depthwise_conv` on hardly any do: mixing
+positions has become almost free, and mixing channels is the network. All that comes later is paid from that saving:
+width, the wider hidden layer, even 7x7 kernels.
+
+![Operations of every network by purpose: spatial convolutions, 1x1 convolutions, others](ladder/operations.svg)
+
+And what are larger kernels for, if the receptive field of a ResNet exceeds the image long before its end? That field is
+what a position *can* see. What it *does* see is far less: a hill around the middle, as wide as the square root of the
+number of layers, but in proportion to the size of the kernel.
+
+![Effective receptive fields of four networks](ladder/fields.png)
 """
 
 
@@ -68,9 +89,20 @@ def make(folder: Path) -> dict[str, Explanation]:
     write_text(folder / "ladder.md", page(explained))
     (folder / "ladder").mkdir(exist_ok=True)
     for name, explanation in explained.items():
-        with styled(), matplotlib.rc_context(TEXTS):
-            draw_blocks(explanation).savefig(folder / "ladder" / f"{name}.svg", metadata={"Date": None})
+        _save(draw_blocks(explanation, caption=False), folder / "ladder" / f"{name}.svg")
+    trained = {name: one.after for name, one in explained.items() if ladder()[name].adopted and name != "modern_recipe"}
+    _save(
+        draw_operations({label(name): network for name, network in trained.items()}), folder / "ladder/operations.svg"
+    )
+    designs = {name: ladder().scaled(WIDTH)[name].design for name in SEEING}
+    fields = {name: effective_field(design, images=4) for name, design in designs.items()}
+    draw_fields(fields).savefig(folder / "ladder" / "fields.png", dpi=110)
     return explained
+
+
+def _save(figure: Drawn, path: Path) -> None:
+    with styled(), matplotlib.rc_context(TEXTS):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def page(explained: dict[str, Explanation]) -> str:
@@ -82,13 +114,13 @@ def page(explained: dict[str, Explanation]) -> str:
             title, what = PARTS[section]
             parts.append(f"## {title} ({section})\n\n{what}\n")
         parts.append(_rung(rung, explained[rung.name]))
-    return "\n".join(parts)
+    return "\n".join([*parts, LOOKING])
 
 
 def _overview() -> str:
     """All rungs in a table, with links."""
     lines = [
-        "| rung | changes | GMACs | ResNet-50 regime, top-1 % | ResNet-200 regime, top-1 % |",
+        "| step | changes | GMACs | ResNet-50 regime, top-1 % | ResNet-200 regime, top-1 % |",
         "|---|---|--:|--:|--:|",
     ]
     for rung in ladder():
@@ -101,10 +133,12 @@ def _overview() -> str:
 
 def _rung(rung: Rung, explanation: Explanation) -> str:
     before, after = explanation.before, explanation.after
-    road = "" if rung.adopted else "A road not taken: "
+    road = "" if rung.adopted else "Not taken: "
     lines = [f"### {rung.name}", "", f"**{road}{rung.change}.** {rung.why}", ""]
-    alt = f"Block diagrams: {before.name} and {after.name}" if before else f"Block diagrams of {after.name}"
+    alt = f"Feature maps: {before.name} and {after.name}" if before else f"Feature maps of {after.name}"
     lines += [f"![{alt}](ladder/{rung.name}.svg)", ""]
+    lines += ["<details><summary>Layer by layer</summary>", "", "```text", layer_by_layer(explanation), "```", ""]
+    lines += ["</details>", ""]
     fields = [network.stages[-1].receptive_field for network in (before, after) if network]
     known = [field for field in fields if field is not None]  # all are: no rung has a layer that sees the whole image
     field = words.cost_row("receptive field, px", "d", known[0] if before else None, known[-1])

@@ -175,7 +175,6 @@ LONG = {
     "roadmap/checking.py",
     "roadmap/cli/store.py",
     "roadmap/explaining/content.py",
-    "roadmap/explaining/diagram.py",
     "roadmap/rungs.py",
     "roadmap/study/spec.py",
     "roadmap/study/store.py",

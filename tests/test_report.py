@@ -198,7 +198,7 @@ def test_a_rung_is_explained_at_the_studys_size(ladder_page):
         assert " ".join(asked.question.split()) in said and " ".join(asked.answer.split()) in said
     assert f"{roadmap.ladder()['patchify_stem'].printed.top1:.2f}" in said
     drawn = [attributes["aria-label"] for attributes in page.all("svg")]
-    assert any(words.startswith("Block diagram of patchify stem, before (stage ratio) and after") for words in drawn)
+    assert any(words.startswith("Feature maps of patchify stem, before (stage ratio) and after") for words in drawn)
     assert any("Learning curves of stage ratio, patchify stem" in words for words in drawn)
 
 
@@ -219,7 +219,7 @@ def test_without_diagrams_no_network_is_built(tmp_path):
     assert shown.stdout.split()[-1] == "False"
     page = check(folder / "report.html")
     assert roadmap.ladder()["stage_ratio"].why in page.section("stage_ratio")
-    assert not any(one["aria-label"].startswith("Block diagram") for one in page.all("svg"))
+    assert not any(one["aria-label"].startswith("Feature maps") for one in page.all("svg"))
 
 
 def value(steps, seed):
@@ -290,10 +290,10 @@ def test_own_steps_are_explained_on_the_network_that_the_study_puts_them_onto(tm
                          lambda way, seed: 70.0 + len(way) + seed**2 / 9, 3, [])  # fmt: skip
     runs["steps"] = ["+".join(networks[name]) for name in runs["step"]]
     page = check(roadmap.report(keep(tmp_path / "study", runs, json.loads(json.dumps(spec.ablation.facts)))))
-    drawn = [words for attributes in page.all("svg") if (words := attributes["aria-label"]).startswith("Block diagram")]
+    drawn = [words for attributes in page.all("svg") if (words := attributes["aria-label"]).startswith("Feature maps")]
     for step, before in befores.items():
         assert "ratio" in page.section(step)
-        shown = rf"Block diagram of {re.escape(step.replace('_', ' '))}, before \((.*\+)?{re.escape(before)}\)"
+        shown = rf"Feature maps of {re.escape(step.replace('_', ' '))}, before \((.*\+)?{re.escape(before)}\)"
         assert any(re.match(shown, one) for one in drawn), drawn
 
 
@@ -575,7 +575,9 @@ def test_the_page_is_readable_at_every_width(chromium, ladder_page, width):
         words, drawn = page.evaluate(SMALLEST)
         assert words >= 12 and drawn >= 7.4
         figures = page.locator("figure svg:visible")
-        assert figures.count() == 2 + 4 + 5  # the ladder and cost; diagrams of rungs; curves of all networks
+        assert (
+            figures.count() == 3 + 4 + 5
+        )  # the ladder, cost and operations; diagrams of rungs; curves of all networks
         for box in (figures.nth(number).bounding_box() for number in range(figures.count())):
             assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["height"] > 100
         measure = page.evaluate("Math.max(...[...document.querySelectorAll('p')].map(one => one.clientWidth))")

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli
 from roadmap.cli.ladder import ladder_options, measuring_options
 from roadmap.cli.study import PLUGIN_OPTION
 from roadmap.rungs import Ladder
+
+if TYPE_CHECKING:
+    from roadmap.explaining.content import Explanation
 
 
 def explaining_options(command: Any) -> Any:
@@ -22,7 +27,8 @@ def explaining_options(command: Any) -> Any:
     @functools.wraps(command)
     def explaining(
         plugin: tuple[str, ...], study: tuple[Path, ...], measure: bool, batch_size: int, device: str,
-        threads: int | None, seconds: float, verbose: bool, as_json: bool, rungs: Ladder, image_size: int, **words: Any,
+        threads: int | None, seconds: float, verbose: bool, as_json: bool, rungs: Ladder, image_size: int,
+        quiz: bool = False, **words: Any,
     ) -> None:  # fmt: skip
         from roadmap.explaining.content import Measuring
         from roadmap.explaining.text import styled
@@ -38,7 +44,12 @@ def explaining_options(command: Any) -> Any:
             "rungs": rungs, "image_size": image_size, "studies": studies,
             "measure": Measuring(batch_size, device, seconds, threads) if measure else None,
         }  # fmt: skip
+        if quiz and as_json:
+            raise RoadmapError("--quiz asks a reader and --json prints for a program: give one of them")
         explanation = command(**words, asked=asked)
+        if quiz:
+            _ask(explanation)
+            return
         click.echo(json.dumps(explanation.as_dict(), indent=1) if as_json else styled(explanation, verbose))
 
     for option in (
@@ -55,9 +66,28 @@ def explaining_options(command: Any) -> Any:
     return explaining
 
 
+def _ask(explanation: Explanation) -> None:
+    """Ask the questions about a step. In a terminal each answer waits for Enter; elsewhere they stay hidden."""
+    from roadmap.explaining.text import questions_and_answers
+
+    if not explanation.questions:
+        raise RoadmapError(
+            f"no questions have been written about '{explanation.title}'; those of the ladder's steps: roadmap steps"
+        )
+    waits = sys.stdin.isatty()
+    for question, answer in questions_and_answers(explanation):
+        click.echo(question)
+        if waits:
+            click.prompt("     Enter: the answer", default="", show_default=False, prompt_suffix=" ")
+            click.echo(f"{answer}\n")
+    if not waits:
+        click.echo(f"Answers: roadmap explain {explanation.title}")
+
+
 @cli.command("explain")
 @click.argument("step")
 @explaining_options
+@click.option("--quiz", is_flag=True, help="Ask the questions about the step alone; Enter shows each answer.")
 @click.option("--onto", metavar="NETWORK",
               help="Network that any other step is put onto, named as for diff [default: as in the study that has it, "
                    "or the last rung].")  # fmt: skip

@@ -1,424 +1,344 @@
-"""The block diagrams of an `Explanation` as a picture, in the spirit of Figure 4 of arXiv 2201.03545.
+"""One large drawing of what a step changes: feature maps as boxes of channels and space, and what layers read of them.
 
-Every layer is a row: a shape as wide as its channels are many, and beside it the words that the terminal has for it.
-All lengths are inches, from the upper left corner.
+A box is as long as its channels are many, and as high and deep as its positions. The beam within it is what one output
+of the next layer is computed from: kernel by kernel by channels of a group. So a dense convolution reads a beam, a 1x1
+one a rod and a depthwise one a plate. Lengths are inches on a page; at other widths they are in proportion to the text.
 """
 
 from __future__ import annotations
 
-import re
-import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
-from matplotlib.patches import Circle, PathPatch, Polygon, Rectangle
-from matplotlib.path import Path
+from matplotlib.patches import Circle, Polygon, Rectangle
 
-from roadmap.checks import check_choice
 from roadmap.explaining.lines import Line, aligned, lines_after, shape_text
 from roadmap.explaining.words import shown
 from roadmap.formatting import label
-from roadmap.plotting.style import FAINT, INK, OURS, PAPER, Drawn, styled
+from roadmap.plotting.style import EDGE, FAINT, INK, PAPER, Drawn, Look, line_of, open_sheet
 
 if TYPE_CHECKING:
     from roadmap.explaining.content import Explanation, Network
-    from roadmap.explaining.outline import View
+    from roadmap.explaining.outline import Piece, View
 
-#: Inches of a picture's widths, and between its edges and what is drawn.
-WIDTHS, EDGE = {"page": 9.0, "column": 3.4}, 0.14
-#: What changes has this colour, a band of a paler one behind it, and a mark for those who do not see colours.
-CHANGED, BAND, MARK = PAPER, "#FBE7DC", "≠"
-#: Fillings of layers that mix channels or positions, of activations, of plug-ins and of all others.
-MIXING, ACTIVATION, PLUGGED, OTHER = "#A9CCE3", "#9AD3B5", "#E3BBD3", "#CFCFCF"
+#: Front, top and right side of a feature map, of what is read of it, and of what changes.
+MAP, BEAM, CHANGED = ("#E9EDF1", "#F6F8FA", "#D3DAE1"), ("#8FA3B5", "#A9BACA", "#71879B"), (PAPER, "#E58A45", "#A84A00")
+#: A feature map at its highest, its depth as a share of its height, the least length of anything.
+HIGH, DEEP, LEAST = 1.05, 0.22, 0.035
+#: From a box to the next, for each sign between them, and from a block to the next; from a row to its residual path.
+GAP, SIGN, CLOSE, PATH = 0.42, 0.17, 0.09, 0.15
 ACTIVATIONS = ("ReLU", "GELU", "SiLU")
-
-#: Between two bands of panels, a panel's head, a row and a line of text within one.
-GAP, HEAD, ROW, LINE = 0.26, 0.42, 0.27, 0.14
-#: Heights of layers that mix channels or positions, and of others; widths of the narrowest shape, of one on the
-#: residual path, of a square of a kernel unless there are more than fit, of a stripe, and of a block among a stage's
-#: blocks; the radius of a sum.
-TALL, FLAT, NARROW, ASIDE, SQUARE, STRIPE, BLOCK, SUM = 0.22, 0.075, 0.05, 0.16, 0.02, 0.05, 0.1, 0.07
-#: Font sizes in points, and a character's width, in font sizes, in bold print and in words with many digits.
-TITLE, HEADING, WORDS, SMALL = 12.5, 9.0, 8.0, 7.0
-BOLD, PLAIN = 0.72, 0.6
+#: The most flags that a label names.
+NAMED = 2
+CAPTION = (
+    "A box is a feature map: as long as its channels are many, as high and deep as its positions. The beam in it is "
+    "what one output of the next layer reads. Bars are norms, bends activations, diamonds other layers; the line below "
+    "a row is the residual path."
+)
 
 
-def draw_blocks(explanation: Explanation, width: str = "page") -> Drawn:
-    """The parts of the networks that show what changes, before and after, from the modules of the built networks.
-
-    ``width``: on a ``page`` both stand beside each other; in a ``column``, 3.4 inches wide, one above the other. What
-    stays is drawn once. Raises `RoadmapError` for any other width.
+@dataclass
+class _Map:
+    """A feature map of shape (C, H, W). The layer behind it ``reads`` so many positions, high and wide, and channels;
+    ``changed``: whether it differs, or, of a block of a whole network, whether only one network has it. ``signs``: the
+    kinds of the layers before the next map, and whether they differ. ``path``: the map where the residual path begins
+    that ends behind this one, and whether a layer on it differs (None: there is none); ``behind``: signs after it.
     """
-    check_choice("width", width, WIDTHS)
-    grid = GRIDS[width]
-    groups = list(_groups(explanation, grid))
-    bands = _beside(groups) if width == "page" else [[panel] for group in groups for panel in group]
-    inches = WIDTHS[width]
-    section = f" ({explanation.section})" if explanation.section else ""
-    title = _folded(label(explanation.title) + section, inches - 2 * EDGE, TITLE, BOLD)
-    caption = _folded(_caption(explanation), inches - 2 * EDGE, SMALL)
-    top = 0.12 + 0.21 * len(title) + 0.14
-    tops = list(accumulate((max(panel.height for panel in band) + GAP for band in bands), initial=top))
-    height = tops[-1] + LINE * len(caption) + 0.08
-    with styled():
-        figure = Drawn(figsize=(inches, height), facecolor="white")
-        axes = figure.add_axes((0, 0, 1, 1), xlim=(0, inches), ylim=(height, 0))
-        axes.set_axis_off()
-        _write(axes, EDGE, 0.22, title, TITLE, spacing=0.21, weight="bold")
-        for y, band in zip(tops, bands, strict=False):
-            for x, panel in zip((EDGE, inches - EDGE - grid.width), band, strict=False):
-                panel.draw(axes, x, y)
-        _write(axes, EDGE, tops[-1] + LINE / 2, caption, SMALL, color=FAINT)
-        for artist in axes.get_children():
-            artist.set_clip_on(False)  # all lies within, and files need not say so of each
-    return figure
+
+    shape: tuple[int, ...]
+    reads: tuple[float, float, float] | None = None
+    changed: bool = False
+    signs: list[tuple[str, bool]] = field(default_factory=list)
+    path: tuple[_Map, bool | None] | None = None
+    behind: list[tuple[str, bool]] = field(default_factory=list)
 
 
-def _caption(explanation: Explanation) -> str:
-    sentences = [
-        f"{label(explanation.regime)} regime; one image of {explanation.image_size} px; channels x height x width.",
-        "A shape is as wide as its channels are many. White squares: the kernel. Stripes: groups of channels.",
-    ]
-    if explanation.layers:
-        sentences.append(f"{MARK} and orange: what changes.")
-    return " ".join(sentences)
-
-
-class _Panel(Protocol):
-    """A piece of the picture, ``grid.width`` wide."""
-
-    @property
-    def height(self) -> float: ...
-    def draw(self, axes: Axes, x: float, y: float) -> None: ...
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """Where a panel has what, from its left edge: its width, the residual path, the middle of the shapes and their
-    greatest width, the names of the layers and the words."""
-
-    width: float
-    residual: float
-    middle: float
-    widest: float
-    slots: float
-    words: float
-
-
-GRIDS = {
-    "page": _Grid(width=4.25, residual=0.14, middle=0.84, widest=1.12, slots=1.56, words=2.26),
-    "column": _Grid(width=3.12, residual=0.12, middle=0.6, widest=0.72, slots=1.12, words=1.74),
-}
-
-
-def _groups(explanation: Explanation, grid: _Grid) -> Iterator[tuple[_Panel, ...]]:
-    """One panel, or two that belong beside each other, for everything that there is to draw."""
-    before, after = explanation.before, explanation.after
-    counts = [_counts(network) for network in (before, after) if network]
-    if before is None:
-        yield (_Stages(grid, after.name, after, (), max(counts[0])),)
-    elif counts[0] != counts[1]:
-        most = max(max(count) for count in counts)
-        yield (
-            _Stages(grid, f"before: {before.name}", before, counts[1], most),
-            _Stages(grid, f"after: {after.name}", after, counts[0], most),
-        )
-    for view in explanation.views:
-        if before is None or view.same:
-            remark = "stays as it is" if before else after.name
-            yield (
-                _Part(grid, view.name, remark, _rows(grid, [(line, False) for line in lines_after(view)]), _most(view)),
-            )
-        else:
-            yield _pair(grid, view, before, after)
-    if before and not explanation.layers:
-        yield (_note(explanation, grid),)
-
-
-def _beside(groups: Sequence[tuple[_Panel, ...]]) -> list[list[_Panel]]:
-    """Bands of one or two panels: those that belong together, and others as they come."""
-    bands: list[list[_Panel]] = []
-    alone = False
-    for group in groups:
-        if alone and len(group) == 1:
-            bands[-1] += group
-            alone = False
-        else:
-            bands.append(list(group))
-            alone = len(group) == 1
-    return bands
-
-
-# --- a part of the network
-
-
-@dataclass(frozen=True)
+@dataclass
 class _Row:
-    """A line of a part, or the place of one that only the other network has (None), and whether it changes; its texts
-    line by line: in small print (True) or not, where each begins, and what it says."""
+    """A part of a network with a heading and a few words; or all blocks of a network, which are not ``joined``."""
 
-    line: Line | None
-    changed: bool
-    texts: tuple[tuple[tuple[bool, float, str], ...], ...]
-    height: float
-
-
-def _rows(grid: _Grid, lines: Sequence[tuple[Line | None, bool]]) -> tuple[_Row, ...]:
-    """Rows of the lines of a part, each of which changes or does not."""
-    rows: list[_Row] = []
-    known: dict[bool, tuple[int, ...]] = {}
-    for line, changed in lines:
-        texts: list[tuple[tuple[bool, float, str], ...]] = []
-        if line and line.piece:
-            aside = line.role == "shortcut"
-            texts = _named(grid, line.slot.removeprefix(line.within), line.words)
-            if line.shape != known[aside]:
-                texts.append(((True, grid.words, f"→ {shape_text(line.shape)}"),))
-            known[aside] = line.shape
-        elif line:
-            texts = [((False, grid.slots, line.words),)]
-            if line.role == "input":
-                known = {False: line.shape, True: line.shape}
-        rows.append(_Row(line, changed, tuple(texts), ROW + LINE * max(len(texts) - 1, 0)))
-    return tuple(rows)
-
-
-def _named(grid: _Grid, slot: str, words: str) -> list[tuple[tuple[bool, float, str], ...]]:
-    """A layer's name, and its words beside it, or below where the name is long."""
-    lines = [((False, grid.words, text),) for text in _folded(words, grid.width - grid.words, WORDS)]
-    if _length(slot, SMALL) < grid.words - grid.slots:
-        return [((True, grid.slots, slot), *lines[0]), *lines[1:]]
-    return [*(((True, grid.slots, text),) for text in _folded(slot, grid.width - grid.slots, SMALL)), *lines]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A part of one network; ``most``: the channels of the widest shape of it, or of what it is compared with."""
-
-    grid: _Grid
-    name: str
-    remark: str
-    rows: tuple[_Row, ...]
-    most: int
+    head: str
+    words: str
+    maps: list[_Map]
+    joined: bool = True
 
     @property
-    def height(self) -> float:
-        return HEAD + sum(row.height for row in self.rows)
+    def fixed(self) -> float:
+        """The length that does not depend on channels."""
+        signs = sum(len(one.signs) + len(one.behind) + (one.path is not None) for one in self.maps)
+        return len(self.maps) * ((GAP if self.joined else CLOSE) + LEAST) + SIGN * signs + DEEP * HIGH
 
-    def draw(self, axes: Axes, x: float, y: float) -> None:
-        _write_head(axes, x, y, self.name, self.remark)
-        tops = list(accumulate((row.height for row in self.rows), initial=y + HEAD))[:-1]
-        present = [(row, row.line, top) for row, top in zip(self.rows, tops, strict=True) if row.line]
-        self._draw_paths(axes, x, {line.role: top + ROW / 2 for _, line, top in present})
-        incoming: dict[bool, tuple[int, ...]] = {}
-        for row, line, top in present:
-            if row.changed:
-                _highlight(axes, self.grid, x, top, row.height)
-            for number, texts in enumerate(row.texts):
-                for small, start, text in texts:
-                    _write(axes, x + start, top + ROW / 2 + LINE * number, [text], SMALL if small else WORDS,
-                           color=FAINT if small else INK)  # fmt: skip
-            if not line.within:
-                aside = line.role == "shortcut"
-                self._draw_shape(axes, x, top + ROW / 2, row, line, incoming.get(aside, line.shape)[0])
-                incoming[aside] = line.shape
 
-    def _draw_paths(self, axes: Axes, x: float, levels: dict[str, float]) -> None:
-        """The image's way from top to bottom, and the residual path beside it; ``levels``: where each role is."""
-        centre, side = x + self.grid.middle, x + self.grid.residual
-        if levels:
-            axes.plot([centre, centre], [levels["input"], levels["output"]], color=FAINT, linewidth=1, zorder=1)
-        if "sum" in levels:
-            low, high = levels["input"], levels["sum"]
-            axes.plot([centre, side, side], [low, low, high], color=INK, linewidth=1.2, zorder=1)
-            axes.annotate("", (centre - SUM, high), (side, high), zorder=1, arrowprops={
-                "arrowstyle": "-|>", "color": INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0, "mutation_scale": 7,
-            })  # fmt: skip
+def draw_blocks(explanation: Explanation, width: str = "page", caption: bool | None = None) -> Drawn:
+    """What a step changes, before and after: a block, the stem, or what stands between two stages; where these stay,
+    all blocks of the network.
 
-    def _draw_shape(self, axes: Axes, x: float, y: float, row: _Row, line: Line, incoming: int) -> None:
-        """What stands for a line: a bar for a feature map, a sign for the sum, and for a layer a shape from so many
-        ``incoming`` channels at its top to its own at the bottom."""
-        edge: dict[str, Any] = {
-            "edgecolor": CHANGED if row.changed else FAINT,
-            "linewidth": 1.4 if row.changed else 0.6,
+    ``width``: a ``page``, a ``column`` or a ``slide``; ``caption``: whether it is part of the picture, by default on a
+    page. Raises `RoadmapError` for any other width.
+    """
+    look = Look(width, caption=caption)
+    unit = look.size.text / 10
+    rows = list(_rows(explanation))
+    head, tall = line_of(look.size.text) + 0.06 * unit, (HIGH * (1 + DEEP) + 2 * PATH) * unit
+    how = CAPTION + (" Orange: what changes." if explanation.before else "")
+    with look.style():
+        sheet = open_sheet(look, _headline(explanation), how, len(rows) * (head + tall) + line_of(look.size.small))
+        across, down = map(float, sheet.figure.get_size_inches())
+        axes = sheet.figure.add_axes((0, 0, 1, 1), xlim=(0, across / unit), ylim=(down / unit, 0), facecolor="none")
+        axes.set_axis_off()
+        pens = {
+            joined: _pen(axes, [row for row in rows if row.joined == joined and row.maps], sheet.room / unit, unit)
+            for joined in {row.joined for row in rows}
         }
-        centre = x + (self.grid.residual if line.role == "shortcut" else self.grid.middle)
-        if line.role == "sum":
-            axes.add_patch(Circle((centre, y), SUM, facecolor="white", zorder=3, **edge))
-            arms = [[(centre - SUM / 2, y), (centre + SUM / 2, y)], [(centre, y - SUM / 2), (centre, y + SUM / 2)]]
-            axes.add_patch(_strokes(arms, INK, 1.0))
-            return
-        top, bottom = (self._half(channels) for channels in (incoming, line.shape[0]))
-        if line.piece is None:
-            axes.add_patch(Rectangle((centre - top, y - 0.02), 2 * top, 0.04, color=INK, linewidth=0, zorder=2))
-            return
-        if line.role == "shortcut":
-            top = bottom = ASIDE / 2
-        kind, facts = line.piece.kind, line.piece.facts
-        fill = PLUGGED if "layer" in facts else MIXING if _mixes(line) else ACTIVATION if kind in ACTIVATIONS else OTHER
-        half = (TALL if fill in (MIXING, PLUGGED) else FLAT) / 2
-        corners = [
-            (centre - top, y - half),
-            (centre + top, y - half),
-            (centre + bottom, y + half),
-            (centre - bottom, y + half),
-        ]
-        axes.add_patch(Polygon(corners, closed=True, facecolor=fill, zorder=2, **edge))
-        if facts.get("groups", 1) > 1 and top == bottom:
-            number = min(facts["groups"], max(int(2 * top / STRIPE), 2))
-            places = [centre - top + 2 * top * index / number for index in range(1, number)]
-            axes.add_patch(_strokes([[(place, y - half), (place, y + half)] for place in places], "white", 0.9))
-        if max(facts.get("kernel", (1, 1))) > 1:
-            _draw_kernel(axes, centre, y, facts["kernel"])
-
-    def _half(self, channels: int) -> float:
-        return max(self.grid.widest * channels / self.most, NARROW) / 2
-
-
-def _mixes(line: Line) -> bool:
-    """Whether it is a layer that brings together channels or positions."""
-    return line.piece is not None and line.piece.kind in ("convolution", "linear", "max pooling", "average pooling")
-
-
-def _draw_kernel(axes: Axes, x: float, y: float, kernel: Sequence[int]) -> None:
-    """The squares of a kernel, around (x, y)."""
-    square = min(SQUARE, TALL / max(kernel))
-    high, wide = (square * side for side in kernel)
-    left, top = x - wide / 2, y - high / 2
-    axes.add_patch(Rectangle((left, top), wide, high, facecolor="white", linewidth=0, zorder=3))
-    upright = [[(left + square * n, top), (left + square * n, top + high)] for n in range(kernel[1] + 1)]
-    level = [[(left, top + square * n), (left + wide, top + square * n)] for n in range(kernel[0] + 1)]
-    axes.add_patch(_strokes(upright + level, OURS, 0.4))
-
-
-def _strokes(lines: Sequence[Sequence[tuple[float, float]]], color: str, linewidth: float) -> PathPatch:
-    """Several straight lines as one path."""
-    points = [point for line in lines for point in line]
-    codes = [code for _ in lines for code in (Path.MOVETO, Path.LINETO)]
-    return PathPatch(Path(points, codes), fill=False, edgecolor=color, linewidth=linewidth, zorder=4)
-
-
-def _pair(grid: _Grid, view: View, before: Network, after: Network) -> tuple[_Part, _Part]:
-    """A part before and after, lines of one slot at one height where they stand beside each other."""
-    pairs = list(aligned(view))
-    sides = [_rows(grid, [(pair[side], pair[0] != pair[1]) for pair in pairs]) for side in (0, 1)]
-    if grid is GRIDS["page"]:
-        heights = [max(row.height for row in rows) for rows in zip(*sides, strict=True)]
-        sides = [
-            tuple(replace(row, height=height) for row, height in zip(rows, heights, strict=True)) for rows in sides
-        ]
-    else:
-        sides = [tuple(row for row in rows if row.line) for rows in sides]
-    old, new = (
-        _Part(grid, view.name, f"{when}: {network.name}" + ("" if pieces else ", which has none"), rows, _most(view))
-        for when, network, pieces, rows in zip(
-            ("before", "after"), (before, after), (view.before, view.after), sides, strict=True
+        y, colour = sheet.top, CHANGED[2] if explanation.before else FAINT
+        for row in rows:
+            name = look.fold(row.head, 0.6 * sheet.room, bold=True, lines=1)
+            sheet.write(EDGE, y, name, va="top", weight="bold")
+            start = EDGE + look.measure(name, bold=True) + 0.1 * unit
+            sheet.write(start, y, look.fold(row.words, across - EDGE - start, lines=1), va="top", color=colour)
+            pens[row.joined].draw(row, EDGE / unit, (y + head) / unit + HIGH * (DEEP + 0.5))
+            y += head + tall
+        channels, *positions = next(row.maps[0].shape for row in rows if row.maps)
+        sheet.write(
+            EDGE,
+            y,
+            f"First box: {channels} channels of {shape_text(positions)} positions",
+            va="top",
+            size=look.size.small,
+            color=FAINT,
         )
-    )
-    return old, new
+    return sheet.figure
 
 
-def _most(view: View) -> int:
-    """The most channels of any feature map of a part, before and after."""
-    shapes = [view.input_before, view.input_after, *(piece.output for piece in (*view.before, *view.after))]
-    return max(shape[0] for shape in shapes if shape)
+def _headline(explanation: Explanation) -> str:
+    before, after = explanation.before, explanation.after
+    section = f" ({explanation.section})" if explanation.section else ""
+    costs = [f"{network.gmacs:.3g}" for network in (before, after) if network]
+    same = " as before" if len(costs) == 2 and costs[0] == costs[1] else ""
+    return f"{label(explanation.title)}{section}: {' → '.join(dict.fromkeys(costs))} GMACs{same}"
 
 
-# --- stages, and notes
+# --- what is drawn
 
 
-@dataclass(frozen=True)
-class _Stages:
-    """How many blocks each stage of a network has; ``others``: of the network beside it, ``most``: of any stage."""
-
-    grid: _Grid
-    remark: str
-    network: Network
-    others: tuple[int, ...]
-    most: int
-
-    @property
-    def height(self) -> float:
-        return HEAD + (ROW + LINE) * len(_counts(self.network))
-
-    def draw(self, axes: Axes, x: float, y: float) -> None:
-        _write_head(axes, x, y, "stages: a square is a block", self.remark)
-        step = min(1.35 * BLOCK, (self.grid.width - self.grid.residual) / self.most)
-        others = dict(enumerate(self.others))
-        for index, stage in enumerate(stage for stage in self.network.stages if stage.blocks):
-            top, both = y + HEAD + (ROW + LINE) * index, others.get(index, 0)
-            if self.others and both != stage.blocks:
-                _highlight(axes, self.grid, x, top, ROW + LINE, 0.1)
-            words = f"{stage.blocks} {'block' if stage.blocks == 1 else 'blocks'}, "
-            words += shape_text((stage.channels, stage.height, stage.width))
-            _write(axes, x + self.grid.residual, top + 0.1, [stage.name], SMALL, color=FAINT)
-            _write(axes, x + self.grid.slots, top + 0.1, [words], WORDS)
-            for block in range(stage.blocks):
-                changed = bool(self.others) and block >= both
-                corner = (x + self.grid.residual + step * block, top + 0.21)
-                axes.add_patch(Rectangle(corner, step / 1.35, BLOCK, facecolor=MIXING, zorder=2,
-                                         edgecolor=CHANGED if changed else FAINT, linewidth=1.4 if changed else 0.6,
-                                         hatch="//////" if changed else None))  # fmt: skip
+def _rows(explanation: Explanation) -> Iterator[_Row]:
+    before, after = explanation.before, explanation.after
+    parts = _changed_parts(explanation.views)
+    if before is None:
+        block = next(view for view in reversed(explanation.views) if ".blocks." in view.name)
+        yield _Row("The network", "every block of its stages", _blocks(after), joined=False)
+        yield _Row("A block", block.name, _maps([[(line, False) for line in lines_after(block)]]))
+    elif parts:
+        pairs = [list(aligned(view)) for view in parts]
+        for side, (when, network) in enumerate((("before", before), ("after", after))):
+            lines = [[(pair[side], _differ(*pair)) for pair in part] for part in pairs]
+            maps = _maps([[(line, changed) for line, changed in part if line] for part in lines])
+            yield _Row(f"{when}: {label(network.name)}", _words(explanation, side) if maps else "has none", maps)
+    elif _counts(before) != _counts(after):
+        for side, (when, network, other) in enumerate((("before", before, after), ("after", after, before))):
+            words, maps = _words(explanation, side), _blocks(network, _counts(other))
+            yield _Row(f"{when}: {label(network.name)}", words, maps, joined=False)
+    else:
+        settings = len(explanation.training)
+        words = f"{settings} settings of its training change" if settings else "nothing changes at this size"
+        yield _Row("The network stays", words, _blocks(after), joined=False)
 
 
-def _counts(network: Network) -> tuple[int, ...]:
-    return tuple(stage.blocks for stage in network.stages if stage.blocks)
+def _differ(old: Line | None, new: Line | None) -> bool:
+    """Whether two layers differ in more than a bias, which no drawing of this kind shows."""
+    words = [line and line.words.removesuffix(", bias") for line in (old, new)]
+    return words[0] != words[1]
 
 
-@dataclass(frozen=True)
-class _Note:
-    """Sentences where nothing is to be drawn."""
-
-    grid: _Grid
-    lines: tuple[str, ...]
-
-    @property
-    def height(self) -> float:
-        return HEAD + LINE * len(self.lines)
-
-    def draw(self, axes: Axes, x: float, y: float) -> None:
-        _write(axes, x, y + 0.1, self.lines[:1], HEADING, weight="bold")
-        _write(axes, x, y + HEAD, self.lines[1:], WORDS)
+def _changed_parts(views: Sequence[View]) -> list[View]:
+    """What shows a step best: a block, and what stands before it if it is a stage's first; else the first part."""
+    changed = [view for view in views if not view.same]
+    blocks = [view for view in changed if ".blocks." in view.name]
+    if not blocks:
+        return changed[:1]
+    between = blocks[-1].name.replace("blocks.0", "downsample")
+    return [*(view for view in changed if view.name == between != blocks[-1].name), blocks[-1]]
 
 
-def _note(explanation: Explanation, grid: _Grid) -> _Note:
-    """That nothing of the network changes, and what does."""
-    changes = [f"{name}: {shown(old)} → {shown(new)}" for name, (old, new) in explanation.training.items()]
-    head = "The network stays; its training changes:" if changes else "The network stays as it is."
-    return _Note(grid, (head, *(part for change in changes for part in _folded(change, grid.width, WORDS))))
+def _words(explanation: Explanation, side: int) -> str:
+    """The flags that change, as they are before (0) or after (1)."""
+    flags = [f"{label(name)}: {shown(values[side])}" for name, values in explanation.flags.items()]
+    return "; ".join(flags) if len(flags) <= NAMED else f"{len(flags)} flags, such as {flags[0]}"
 
 
-# --- texts
+def _counts(network: Network) -> list[int]:
+    return [stage.blocks for stage in network.stages]
 
 
-def _write(
-    axes: Axes, x: float, y: float, lines: Sequence[str], size: float, spacing: float = LINE, **style: Any
-) -> None:
-    """Lines of text that begin at x, the middle of the first at y."""
-    for number, text in enumerate(lines):
-        axes.text(x, y + spacing * number, text, size=size, va="center", parse_math=False, zorder=5, **style)
+def _blocks(network: Network, others: Sequence[int] = ()) -> list[_Map]:
+    """What comes out of every block; changed are those that a network with so many blocks by stage does not have."""
+    stages = zip(network.stages, others or _counts(network), strict=True)
+    return [
+        _Map((stage.channels, stage.height, stage.width), changed=block >= other)
+        for stage, other in stages
+        for block in range(stage.blocks)
+    ]
 
 
-def _write_head(axes: Axes, x: float, y: float, name: str, remark: str) -> None:
-    _write(axes, x, y + 0.08, [name], HEADING, weight="bold")
-    _write(axes, x, y + 0.25, [remark], WORDS, color=FAINT)
+def _maps(parts: Iterable[Sequence[tuple[Line, bool]]]) -> list[_Map]:
+    """The feature maps of parts that follow each other, from their lines, each of which changes or does not."""
+    maps: list[_Map] = []
+    for lines in parts:
+        start, shortcuts = None, []
+        for line, changed in lines:
+            if line.role == "input":
+                maps = maps or [_Map(_spatial(line.shape))]
+                start = maps[-1]
+            elif line.role == "shortcut":
+                shortcuts.append(changed)
+            elif line.role == "sum" and start is not None:
+                maps[-1].path = (start, any(shortcuts) if shortcuts else None)
+            elif line.piece is not None and not line.within:
+                maps[-1].reads = _reads(line.piece, maps[-1].shape)
+                if maps[-1].reads is None:
+                    (maps[-1].signs if maps[-1].path is None else maps[-1].behind).append((line.piece.kind, changed))
+                else:
+                    maps[-1].changed = changed
+                    maps.append(_Map(_spatial(line.shape)))
+    return maps
 
 
-def _highlight(axes: Axes, grid: _Grid, x: float, y: float, height: float, first: float = ROW / 2) -> None:
-    """A band behind what changes, and the mark in front of its first line of words."""
-    axes.add_patch(Rectangle((x, y), grid.width, height + 0.005, color=BAND, linewidth=0, zorder=0))
-    _write(axes, x + grid.slots - 0.11, y + first, [MARK], WORDS, color=CHANGED, weight="bold")
+def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape if len(shape) == 3 else (shape[0], 1, 1)
 
 
-def _length(text: str, size: float, character: float = PLAIN) -> float:
-    return len(text) * character * size / 72
+def _reads(piece: Piece, shape: tuple[int, ...]) -> tuple[float, float, float] | None:
+    """What one output of a layer is computed from: positions high and wide, and channels; None where it is a sign only,
+    since it is norm, activation or the like."""
+    channels, high, wide = shape
+    facts: dict[str, Any] = dict(piece.facts)
+    if "layer" in facts and (facts["sees"] != 1 or piece.output != shape):
+        return facts["sees"] or high, facts["sees"] or wide, channels
+    if "kernel" in facts:
+        tall, broad = (
+            dilation * (side - 1) + 1
+            for side, dilation in zip(facts["kernel"], _two(facts.get("dilation", 1)), strict=True)
+        )
+        return tall, broad, channels / facts.get("groups", channels)
+    if piece.kind == "global average pooling":
+        return high, wide, 1
+    return (1, 1, channels) if piece.kind == "linear" else None
 
 
-def _folded(text: str, inches: float, size: float, character: float = PLAIN) -> list[str]:
-    """Text in lines at most so long, a number on the line of what it is of."""
-    joined = re.sub(r"(groups|stride|dilation|sees) ", "\\1\u00a0", text)
-    lines = textwrap.wrap(joined, int(inches * 72 / (character * size)), break_on_hyphens=False)
-    return [line.replace("\u00a0", " ") for line in lines]
+def _two(sizes: Any) -> Sequence[int]:
+    return (sizes, sizes) if isinstance(sizes, int) else sizes
+
+
+# --- how
+
+
+def _pen(axes: Axes, rows: Sequence[_Row], room: float, weight: float) -> _Pen:
+    """The scale at which the longest of these rows fills the room, and the highest of their maps is `HIGH`."""
+    channel = min((room - row.fixed) / sum(one.shape[0] for one in row.maps) for row in rows)
+    return _Pen(axes, channel, HIGH / max(side for row in rows for one in row.maps for side in one.shape[1:]), weight)
+
+
+@dataclass
+class _Pen:
+    """Draws rows: inches a channel and a position, and what the widths of lines are multiplied by."""
+
+    axes: Axes
+    channel: float
+    position: float
+    weight: float
+
+    def draw(self, row: _Row, x: float, y: float) -> None:
+        """The maps of a row from left to right; ``y``: the middle of their fronts."""
+        places: dict[int, float] = {}
+        for number, one in enumerate(row.maps):
+            long, high, deep = self._size(one.shape)
+            places[id(one)] = x + long / 2
+            self._box(x, y, (long, high, deep), CHANGED if one.changed and not row.joined else MAP)
+            if one.reads:
+                tall, wide, channels = one.reads
+                size = (
+                    min(long, max(channels * self.channel, LEAST)),
+                    min(high, max(tall * self.position, LEAST)),
+                    min(deep, max(wide * self.position * DEEP, LEAST / 2)),
+                )
+                self._box(x + long - size[0], y, size, CHANGED if one.changed else BEAM)
+            x += long
+            if not row.joined:
+                x += CLOSE
+                continue
+            end = x + GAP + SIGN * len(one.signs)
+            if number + 1 < len(row.maps) or one.path:
+                self._arrow(x + deep / 2, end, y)
+            self._signs(one.signs, x + deep + 0.08, y)
+            x = end
+            if one.path:
+                x = self._sum(one, x, y, places)
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[float, float, float]:
+        high = max(shape[1] * self.position, 2 * LEAST)
+        return max(shape[0] * self.channel, LEAST), high, max(shape[2] * self.position, 2 * LEAST) * DEEP
+
+    def _box(self, x: float, y: float, size: tuple[float, float, float], colours: tuple[str, str, str]) -> None:
+        """A box with its front around the height y, seen from the right and from above."""
+        long, high, deep = size
+        low, top = y + high / 2, y - high / 2
+        front = [(x, low), (x + long, low), (x + long, top), (x, top)]
+        above = [(x, top), (x + long, top), (x + long + deep, top - deep), (x + deep, top - deep)]
+        aside = [(x + long, low), (x + long + deep, low - deep), (x + long + deep, top - deep), (x + long, top)]
+        for corners, colour in zip((front, above, aside), colours, strict=True):
+            self.axes.add_patch(
+                Polygon(corners, closed=True, facecolor=colour, edgecolor="white", linewidth=0.4 * self.weight)
+            )
+
+    def _arrow(self, start: float, end: float, y: float) -> None:
+        look = {"arrowstyle": "-|>", "color": INK, "linewidth": 0.9 * self.weight, "mutation_scale": 7 * self.weight}
+        self.axes.annotate("", (end, y), (start, y), arrowprops={**look, "shrinkA": 0, "shrinkB": 0})
+
+    def _signs(self, signs: Sequence[tuple[str, bool]], x: float, y: float) -> None:
+        for kind, changed in signs:
+            colour, x = CHANGED[0] if changed else BEAM[2], x + SIGN
+            if "Norm" in kind:
+                self.axes.add_patch(Rectangle((x - 0.09, y - 0.16), 0.07, 0.32, color=colour, linewidth=0, zorder=3))
+            elif kind in ACTIVATIONS:
+                places = [x - 0.14, x - 0.05, x + 0.03], [y + 0.06, y + 0.06, y - 0.1]
+                self.axes.plot(*places, color="white", linewidth=5 * self.weight, zorder=3)
+                self.axes.plot(*places, color=colour, linewidth=2.4 * self.weight, zorder=3, solid_joinstyle="miter")
+            else:
+                corners = [(x - 0.14, y), (x - 0.06, y - 0.1), (x + 0.02, y), (x - 0.06, y + 0.1)]
+                self.axes.add_patch(Polygon(corners, closed=True, color=colour, linewidth=0, zorder=3))
+
+    def _sum(self, one: _Map, x: float, y: float, places: dict[int, float]) -> float:
+        """The path below a row, its sum, and what stands behind; returns where that ends."""
+        assert one.path
+        start, changed = one.path
+        radius, below = 0.08, y + HIGH / 2 + PATH
+        high, place = self._size(start.shape)[1], places[id(start)]
+        self.axes.plot(
+            [place, place, x + radius, x + radius],
+            [y + high / 2, below, below, y + radius],
+            color=INK,
+            linewidth=0.9 * self.weight,
+            zorder=1,
+        )
+        if changed is not None:
+            corner = ((place + x) / 2 - 0.12, below - 0.05)
+            self.axes.add_patch(
+                Rectangle(corner, 0.24, 0.1, color=(CHANGED if changed else BEAM)[0], linewidth=0, zorder=3)
+            )
+        self.axes.add_patch(
+            Circle((x + radius, y), radius, facecolor="white", edgecolor=INK, linewidth=0.9 * self.weight, zorder=3)
+        )
+        for across, up in ((0.045, 0), (0, 0.045)):
+            self.axes.plot(
+                [x + radius - across, x + radius + across],
+                [y - up, y + up],
+                color=INK,
+                linewidth=0.9 * self.weight,
+                zorder=4,
+            )
+        end = x + 2 * radius + SIGN * len(one.behind) + 0.25
+        self._arrow(x + 2 * radius, end, y)
+        self._signs(one.behind, x + 2 * radius + 0.03, y)
+        return end

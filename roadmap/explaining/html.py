@@ -1,4 +1,4 @@
-"""An `Explanation` for a notebook: the terminal's content as HTML, with the diagrams as a picture."""
+"""An `Explanation` for a notebook: the terminal's content as HTML, with a drawing of what changes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
+from roadmap.explaining.text import layer_by_layer
 from roadmap.markup import element, folded, items, table
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def as_html(explanation: Explanation) -> str:
     section = f" ({explanation.section})" if explanation.section else ""
     parts = [element("h3", explanation.title + section), element("p", explanation.why) if explanation.why else ""]
     parts += [element("h4", "What changes"), _changes(explanation), _picture(explanation)]
+    parts.append(folded("Layer by layer", element("pre", layer_by_layer(explanation))))
     if before:
         count = f"Layers that differ: {len(explanation.layers)} of {words.count_layers(before, after)}"
         listed = items(words.grouped_layers(explanation))
@@ -53,7 +55,7 @@ def _picture(explanation: Explanation) -> str:
     before, after = explanation.before, explanation.after
     what = f"{before.name} and {after.name}, before and after" if before else after.name
     picture = b64encode(draw_blocks(explanation)._repr_png_()).decode()
-    return f'<img src="data:image/png;base64,{picture}" alt="{escape(f"Block diagrams of {what}")}">'
+    return f'<img src="data:image/png;base64,{picture}" alt="{escape(f"Feature maps of {what}")}">'
 
 
 def _stages(explanation: Explanation) -> str:

@@ -1,4 +1,4 @@
-"""The parts of a network line by line, from input to output, as a terminal and a picture both draw them."""
+"""The parts of a network line by line, from input to output, as a terminal, a page and a picture show them."""
 
 from __future__ import annotations
 

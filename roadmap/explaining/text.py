@@ -61,10 +61,16 @@ def styled(explanation: Explanation, every_layer: bool = False) -> str:
         lines += _listed(words.measured(study))
     if explanation.questions:
         lines += ["", _heading(words.questions_heading(explanation))]
-    for number, asked in enumerate(explanation.questions, 1):
-        lines += _wrapped(f"{number}. {asked.question}", hanging="     ")
-        lines += _wrapped(f"{asked.answer} ({asked.section})", indent="     ")
+    lines += [text for pair in questions_and_answers(explanation) for text in pair]
     return "\n".join(lines)
+
+
+def questions_and_answers(explanation: Explanation) -> Iterator[tuple[str, str]]:
+    """The questions about a step, each with its answer."""
+    for number, asked in enumerate(_harmless(explanation).questions, 1):
+        question = _wrapped(f"{number}. {asked.question}", hanging="     ")
+        answer = _wrapped(f"{asked.answer} ({asked.section})", indent="     ")
+        yield "\n".join(question), "\n".join(answer)
 
 
 def _harmless(value: Any) -> Any:
@@ -105,6 +111,13 @@ def _changes(explanation: Explanation) -> Iterator[str]:
 
 
 # --- diagrams
+
+
+def layer_by_layer(explanation: Explanation) -> str:
+    """The parts of both networks that show what changes, a line a layer, without colours."""
+    explanation = _harmless(explanation)
+    parts = ("\n".join(_diagram(view, explanation.before, explanation.after)) for view in explanation.views)
+    return click.unstyle("\n\n".join(parts))
 
 
 def _diagram(view: View, before: Network | None, after: Network) -> Iterator[str]:

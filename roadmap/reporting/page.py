@@ -18,6 +18,8 @@ from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
+from roadmap.explaining.spatial import draw_operations
+from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
 from roadmap.formatting import label
 from roadmap.plotting.style import MARKS, Drawn
@@ -68,6 +70,7 @@ def page_of(study: Figures, say: Callable[[str], None] = lambda text: None, diag
         content=content,
         pictures=pictures,
         words=words,
+        layer_by_layer=layer_by_layer,
         marks=MARKS,
         style=Markup(f"{font_faces(drawings)}\n{style}"),  # noqa: S704
         script=Markup(script),  # noqa: S704
@@ -114,6 +117,9 @@ def _pictures(study: Figures, content: Content, say: Callable[[str], None]) -> M
         alt = f"{content.heading}: {content.headline}. Every row leads to its step; the tables have all numbers."
         pictures["main"] = picture(draw, "main", alt, _targets(content.sections))
     pictures |= {name: picture(method, name, alt) for name, (method, alt) in wanted.items()}
+    built = {section.name: section.explanation.after for section in content.sections if section.explanation}
+    if len(built) > 1 and study.question.cumulative:
+        pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
     for section in content.sections:
         say(f"drawing {section.name}")
         pictures |= _section_pictures(study, section)
@@ -125,6 +131,7 @@ _ALT = {
     "levels": "Accuracy over the levels of a flag; the table of networks has the numbers.",
     "interactions": "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
     "pareto": "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
+    "operations": "Operations of every network, as it is explained, by what they are for.",
     "curves": "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
 }
 
@@ -135,9 +142,9 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
     if explanation is not None:
         before = f", before ({label(explanation.before.name)}) and after" if explanation.before else ""
         pictures[f"{section.id}-blocks"] = picture(
-            lambda width, caption: draw_blocks(explanation, width=width),
+            partial(draw_blocks, explanation),
             f"{section.id}-blocks",
-            f"Block diagram of {section.name}{before}.",
+            f"Feature maps of {section.name}{before}.",
         )
     if section.curves and isinstance(study, Study):
         pictures[f"{section.id}-curves"] = picture(
