@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -77,6 +78,7 @@ def effective_field(design: Design, side: int = 208, images: int = 8, stage: int
     Networks" (arXiv 1701.04128). Leaves torch's own random numbers as they are.
     """
     import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
 
     from roadmap.network.model import RoadmapNet
 
@@ -84,7 +86,14 @@ def effective_field(design: Design, side: int = 208, images: int = 8, stage: int
         torch.manual_seed(seed)
         network = RoadmapNet(design)
         pixels = torch.randn(images, design.in_channels, side, side, requires_grad=True)
-        features = network.forward_intermediates(pixels, indices=[stage], stop_early=True, intermediates_only=True)[0]
+        see = partial(network.forward_intermediates, indices=[stage], stop_early=True, intermediates_only=True)
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.momentum = 1.0
+        with torch.no_grad():
+            see(pixels)
+        network.eval()  # with these images' statistics, held fixed: in training they tie every position to every pixel
+        features = see(pixels)[0]
         weights = torch.randn(features.shape[:2])  # a plain sum of the channels could cancel
     middle = features.shape[2] // 2
     (features[:, :, middle, middle] * weights).sum().backward()
