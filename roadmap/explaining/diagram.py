@@ -16,7 +16,7 @@ from matplotlib.patches import Circle, Polygon, Rectangle
 
 from roadmap.explaining.lines import Line, aligned, lines_after, shape_text
 from roadmap.explaining.words import shown
-from roadmap.formatting import label
+from roadmap.formatting import label, macs_unit
 from roadmap.plotting.style import EDGE, FAINT, INK, PAPER, Drawn, Look, line_of, open_sheet
 
 if TYPE_CHECKING:
@@ -115,9 +115,10 @@ def draw_blocks(explanation: Explanation, width: str = "page", caption: bool | N
 def _headline(explanation: Explanation) -> str:
     before, after = explanation.before, explanation.after
     section = f" ({explanation.section})" if explanation.section else ""
-    costs = [f"{network.gmacs:.3g}" for network in (before, after) if network]
+    factor, unit = macs_unit(network.gmacs for network in (before, after) if network)
+    costs = [f"{factor * network.gmacs:.3g}" for network in (before, after) if network]
     same = " as before" if len(costs) == 2 and costs[0] == costs[1] else ""
-    return f"{label(explanation.title)}{section}: {' → '.join(dict.fromkeys(costs))} GMACs{same}"
+    return f"{label(explanation.title)}{section}: {' → '.join(dict.fromkeys(costs))} {unit}{same}"
 
 
 # --- what is drawn
