@@ -45,7 +45,7 @@ LEAST_STEPS, LEAST_BATCH = 10, 8
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
 FEW = Scale(width=16, depth=1 / 3, stem_stride=4, recipe="small")
 PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
-EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=2, recipe="quick")
+EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=4, recipe="quick")
 #: What a match rescales -> flags of steps that it undoes.
 UNDONE = {"width": {"width_factor", "widths"}, "depth": {"depth_factor", "blocks"}}
 

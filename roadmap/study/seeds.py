@@ -28,6 +28,12 @@ def parse_budget(text: Any) -> float:
     return sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
+def usual_seeds(spec: StudySpec) -> int:
+    """How many seeds a study has that does not say it: `FIRST`, and more on the embedded set, whose trainings are so
+    short that seeds differ by 2 points, where no looks at what is known add any."""
+    return 5 if spec.data == "embedded" and spec.until_resolved is None else FIRST
+
+
 def parse_seeds(value: Any) -> tuple[int, ...]:
     """The seeds that a number of them means (3: 0, 1, 2), or a list such as ``0,4,7``."""
     if isinstance(value, str):

@@ -36,7 +36,7 @@ from roadmap.settings import from_yaml, setting
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.study.networks import plan_networks
-from roadmap.study.seeds import check_growth, check_seeds, first_seeds, parse_seeds, parse_seeds_for, seeds_by_network
+from roadmap.study.seeds import check_growth, check_seeds, first_seeds, parse_seeds, parse_seeds_for, seeds_by_network, usual_seeds
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Argument of `open_data` -> the setting of a study that it is.
@@ -99,7 +99,8 @@ class StudySpec:
     recipe: str | None = setting(
         "training recipe, by name or .yaml file [default: by size and number of the images]", metavar="RECIPE"
     )
-    seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7)", (0, 1, 2), metavar="N|LIST")
+    seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7) [default: 3, and 5 on the "
+                                     "embedded set]", metavar="N|LIST")  # fmt: skip
     base_seeds: int | None = setting("seeds of the network that all others are compared with [default: about the "
                                      "square root of the number of effects times as many as the others]", metavar="N",
                                      part="ablation")  # fmt: skip
@@ -162,7 +163,7 @@ class StudySpec:
         object.__setattr__(self, "steps", _names("steps", self.steps, mappings=True))
         if self.precision == 32 and not isinstance(self.precision, str):  # as YAML reads it
             object.__setattr__(self, "precision", "32")
-        object.__setattr__(self, "seeds", parse_seeds(self.seeds))
+        object.__setattr__(self, "seeds", parse_seeds(usual_seeds(self) if self.seeds is None else self.seeds))
         object.__setattr__(self, "seeds_for", parse_seeds_for(self.seeds_for))
         check_choice("regime", self.regime, REGIMES)
         check_data(self.data)
