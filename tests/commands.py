@@ -79,6 +79,6 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
 
 
 def one_sentence(errors: str) -> bool:
-    """Whether a command said one sentence; a plan's warnings may stand before it."""
-    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
+    """Whether a command said one sentence; a plan's warnings, and what it was doing, may stand before it."""
+    lines = [line for line in errors.splitlines() if not line.startswith("warning: ") and not line.endswith("…")]
     return len(lines) == 1 and lines[0].startswith("roadmap: ")

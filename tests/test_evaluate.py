@@ -118,7 +118,7 @@ def test_a_run_meets_its_recorded_result_exactly(trained, images, call):
 def test_the_table_is_what_a_bare_loop_counts(trained, images, call, tmp_path):
     signature, record = record_of(trained)
     path = tmp_path / "confusion.csv"
-    shown = json.loads(call(signature, "--store", trained / "store", "--image-size", 32, "--json", "--csv", path).out)
+    shown = json.loads(call(signature, "--store", trained / "store", "--image-size", 32, "--json", "--out", path).out)
     network = RoadmapNet(roadmap.Design(**record["run"]["design"]))
     network.load_state_dict(load_file(trained / "store" / "runs" / signature / "weights.safetensors"))
     constants = record["data"]["mean"], record["data"]["std"]
@@ -447,8 +447,8 @@ def test_metadata_of_anything_else(few, call, tmp_path, text):
         ("w.safetensors --data folder --data-dir {images} --threads 0", "threads is 0"),
         ("w.safetensors --data folder --data-dir {images} --device tpu", "device is 'tpu'"),
         ("w.safetensors --data folder --data-dir {images} --precision 16-mixed --device cpu", "needs a GPU"),
-        ("w.safetensors --data folder --data-dir {images} --csv nowhere/table.csv", "there is no folder nowhere"),
-        ("w.safetensors --data folder --data-dir {images} --csv .", "is a directory"),
+        ("w.safetensors --data folder --data-dir {images} --out nowhere/table.csv", "there is no folder nowhere"),
+        ("w.safetensors --data folder --data-dir {images} --out .", "is a directory"),
         ("w.safetensors --data folder --data-dir {images} --step gelu", "says that its network has blocks"),
         ("w.safetensors --data folder --data-dir {images} --depth 2", "--depth is for --step"),
         ("plain.safetensors --data folder --data-dir {images}", "name it with --step"),

@@ -254,7 +254,7 @@ def column(record, name):
 def test_exports_read_by_pandas_are_the_records(store, call, tmp_path, kind):
     pytest.importorskip("pyarrow")
     output = tmp_path / f"runs.{kind}"
-    assert call("export", "--store", store, "--to", kind, "--output", output).code == 0
+    assert call("export", "--store", store, "--to", kind, "--out", output).code == 0
     table = pd.read_csv(output, float_precision="round_trip") if kind == "csv" else pd.read_parquet(output)
     found = records(store)
     assert set(table["signature"]) == set(found)
@@ -307,7 +307,7 @@ def test_a_missing_package_is_named(store, call, monkeypatch, tmp_path):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for kind, package in (("parquet", "pyarrow"), ("md", "tabulate"), ("latex", "tabulate")):
-        shown = call("export", "--store", store, "--to", kind, "--output", tmp_path / "x")
+        shown = call("export", "--store", store, "--to", kind, "--out", tmp_path / "x")
         assert f"pip install {package}" in shown.err and not (tmp_path / "x").exists()
 
 
@@ -602,9 +602,9 @@ def test_gc_removes_what_no_run_needs(store, call):
     [
         ("list --json --csv", "exclude each other"),
         ("list --status finished", "'finished' is not one of"),
-        ("export --to parquet", "--output"),
+        ("export --to parquet", "--out"),
         ("export --to xlsx", "'xlsx' is not one of"),
-        ("export --output nowhere/runs.csv", "nowhere/runs.csv cannot be written"),
+        ("export --out nowhere/runs.csv", "nowhere/runs.csv cannot be written"),
         ("status nowhere", "there is no folder nowhere"),
         ("status .", "holds no study"),
         ("show", "Missing argument"),

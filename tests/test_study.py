@@ -125,7 +125,9 @@ def test_a_pipe_gets_plain_lines(finished):
     runs = {f"{step} seed {seed}" for step in ("patchify_stem", "layer_norm") for seed in (0, 1)}
     told = [re.match(r"\[(\d)/4\] (.*): [\d.]+ %, [\d.]+ s$", line).groups() for line in lines[1:5]]
     assert [number for number, _ in told] == list("1234") and {run for _, run in told} == runs
-    assert "\x1b" not in done.out and all(line.startswith("warning: ") for line in done.err.splitlines())
+    phases = [line for line in done.err.splitlines() if not line.startswith("warning: ")]
+    assert "\x1b" not in done.out + done.err and all(line.endswith("…") for line in phases)
+    assert "building the networks and counting their cost…" in phases and len(set(phases)) == len(phases) < 7
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
@@ -305,7 +307,7 @@ def test_file_and_options_mean_the_same(tmp_path):
 
 
 def test_every_setting_is_an_option_with_help():
-    shown = command("run", "--help").out
+    shown = command("run", "--help-all").out
     settings = [option_name(field.name) for field in dataclasses.fields(StudySpec) if field.metadata]
     words = ("store", "out", "resume", "retrain", "paper", "dry-run")
     for name in (f"--{setting.replace('_', '-')}" for setting in (*settings, *SETTINGS, *words)):

@@ -546,7 +546,7 @@ def _number(value: Any, digits: str) -> str:
 
 
 def _clock(seconds: Any) -> str:
-    from roadmap.study.display import clock
+    from roadmap.study.progress import clock
 
     return clock(seconds) if isinstance(seconds, (int, float)) else ""
 

@@ -295,8 +295,8 @@ def _print_plan(
     with phase("planning the study"):
         from roadmap.analysis.planned import plan_resolution
         from roadmap.cost.counting import CONVENTION
-        from roadmap.study.display import clock, end_time
         from roadmap.study.estimate import plan_ahead
+        from roadmap.study.progress import clock, end_time
 
     ahead = plan_ahead(prepared, store, again, measure)
     with phase("computing what the plan can resolve"):
@@ -337,8 +337,8 @@ def _print_plan(
 
 
 def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
-    from roadmap.study.display import clock
     from roadmap.study.planning import steps_of
+    from roadmap.study.progress import clock
 
     rows = []
     waiting = {run.signature for run in ahead.todo}
