@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from roadmap.markup import printable
 
 #: Seconds after which a phase is worth a line where lines stay, as in a file.
-DELAY = 0.25
+DELAY = 0.4
 
 #: Is told what is being done, from the whole to its parts; nothing when it is over.
 Listener = Callable[[list[str]], None]
@@ -66,7 +66,7 @@ class StatusLine:
             self._timer.cancel()
             self._timer = None
         elif len(doing) == 1 and self._timer is None and doing[0] not in self._told:
-            self._timer = threading.Timer(DELAY, self._write, doing)
+            self._timer = threading.Timer(DELAY, self._write, [doing[0]])
             self._timer.daemon = True
             self._timer.start()
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -128,37 +126,6 @@ def test_a_pipe_gets_plain_lines(finished):
     phases = [line for line in done.err.splitlines() if not line.startswith("warning: ")]
     assert "\x1b" not in done.out + done.err and all(line.endswith("…") for line in phases)
     assert "building the networks and counting their cost…" in phases and len(set(phases)) == len(phases) < 7
-
-
-@pytest.mark.skipif(os.name == "nt", reason="pseudo-terminals are POSIX")
-def test_a_terminal_gets_a_live_table(images, tmp_path):
-    import fcntl
-    import pty
-    import struct
-    import termios
-
-    words = ["run", *SMALL, "--data", "folder", "--data-dir", str(images), "--out", str(tmp_path / "study")]
-    main, side = pty.openpty()
-    # 120 columns, 40 lines
-    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "roadmap", *words], stdout=side, stderr=side, env=os.environ | {"TERM": "xterm"}
-    )
-    os.close(side)
-    shown = b""
-    try:
-        while piece := os.read(main, 65536):
-            shown += piece
-    except OSError:  # how Linux says that the other side is closed
-        pass
-    text = shown.decode()
-    assert process.wait(timeout=60) == 0, text
-    rows = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", line).split() for line in text[text.rindex("s a run") :].splitlines()]
-    assert [row[:2] for row in rows if row and row[0] in ("patchify_stem", "layer_norm") and "/" in row[1]] == [
-        ["patchify_stem", "2/2"],
-        ["layer_norm", "2/2"],
-    ]
-    assert any(row[:3] == ["4", "done,", "0"] and "4" in row[5:] for row in rows if row)
 
 
 def test_the_same_study_again_trains_nothing(finished, images):
