@@ -281,6 +281,16 @@ def test_every_setting_is_an_option_with_help():
         assert f"  {name}" in shown, name
 
 
+def test_help_shows_the_options_that_matter_and_where_the_others_are():
+    common = "from upto only design steps data data-dir image-size recipe seeds epochs device out store".split()
+    for name, own in (("run", {"resume", "dry-run"}), ("plan", {"again", "json"})):
+        lines = command(name, "--help").out.splitlines()
+        options = [line.split()[0].removeprefix("--") for line in lines if re.match("  --", line)]
+        assert {*options} == {*common, *own, "help-all"} and "Data:" in lines
+    parts = [line for line in command("run", "--help-all").out.splitlines() if re.match(r"[A-Z].*:$", line)]
+    assert parts[0] == "Networks:" and parts[-1] == "Other options:" and len(parts) == 7
+
+
 def test_settings_of_the_recipe_are_settings_of_a_study(images, tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text(f"""only: [modern_recipe, gelu]

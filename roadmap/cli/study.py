@@ -317,7 +317,7 @@ def _print_plan(
         click.echo(resolution)
     total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.trainings, ahead.todo))
     count = len(prepared.trainings)
-    click.echo(f"{plural(count, 'run')}, {total:.3g} PFLOPs of training (6 operations per multiply-accumulate)")
+    click.echo(f"{plural(count, 'run')}, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
     click.echo(f"{count - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs")
     for step, reason in ahead.refused.items():
         click.echo(f"{step}: {reason}")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ForwardRef, TypedDict, TypeVar
 
 from roadmap.questions import question_settings
 from roadmap.recipes.recipe import SETTINGS
+from roadmap.settings import show_keywords
 from roadmap.study.spec import StudySpec
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -106,19 +106,11 @@ class Settings(TypedDict, total=False):
 def with_settings(function: Function) -> Function:
     """Show every setting, with its type, default and help, in the signature and the docstring of a function that takes
     them as ``**settings: Unpack[Settings]``."""
-    own = inspect.signature(function)
-    *positional, _ = own.parameters.values()
     fields = {one.name: one for one in dataclasses.fields(StudySpec) if one.metadata} | question_settings() | SETTINGS
-    keywords = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=... if name in SETTINGS else field.default,  # the chosen recipe's
-            annotation=_written(Settings.__annotations__.get(name, field.type)),
-        )
-        for name, field in fields.items()
-    ]
-    function.__signature__ = own.replace(parameters=[*positional, *keywords])  # type: ignore[attr-defined]
+    types = {name: str(field.type) for name, field in fields.items()}
+    types |= {name: _written(given) for name, given in Settings.__annotations__.items()}
+    defaults = {name: field.default for name, field in fields.items()} | dict.fromkeys(SETTINGS, ...)  # the recipe's
+    show_keywords(function, {name: (types[name], defaults[name]) for name in fields})
     listed = "\n".join(f"    {name}: {field.metadata['help']}" for name, field in fields.items())
     function.__doc__ = f"{function.__doc__}\n    Settings, all optional:\n\n{listed}\n"
     return function
