@@ -477,7 +477,7 @@ def test_times_that_a_match_measured_are_kept(tmp_path, monkeypatch):
          "'w' sets the widths that 'increase_width' multiplies"),
         ({"sweep": ["widths=8-8-8-8", "widths=9-9-9-9"]}, "sweep names widths twice"),
         ({"sweep": "kernel_size=3,3"}, "the level kernel_size=3 twice"),
-        ({"reference": [""]}, "reference names nothing"),
+        ({"reference": [""]}, "reference is empty: give"),
         ({"match": "flops"}, "match is 'flops'"),
         ({"match_by": "depth"}, "add --match"),
         ({"only": "gelu", "steps": "gelu"}, "use one or the other"),

@@ -438,7 +438,7 @@ def test_metadata_of_anything_else(few, call, tmp_path, text):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("w.safetensors", "say with --data"),
+        ("w.safetensors", "needs --data"),
         ("w.safetensors --data folder", "needs --data-dir"),
         ("w.safetensors --data folder --data-dir nowhere", "there is no folder nowhere"),
         ("w.safetensors --data folder --data-dir {images} --image-size 8", "reduced to nothing"),

@@ -336,7 +336,7 @@ BAD = [
     ("run --from gelu --upto stage_ratio", "'gelu' comes after 'stage_ratio'"),
     ("run --only gelu --upto gelu", "use one or the other"),
     ("run --only gelu --roads", "use one or the other"),
-    ("run --only ,", "only names nothing"),
+    ("run --only ,", "only is empty: give"),
     ("run --download", "neither downloaded nor streamed"),
     ("run --device cuda:", "device is 'cuda:'"),
     ("run --batch-size 1", "batch size is 1"),

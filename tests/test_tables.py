@@ -198,7 +198,7 @@ def test_a_kept_folder_without_curves(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("train_top1", "training", "is no table of learning curves: it has no train_top1"),
+        ("train_top1", "training", "is not a table of learning curves: it has no column train_top1"),
         (
             "resnet50,0,1,",
             "resnet50,7,1,",

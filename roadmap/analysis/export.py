@@ -68,7 +68,7 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
     except (pyarrow.ArrowException, TypeError) as error:
-        raise RoadmapError(f"a run of the store has words where a number belongs: {error}") from None
+        raise RoadmapError(f"a run of the store has text instead of a number: {error}") from None
     pyarrow.parquet.write_table(table, path)
 
 

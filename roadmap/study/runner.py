@@ -195,7 +195,7 @@ class _Round:
             self.engine.kill()
             raise RoadmapError(
                 f"the study had to stop because {self.store.folder} cannot be written: {outcome.reason}; "
-                "finished runs are kept, and the same command goes on"
+                "finished runs are kept, and the same command continues"
             )
         if outcome.kind == "finished":
             record = self._settled(run, failed_too=True)

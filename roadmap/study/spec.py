@@ -349,7 +349,7 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
         else:
             raise RoadmapError(f"{what} holds {said(item)}, but must be a list of names{' and own steps' * mappings}")
     if items and not found:
-        raise RoadmapError(f"{what} names nothing: give one name at least")
+        raise RoadmapError(f"{what} is empty: give at least one name")
     return tuple(found)
 
 
