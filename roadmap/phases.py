@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from roadmap.markup import printable
 
@@ -50,14 +51,16 @@ def _tell() -> None:
 
 
 class StatusLine:
-    """Shows phases on standard error: on a terminal in one line, which is gone when they end; elsewhere those that take
-    longer than `DELAY`, once each and without their parts."""
+    """Shows phases on standard error: on a terminal in one line, which is gone when they end; in a file or pipe those
+    that take longer than `DELAY`, once each and without their parts; not where a program keeps the text in memory."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
         self._timer: threading.Timer | None = None
 
     def __call__(self, doing: list[str]) -> None:
+        if not _has_file(sys.stderr):
+            return
         if sys.stderr.isatty():
             words = f"{printable(doing[-1])}…"[: _columns() - 1] if doing else ""
             sys.stderr.write(f"\r\033[K{words}")
@@ -75,8 +78,15 @@ class StatusLine:
         print(f"{text}…", file=sys.stderr, flush=True)
 
 
+def _has_file(stream: TextIO | None) -> bool:
+    try:
+        return stream is not None and stream.fileno() >= 0
+    except (OSError, ValueError):
+        return False
+
+
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):  # a stream in memory
+    except OSError:
         return 80

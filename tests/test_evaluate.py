@@ -354,14 +354,14 @@ def test_files_of_timm_and_of_the_official_code(few, call, tmp_path, make, name,
     assert shown["loss"] == pytest.approx(loss, rel=1e-3) and np.count_nonzero(confusion.sum(0)) > 1
 
 
-def test_many_classes_are_told_by_their_commonest_confusions(call, tmp_path):
+def test_many_classes_are_told_by_their_most_frequent_confusions(call, tmp_path):
     for number in range(21):
         for part in ("train", "val"):
             make_images(tmp_path / part / f"class{number:02}", (10 * number, 90, 90), 2, (32, 32), number)
     save_weights(small_network(21), tmp_path / "w.safetensors")
     words = (tmp_path / "w.safetensors", "--data", "folder", "--data-dir", tmp_path)
     shown = json.loads(call(*words, "--json").out)
-    text = call(*words).out.partition("commonest confusions\n")[2]
+    text = call(*words).out.partition("most frequent confusions\n")[2]
     table = [(names[0], names[1], int(names[2])) for names in map(str.split, text.splitlines()[1:])]
     wrong = sorted(
         (count for i, row in enumerate(shown["confusion"]) for j, count in enumerate(row) if i != j and count)

@@ -38,6 +38,9 @@ class Terminal(io.StringIO):
     def isatty(self):
         return True
 
+    def fileno(self):
+        return 1_000_000  # none, so that it has 80 columns
+
 
 @pytest.fixture(scope="module")
 def runs():
@@ -87,8 +90,10 @@ def test_a_phase_is_one_line_of_a_terminal_and_vanishes(monkeypatch):
     assert lines() == ["warning: at the left edge"]
 
 
-def test_elsewhere_a_phase_is_told_once_if_it_takes_long_and_its_parts_are_not(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+@pytest.mark.parametrize("where", ["file", "memory"])
+def test_elsewhere_a_phase_is_told_once_if_it_takes_long_and_its_parts_are_not(where, tmp_path, monkeypatch):
+    stream = io.StringIO() if where == "memory" else (tmp_path / "errors").open("w+")
+    monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr("roadmap.phases.DELAY", 0.05)
     with listening(StatusLine()):
         for _ in range(2):
@@ -97,7 +102,9 @@ def test_elsewhere_a_phase_is_told_once_if_it_takes_long_and_its_parts_are_not(m
         with phase("quick"):
             pass
         time.sleep(0.3)
-    assert sys.stderr.getvalue() == "drawing…\n"
+    stream.seek(0)
+    assert stream.read() == ("" if where == "memory" else "drawing…\n")
+    stream.close()
 
 
 def test_nobody_is_told_of_phases_where_nobody_asked(capsys):

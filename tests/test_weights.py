@@ -418,7 +418,7 @@ def spoilt(change) -> dict:
         (lambda: tiny_convnext(kernel_size=5).state_dict(), ["(8, 1, 5, 5) instead of (8, 1, 7, 7)"]),
         (lambda: tiny_convnext(num_classes=7).state_dict(), ["head.fc.weight of shape (7, 32) instead of (5, 32)"]),
         (lambda: without(timm_convnext().state_dict(), "head.norm.bias"), ["missing keys head.norm.bias"]),
-        (lambda: {**official().state_dict(), "extra.weight": torch.ones(1)}, ["unknown extra.weight"]),
+        (lambda: {**official().state_dict(), "extra.weight": torch.ones(1)}, ["unexpected keys extra.weight"]),
         (lambda: without(official().state_dict(), "head.bias"), ["official ConvNeXt layout", "missing keys head.bias"]),
         (lambda: nn.Linear(3, 4).state_dict(), ["no known network", "bias, weight"]),
         (dict, ["no network weights"]),
