@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import mean, stdev
 from typing import Any, Protocol, TextIO
 
@@ -126,15 +127,18 @@ class LiveDisplay(StudyProgress):
         super().__init__()
         self._group, self._table, self._bar = Group, Table, ProgressBar
         self._console = console or Console()
-        self._new_live = lambda: Live(
-            console=self._console, refresh_per_second=4, get_renderable=self._render, vertical_overflow="crop"
+        self._new_live = partial(
+            Live, console=self._console, refresh_per_second=4, get_renderable=self._render, vertical_overflow="crop"
         )
 
     def __enter__(self) -> LiveDisplay:
-        self._size = self._console.size
-        self._live = self._new_live()
-        self._live.start(refresh=True)
+        self._open()
         return self
+
+    def _open(self) -> None:
+        """Begin a table below what stands there; a `Live` that was stopped would overwrite that."""
+        self._size, self._live = self._console.size, self._new_live()
+        self._live.start(refresh=True)
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
@@ -145,7 +149,7 @@ class LiveDisplay(StudyProgress):
         if self._console.size != self._size:  # how a terminal breaks the lines that stand there is not known
             self._live.stop()
             self._console.clear()
-            self.__enter__()
+            self._open()
 
     def pause(self, run: RunSpec, why: str) -> None:
         super().pause(run, why)
