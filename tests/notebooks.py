@@ -17,6 +17,8 @@ import nbformat
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
+#: A widget, such as a bar where ipywidgets is installed.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 
@@ -52,6 +54,8 @@ def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
                 joined[-1].text += output.text
+                continue
+            if WIDGET in output.get("data", {}):  # a bar, of which nothing is left
                 continue
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
