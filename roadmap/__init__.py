@@ -14,9 +14,25 @@ if is_command():  # before anything else is imported
     sys.path[:] = import_path()
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wrapt import register_post_import_hook
+
+if TYPE_CHECKING:  # what is loaded when it is used, for type checkers and completion
+    from roadmap.analysis.foreign import effects as effects
+    from roadmap.analysis.study import load_study as load_study
+    from roadmap.api import run as run
+    from roadmap.checks import RoadmapError as RoadmapError
+    from roadmap.explaining.content import diff as diff
+    from roadmap.explaining.content import explain as explain
+    from roadmap.network.design import Design as Design
+    from roadmap.network.layers import layer as layer
+    from roadmap.network.weights import load_weights as load_weights
+    from roadmap.reporting.page import report as report
+    from roadmap.rungs import build as build
+    from roadmap.rungs import ladder as ladder
+    from roadmap.steps import step as step
+    from roadmap.study.trained import evaluate as evaluate
 
 __version__ = "0.1.0"
 
@@ -61,7 +77,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return [*__all__]
 
 
 def _register_with_timm(_: object) -> None:

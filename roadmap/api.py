@@ -3,40 +3,48 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from roadmap.analysis.study import Study, load_study, save_results
+from roadmap.phases import listening, phase
 from roadmap.rounds import run_rounds
-from roadmap.study.display import Display, PlainDisplay
+from roadmap.study.display import Display, display_in_python
+from roadmap.study.keywords import Settings, with_settings
 from roadmap.study.preparing import Prepared, prepare
 from roadmap.study.runner import default_folder, run_study
 from roadmap.study.spec import StudySpec, load_spec, settings_of
 from roadmap.study.store import Store, store_at
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
+
+@with_settings
 def run(
     study: str | Path | None = None,
     out: str | Path | None = None,
     store: str | Path | None = None,
     resume: bool = False,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Study:
     """Train a study and return its results; ``roadmap run`` from Python.
 
-    ``study`` is a study's YAML file; ``settings`` are fields of `StudySpec` and of `Recipe`, such as ``seeds=3``,
-    ``upto="large_kernel"``, ``data="folder"``, ``data_dir="images"``, ``mixup=0.8``. Table and figure go to ``out``, by
-    default ``results/NAME``; runs are in the ``store`` that all studies share, by default ``$ROADMAP_STORE``, else
-    ``results/store``.
-    Raises `RoadmapError` with one sentence where something asked for cannot be.
+    ``study`` is a study's YAML file; settings replace those in it, such as ``seeds=3``, ``upto="large_kernel"``,
+    ``data="folder"``, ``data_dir="images"``, ``mixup=0.8``. Tables and figure go to ``out``, by default
+    ``results/NAME``; runs go to the ``store`` that all studies share, by default ``$ROADMAP_STORE``, else
+    ``results/store``. With ``resume`` a study that was begun in ``out`` is continued, and no new one started.
+    Raises `RoadmapError`, with one sentence, for a setting that is unknown or impossible.
     """
     spec = load_spec(Path(study) if study else None, **settings)
     folder = Path(out) if out else default_folder(spec)
-    place, display = store_at(store), PlainDisplay()
-    prepared = prepare(spec, place)
-    for remark in prepared.remarks:
-        display.say(remark)
-    return carry_out(prepared, folder, place, display, command_of(spec, out, store), resume)
+    place = store_at(store)
+    with closing(display_in_python()) as display, listening(display.doing):
+        prepared = prepare(spec, place)
+        for remark in prepared.remarks:
+            display.say(remark)
+        return carry_out(prepared, folder, place, display, command_of(spec, out, store), resume)
 
 
 def command_of(spec: StudySpec, out: str | Path | None = None, store: str | Path | None = None) -> str:
@@ -69,6 +77,8 @@ def carry_out(
     """Train a prepared study, draw its figure into ``folder``, and return its results. Raises as `run_study`."""
     train = run_study if prepared.spec.until_resolved is None else run_rounds
     train(prepared, folder, store, resume, display, command, retrain)
-    study = load_study(folder)
-    save_results(study, folder, paper=paper)
+    with phase("reading the results"):
+        study = load_study(folder)
+    with phase("estimating the effects and drawing the figure"):
+        save_results(study, folder, paper=paper)
     return study

@@ -119,7 +119,7 @@ def check_design(design: Design, before: Design | None = None) -> list[Finding]:
 def check_layers(design: Design, image_size: int) -> None:
     """Run the plug-in layers of a design, if it has any, on two images of ``image_size`` pixels.
 
-    Raises `RoadmapError` where one fails, or puts out another shape than its site says, or numbers that are not finite.
+    Raises `RoadmapError` where one fails, or returns another shape than its site says, or numbers that are not finite.
     """
     if not design.layers:
         return
@@ -158,9 +158,9 @@ def _deterministic(subject: Subject) -> str:
         one, two = _run(network, images, trace=first), _run(network, images, trace=second)
     for (site, before_it), (_, after) in zip(first, second, strict=False):
         if not torch.equal(before_it, after):
-            raise FaultError(f"{site} puts out something else every time, in evaluation, too")
+            raise FaultError(f"{site} gives another output every time, also in evaluation")
     if not torch.equal(one, two):
-        raise FaultError("in evaluation it puts out something else every time")
+        raise FaultError("in evaluation it gives another output every time")
     for name, tensor in network.state_dict().items():
         if not torch.equal(tensor, state[name]):
             raise FaultError(f"evaluating changes {name}")
@@ -175,7 +175,7 @@ def _precision(subject: Subject) -> str:
     with torch.no_grad():
         found, expected = _run(single, images.float()), _run(double, images)
     if expected.dtype != torch.float64:
-        raise FaultError(f"in double precision it puts out {expected.dtype}")
+        raise FaultError(f"in double precision it returns {expected.dtype}")
     _compare(found.double(), expected, SINGLE, "single and double precision differ")
     _ = subject.shaken
     return "single and double precision agree"
@@ -236,7 +236,7 @@ def _batches(subject: Subject) -> str:
         others = _run(network, torch.cat([images[:1], 3 * images[1:] + 1]))
     for (site, with_others), (_, by_itself) in zip(together, alone, strict=False):
         if not _close(with_others[:1], by_itself):
-            raise FaultError(f"{site} makes an image's result depend on the others of its batch, in evaluation, too")
+            raise FaultError(f"{site} makes an image's result depend on the others of its batch, also in evaluation")
     for other in (expected, others):
         _compare(found[:1], other[:1], ROUNDING, "in evaluation an image's result depends on the others of its batch")
     return "in evaluation an image's result does not depend on the others of its batch"
@@ -274,7 +274,7 @@ def _memory_format(subject: Subject) -> str:
         expected = _run(network, images)
         ordered = _copied(network).to(memory_format=torch.channels_last)
         found = _run(ordered, images.contiguous(memory_format=torch.channels_last))
-    _compare(found, expected, ROUNDING, "with channels last in memory it puts out something else")
+    _compare(found, expected, ROUNDING, "with channels last in memory its output differs")
     return "channels last in memory give the same"
 
 
@@ -368,7 +368,7 @@ def _hooks(network: nn.Module, enter: Callable, leave: Callable) -> Iterator[Non
 
 def _check_output(site: Site, x: Tensor, output: Tensor) -> None:
     if not isinstance(output, Tensor):
-        raise FaultError(f"{site} puts out a {type(output).__name__}, but must put out a tensor")
+        raise FaultError(f"{site} returns a {type(output).__name__}, but must return a tensor")
     rounded = [{side // site.stride, -(-side // site.stride)} for side in x.shape[2:]]
     if site.place not in ("stem", "downsample"):
         rounded = [{max(sides)} for sides in rounded]
@@ -377,7 +377,7 @@ def _check_output(site: Site, x: Tensor, output: Tensor) -> None:
         wanted = ", ".join(map(str, (x.shape[0], site.outgoing, *(max(sides) for sides in rounded))))
         raise FaultError(f"{site} makes {tuple(output.shape)} of {tuple(x.shape)}, but must make ({wanted})")
     if x.isfinite().all() and not output.isfinite().all():
-        raise FaultError(f"{site} puts out numbers that are not finite")
+        raise FaultError(f"{site} returns numbers that are not finite")
 
 
 def _connected(output: Tensor, x: Tensor) -> bool:

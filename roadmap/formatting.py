@@ -1,17 +1,23 @@
-"""How names, numbers and costs are written wherever a reader sees them. Needs neither matplotlib nor torch."""
+"""How names, numbers and costs are written wherever a reader sees them. Imports neither matplotlib nor torch."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Sequence
-
-import pandas as pd
+from typing import Any
 
 #: What stands where a number is unknown.
 UNKNOWN = "–"
 #: Below so many GMACs a cost is written in MMACs.
 SMALL_GMACS = 0.1
+
+
+def _is_unknown(value: Any) -> bool:
+    """Whether a value of a table is missing. Pandas is imported by then, and not by who only asks for `plural`."""
+    import pandas as pd
+
+    return bool(pd.isna(value))
 
 
 def label(step: str) -> str:
@@ -26,18 +32,18 @@ def name_of(step: str, reference: bool) -> str:
 
 def number(value: float | None, form: str) -> str:
     """A number in a format of Python's, with a minus sign for the hyphen; nothing where there is none."""
-    return "" if pd.isna(value) else format(value, form).replace("-", "−")
+    return "" if _is_unknown(value) else format(value, form).replace("-", "−")
 
 
 def signed(value: float, decimals: int = 2) -> str:
     """A difference with its sign."""
-    return number(value if pd.isna(value) else round(value, decimals) + 0.0, f"+.{decimals}f")
+    return number(value if _is_unknown(value) else round(value, decimals) + 0.0, f"+.{decimals}f")
 
 
 def plain(value: float, sign: str = "") -> str:
     """A number with three digits, two decimals at most, and never an exponent; with ``sign="+"`` a difference."""
-    if pd.isna(value) or not value:
-        return "" if pd.isna(value) else "0"
+    if _is_unknown(value) or not value:
+        return "" if _is_unknown(value) else "0"
     decimals = 2 if abs(value) < 1 else max(2 - math.floor(math.log10(abs(value))), 0)
     text = number(value, f"{sign}.{min(decimals, 2)}f")
     return "≈0" if not float(f"{abs(value):.2f}") else text

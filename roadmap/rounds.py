@@ -18,10 +18,11 @@ from roadmap.analysis.effects import Standing
 from roadmap.analysis.sequential import DECIDED, EXHAUSTED, SETTLED, UNTESTABLE
 from roadmap.analysis.shown import plural
 from roadmap.analysis.study import Study, load_study
-from roadmap.study.display import Display, clock
+from roadmap.study.display import Display
 from roadmap.study.folder import STUDY, StudyFolder
 from roadmap.study.planning import steps_of
 from roadmap.study.preparing import Prepared
+from roadmap.study.progress import clock
 from roadmap.study.runner import run_study
 from roadmap.study.seeds import FIRST, extended, parse_budget
 from roadmap.study.spec import StudySpec

@@ -19,6 +19,7 @@ from roadmap.markup import element, table
 from roadmap.network.design import Design
 from roadmap.network.layers import find_layer, layer_names
 from roadmap.reference import PrintedRow, printed_table
+from roadmap.settings import show_keywords
 from roadmap.steps import FACTORS, FULL_WIDTH, STUDY_RECIPE, Step, compose, is_alternative, registered_steps
 
 if TYPE_CHECKING:
@@ -400,6 +401,9 @@ def build(step: str, regime: str = "resnet50", **changes: Any) -> RoadmapNet:
     from roadmap.network.model import RoadmapNet
 
     return RoadmapNet(design.replace(**changes))
+
+
+show_keywords(build, {flag.name: (str(flag.type), ...) for flag in dataclasses.fields(Design)})
 
 
 def timm_names() -> dict[str, tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import Field, field
 from typing import Any
 
@@ -40,3 +42,15 @@ def from_yaml(setting: Field, value: Any) -> Any:
         return None
     written = isinstance(value, str) and re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+", value)
     return float(value) if written and kind_of(setting) is float else value
+
+
+def show_keywords(function: Callable[..., Any], keywords: Mapping[str, tuple[str, Any]]) -> None:
+    """Have a function that takes any keywords show these, name -> (type, default), in its signature: ``...`` as default
+    where that is decided elsewhere."""
+    own = inspect.signature(function)
+    named = [one for one in own.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in keywords.items()
+    ]
+    function.__signature__ = own.replace(parameters=[*named, *more])  # type: ignore[attr-defined]

@@ -78,7 +78,12 @@ def meanwhile(work: Callable[[], None]) -> Iterator[None]:
         future.result()
 
 
+def without_phases(errors: str) -> list[str]:
+    """The lines on standard error, but not those that say what a slow command is doing."""
+    return [line for line in errors.splitlines() if not line.endswith("…")]
+
+
 def one_sentence(errors: str) -> bool:
-    """Whether a command said one sentence; a plan's warnings may stand before it."""
-    lines = [line for line in errors.splitlines() if not line.startswith("warning: ")]
+    """Whether a command said one sentence; a plan's warnings, and what it was doing, may stand before it."""
+    lines = [line for line in without_phases(errors) if not line.startswith("warning: ")]
     return len(lines) == 1 and lines[0].startswith("roadmap: ")

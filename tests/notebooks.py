@@ -17,6 +17,8 @@ import nbformat
 from PIL import Image
 
 PROJECT = Path(__file__).parents[1]
+#: A widget, such as a bar where ipywidgets is installed.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 
@@ -43,22 +45,26 @@ def execute(notebook: nbformat.NotebookNode, folder: Path, parameters: Mapping[s
 
 
 def tidied(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """An executed notebook as it is kept: what is printed in one piece and without colours, no trace of the machine."""
+    """An executed notebook as it is kept: what is printed in one piece, without colours and bars that have vanished,
+    and no trace of the machine."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
     for cell in notebook.cells:
         joined: list[nbformat.NotebookNode] = []
         for output in cell.get("outputs", []):
-            if output.output_type == "stream":
-                output.text = re.sub(r"\x1b\[[0-9;]*m", "", output.text)
-                if joined and joined[-1].get("name") == output.name:
-                    joined[-1].text += output.text
-                    continue
+            if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+                joined[-1].text += output.text
+                continue
+            if WIDGET in output.get("data", {}):  # a bar, of which nothing is left
+                continue
             if "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
             joined.append(output)
+        for output in joined:
+            if output.output_type == "stream":
+                output.text = re.sub(r"\x1b\[[0-9;]*m|[^\r\n]*\r", "", output.text)
         if "outputs" in cell:
-            cell.outputs = joined
+            cell.outputs = [output for output in joined if output.get("text") != ""]
     return notebook
 
 

@@ -254,7 +254,7 @@ def test_a_kept_table_is_a_study(tmp_path):
     assert len(study.runs) == 51 and study.runs["data_seconds"].isna().all(), "which older tables lack"
     assert study.steps["step"].tolist()[0] == "resnet50" and study.trajectory()
     (tmp_path / "trajectory.csv").write_text("step,seed\ngelu,0\n")
-    with pytest.raises(RoadmapError, match="is no table of runs: it has no regime"):
+    with pytest.raises(RoadmapError, match="is not a table of runs: it has no column regime"):
         load_study(tmp_path)
     (tmp_path / "trajectory.csv").write_text("")
     with pytest.raises(RoadmapError, match="cannot be read"):

@@ -98,7 +98,7 @@ BROKEN = {
         "the layer 'own' (shortcut, stage 1, block 0, stages.1.blocks.0.shortcut) makes (1, 64, 8, 4) of "
         "(1, 32, 16, 9), but must make (1, 64, 8, 5)",
     ),
-    "no tensor": ("hidden", module("return x, x"), "end", "shapes", "puts out a tuple, but must put out a tensor"),
+    "no tensor": ("hidden", module("return x, x"), "end", "shapes", "returns a tuple, but must return a tensor"),
     "exception": (
         "hidden", module("return x + self.missing"), "start", "shapes",
         "the layer 'own' (hidden, stage 0, block 0, stages.0.blocks.0.hidden) fails on images of 32x32 pixels: "
@@ -108,7 +108,7 @@ BROKEN = {
         "hidden", module("assert not self.training, 'oh\\nno'; return self.norm(x)"), "end", "precision",
         "fails on images of 64x64 pixels: AssertionError: oh no (mine.py, line 14)",
     ),
-    "not finite": ("branch", module("return (x - x.amax()).log()"), "end", "shapes", "puts out numbers that are not "
+    "not finite": ("branch", module("return (x - x.amax()).log()"), "end", "shapes", "returns numbers that are not "
                    "finite"),
     "type": (
         "branch", module("return nn.functional.conv2d(x, self.factor, groups=x.shape[1])",
@@ -143,11 +143,11 @@ BROKEN = {
     "depends on the batch": (
         "branch", module("return self.norm(x) - x.mean(dim=0, keepdim=True)"), "end", "batches",
         "the layer 'own' (branch, stage 0, block 0, stages.0.blocks.0.branch) makes an image's result depend on the "
-        "others of its batch, in evaluation, too",
+        "others of its batch, also in evaluation",
     ),
     "random": (
         "branch", module("return self.norm(x) * torch.rand_like(x)"), "end", "deterministic",
-        "puts out something else every time, in evaluation, too",
+        "gives another output every time, also in evaluation",
     ),
     "counts in evaluation": (
         "branch", module("self.calls += 1; return self.norm(x)", "self.register_buffer('calls', torch.zeros(1))"),
@@ -169,7 +169,7 @@ BROKEN = {
     ),
     "order in memory": (
         "branch", module("return self.norm(x) * (2 - float(x.is_contiguous()))"), "start", "memory_format",
-        "with channels last in memory it puts out something else",
+        "with channels last in memory its output differs",
     ),
     "not without memory": (
         "branch", module("return self.norm(x) * self.factor", "self.factor = torch.ones(1).item()"), "end", "counts",

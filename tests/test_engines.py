@@ -329,7 +329,7 @@ def refused(words, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main()
     shown = capsys.readouterr()
-    assert stopped.value.code == 2 and not shown.out and shown.err.count("\n") == 1
+    assert stopped.value.code == 2 and not shown.out and commands.one_sentence(shown.err)
     return shown.err
 
 

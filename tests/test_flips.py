@@ -189,7 +189,7 @@ def test_runs_of_earlier_versions_have_none(place):
             forget(path)
             assert Store(place / "store").correct(path.parent.name) is None
             shown = commands.call("show", path.parent.name, "--store", place / "store")
-            assert shown.code == 0 and "every byte is what was written" in shown.out
+            assert shown.code == 0 and "all files are as they were written" in shown.out
     study = roadmap.load_study(place / "study")
     assert study.correct("gelu") is None and study.correct("layer_norm") is not None
     assert {run for run, kept in study.correct_by_run().items() if kept is None} == {("gelu", 0), ("gelu", 1)}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 import roadmap
+from roadmap.cli.main import cli
 from roadmap.cost.counting import count
-from roadmap.questions import questions
-from roadmap.recipes.recipe import load_recipe
+from roadmap.questions import question_settings, questions
+from roadmap.recipes.recipe import SETTINGS, load_recipe
+from roadmap.study.keywords import Settings
 from roadmap.study.preparing import TRAINING_FLOPS_PER_MAC
+from roadmap.study.spec import StudySpec
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "roadmap"
@@ -201,5 +206,36 @@ def test_no_file_is_longer_than_400_lines():
 def test_public_names_change_only_on_purpose():
     names = ["Design", "RoadmapError", "build", "diff", "effects", "evaluate", "explain", "ladder", "layer",
              "load_study", "load_weights", "report", "run", "step"]  # fmt: skip
-    assert roadmap.__all__ == names and set(names) <= set(dir(roadmap))
+    assert roadmap.__all__ == names == dir(roadmap)
     assert all(getattr(roadmap, name) is not None for name in names)
+    # type checkers read where each is from, as the package loads it when it is used
+    (block,) = (node for node in ast.parse((PACKAGE / "__init__.py").read_text()).body if isinstance(node, ast.If)
+                and isinstance(node.test, ast.Name))  # fmt: skip
+    told = {alias.asname: node.module for node in block.body for alias in node.names}
+    assert told == {name: getattr(roadmap, name).__module__ for name in names} and (PACKAGE / "py.typed").is_file()
+
+
+def test_the_signature_of_run_has_every_setting_with_its_type_and_default():
+    fields = {one.name: one for one in dataclasses.fields(StudySpec) if one.metadata} | question_settings() | SETTINGS
+    shown = inspect.signature(roadmap.run)
+    assert [*shown.parameters] == ["study", "out", "store", "resume", *fields]
+    assert {*Settings.__annotations__} == {*fields}, "a setting has no type in Settings, or is none any more"
+    for name, field in fields.items():
+        said, own = (set(re.findall(r"\w+", str(text))) for text in (shown.parameters[name].annotation, field.type))
+        assert own & {"None", "bool", "int", "float", "str"} <= said and ("None" in said) <= ("None" in own), name
+        default = shown.parameters[name].default
+        assert default is ... if name in SETTINGS else default == field.default
+        assert f"    {name}: {field.metadata['help']}\n" in roadmap.run.__doc__
+    flags = [one.name for one in dataclasses.fields(roadmap.Design)]
+    assert [*inspect.signature(roadmap.build).parameters] == ["step", "regime", *flags]
+
+
+def test_an_option_is_the_same_in_every_command():
+    """Where something is written is --out, and an option of some name takes a value in all commands, or in none."""
+    kinds: dict[str, set[bool]] = {}
+    for command in cli.commands.values():
+        for option in command.params:
+            for word in option.opts if isinstance(option, click.Option) else ():
+                kinds.setdefault(word, set()).add(option.is_flag)
+    assert {word for word, kind in kinds.items() if len(kind) > 1} == set()
+    assert not {"--output", "--output-dir", "-o"} & kinds.keys() and "--out" in kinds

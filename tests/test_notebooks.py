@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 
-from notebooks import NOTEBOOKS, execute
+from notebooks import NOTEBOOKS, WIDGET, execute, tidied
 
 #: Values of a notebook's parameters with which it is quick.
 SHORT = {
@@ -42,7 +42,12 @@ def test_a_notebook_runs(path, tmp_path):
     notebook = execute(nbformat.read(path, as_version=4), tmp_path, SHORT[path.stem])
     assert all(cell.execution_count for cell in code_of(notebook))
     assert [text for name, text in printed(notebook) if name == "stderr"] == []
-    assert not re.search("Warning|Traceback", "".join(text for _, text in printed(notebook)))
+    said = "".join(text for _, text in printed(notebook))
+    assert not re.search("Warning|Traceback", said)
+    if "roadmap.run(" in "".join(cell.source for cell in code_of(notebook)):  # a bar says how long it takes
+        widgets = [output for cell in code_of(notebook) for output in cell.outputs if WIDGET in output.get("data", {})]
+        assert widgets or re.search(r"training .* so far, .* left", said)
+        assert "so far" not in "".join(text for _, text in printed(tidied(notebook)))
 
 
 @every_notebook

@@ -459,12 +459,12 @@ def test_plot_draws_any_figure(tmp_path, words, files):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("study --figure pareto --paper", "--paper belongs to the trajectory of a ladder"),
+        ("study --figure pareto --paper", "--paper is for the trajectory of a ladder"),
         ("study --figure pareto --with .", "--figure and --with exclude each other"),
         ("study --with nowhere", "there is no folder nowhere"),
         ("study --figure heatmap", "'heatmap' is not one of"),
         ("study --figure levels", "study is a ladder study, which has no levels: its figures are trajectory"),
-        ("study --cost gmacs", "--cost belongs to --figure pareto"),
+        ("study --cost gmacs", "--cost is for --figure pareto"),
         ("study --figure pareto --cost watts", "unknown cost"),
         ("study --font Nonesuch", "unknown font"),
         ("study --metric loss", "--metric is for a table of runs, but study is not a file"),

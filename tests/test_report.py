@@ -371,7 +371,7 @@ def test_the_command_says_where_the_page_is(tmp_path):
     assert commands.call("report", folder).out.strip() == str(folder / "report.html")
     check(folder / "report.html")
     before = (folder / "report.html").read_bytes()
-    shown = commands.call("report", folder, "--output", "here.html", cwd=tmp_path)
+    shown = commands.call("report", folder, "--out", "here.html", cwd=tmp_path)
     assert shown.out.strip() == "here.html" and (tmp_path / "here.html").read_bytes() == before
 
 
@@ -395,10 +395,10 @@ def test_anybodys_table_of_runs_has_its_page(tmp_path):
         (["study", "--metric", "acc"], "--metric is for a table of runs, but study is not a file"),
         (["study/trajectory.csv", "--metric", "acc"], "study/trajectory.csv: the table has no column 'acc'"),
         (["nothing"], "there is no folder nothing"),
-        (["study", "--output", "study"], "study is a folder: name the file that the report is to be"),
-        (["study", "--output", "gone/x.html"], "gone/x.html cannot be written: there is no folder gone"),
-        (["study", "--output", "study/trajectory.csv/x.html"], "there is no folder study/trajectory.csv"),
-        (["study", "--output", "x" * 300], "file name too long"),
+        (["study", "--out", "study"], "study is a folder: name the file that the report is to be"),
+        (["study", "--out", "gone/x.html"], "gone/x.html cannot be written: there is no folder gone"),
+        (["study", "--out", "study/trajectory.csv/x.html"], "there is no folder study/trajectory.csv"),
+        (["study", "--out", "x" * 300], "file name too long"),
         (["empty"], "empty holds no study (no study.json)"),
     ],
 )

@@ -453,7 +453,7 @@ def bad_tar(root, images, what):
     ("what", "sentence"),
     [
         ("cut", r"train.tar is not a whole, uncompressed tar: it does not end as one"),
-        ("damaged", r"train.tar is damaged, or several tars in one file: it goes on behind its end at byte"),
+        ("damaged", r"train.tar is damaged, or several tars in one file: it continues after its end at byte"),
         ("two in one", r"train.tar is damaged, or several tars in one file"),
         ("inner", r"train.tar/.*.tar is (damaged|not a readable tar)"),
         ("flat", r"train.tar is flat, so nothing tells the classes of its images: unpack it into train/CLASS/IMAGE"),

@@ -185,7 +185,7 @@ def test_status_of_a_study_has_real_times_beside_estimated_ones(store, call):
     assert report["runs"][0]["wall_seconds"] == record["result"]["wall_seconds"] == report["wall_seconds"]
     assert report["estimated_seconds"] == record["origin"]["estimated_seconds"]
     text = call("status", study).out
-    assert "1 done, 0 running, 0 failed, 1 waiting" in text and "(0.50 of it)" in text and str(store) in text
+    assert "1 done, 0 running, 0 failed, 1 waiting" in text and "(ratio 0.50)" in text and str(store) in text
 
 
 def test_show_has_every_fact_and_checks_every_byte(store, call):
@@ -197,7 +197,7 @@ def test_show_has_every_fact_and_checks_every_byte(store, call):
         assert re.search(rf"^  {name}( |$)", text, re.MULTILINE), name
     for name in ("history.csv", "weights.safetensors"):
         assert hashlib.sha256((store / "runs" / good / name).read_bytes()).hexdigest() in text
-    assert "every byte is what was written" in text
+    assert "all files are as they were written" in text
     assert json.loads(call("show", good, "--store", store, "--json").out) == record
     assert records(store)[bad]["result"]["reason"] in call("show", bad, "--store", store).out
     weights = store / "runs" / good / "weights.safetensors"
@@ -254,7 +254,7 @@ def column(record, name):
 def test_exports_read_by_pandas_are_the_records(store, call, tmp_path, kind):
     pytest.importorskip("pyarrow")
     output = tmp_path / f"runs.{kind}"
-    assert call("export", "--store", store, "--to", kind, "--output", output).code == 0
+    assert call("export", "--store", store, "--to", kind, "--out", output).code == 0
     table = pd.read_csv(output, float_precision="round_trip") if kind == "csv" else pd.read_parquet(output)
     found = records(store)
     assert set(table["signature"]) == set(found)
@@ -307,7 +307,7 @@ def test_a_missing_package_is_named(store, call, monkeypatch, tmp_path):
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for kind, package in (("parquet", "pyarrow"), ("md", "tabulate"), ("latex", "tabulate")):
-        shown = call("export", "--store", store, "--to", kind, "--output", tmp_path / "x")
+        shown = call("export", "--store", store, "--to", kind, "--out", tmp_path / "x")
         assert f"pip install {package}" in shown.err and not (tmp_path / "x").exists()
 
 
@@ -365,7 +365,7 @@ def test_reading_while_others_write(store, call):
                 assert call(*words, "--store", store).code == 0
             for words in (["show", "0000000000000001"], ["show", "0000000000000002", "--json"]):
                 shown = call(*words, "--store", store)
-                assert not shown.code or "there is no run" in shown.err or "removed from" in shown.err
+                assert not shown.code or "there is no run" in shown.err or "has just been removed" in shown.err
         assert writer.poll() is None, writer.stderr.read()
     finally:
         writer.kill()
@@ -583,12 +583,12 @@ def test_gc_removes_what_no_run_needs(store, call):
     with claimed(store, at_work):
         before = snapshot(store)
         said = call("gc", "--dry-run", "--store", store, "--failed", "--interrupted").out
-        assert snapshot(store) == before and bad in said and "would remove 6 things" in said
-        assert "removed 5 things" in call("gc", "--store", store).out
+        assert snapshot(store) == before and bad in said and "would remove 6 items" in said
+        assert "removed 5 items" in call("gc", "--store", store).out
         assert not any(path.exists() for path in garbage) and all(path.exists() for path in kept)
         assert len(records(store)) == 3
         said = call("gc", "--store", store, "--failed", "--interrupted", "--damaged").out
-        assert "removed 2 things" in said and bad in said and interrupted in said
+        assert "removed 2 items" in said and bad in said and interrupted in said
         assert not (store / "partial" / interrupted).exists() and (store / "partial" / at_work / "epoch.ckpt").exists()
         assert len(records(store)) == 2
         assert "nothing to remove" in call("gc", "--store", store, "--failed", "--interrupted", "--damaged").out
@@ -602,9 +602,9 @@ def test_gc_removes_what_no_run_needs(store, call):
     [
         ("list --json --csv", "exclude each other"),
         ("list --status finished", "'finished' is not one of"),
-        ("export --to parquet", "--output"),
+        ("export --to parquet", "--out"),
         ("export --to xlsx", "'xlsx' is not one of"),
-        ("export --output nowhere/runs.csv", "nowhere/runs.csv cannot be written"),
+        ("export --out nowhere/runs.csv", "nowhere/runs.csv cannot be written"),
         ("status nowhere", "there is no folder nowhere"),
         ("status .", "holds no study"),
         ("show", "Missing argument"),

@@ -198,7 +198,7 @@ def test_ctrl_c_once_and_twice_and_a_request_to_terminate(given, reference, tmp_
     def stopped(shown):
         code, _, errors = shown
         assert code == 130 and "Traceback" not in errors and not identities(store)
-        return shlex.split(errors.partition("To go on: roadmap ")[2])
+        return shlex.split(errors.partition("To continue: roadmap ")[2])
 
     def saved():
         return sorted(store.glob("partial/*/epoch.ckpt"))

@@ -198,7 +198,7 @@ def test_a_kept_folder_without_curves(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("train_top1", "training", "is no table of learning curves: it has no train_top1"),
+        ("train_top1", "training", "is not a table of learning curves: it has no column train_top1"),
         (
             "resnet50,0,1,",
             "resnet50,7,1,",
@@ -247,7 +247,7 @@ def test_curves_are_a_table_and_called_a_figure(tmp_path):
 def test_a_study_without_effects_says_so(tmp_path, scores):
     write_study(tmp_path / "study", make_rows(scores))
     shown = call("effects", tmp_path / "study")
-    assert (shown.code, shown.out) == (2, "") and shown.err.endswith("has no two networks to compare with each other\n")
+    assert (shown.code, shown.out) == (2, "") and shown.err.endswith("has fewer than two networks to compare\n")
     assert json.loads(call("effects", tmp_path / "study", "--json").out) == []
 
 

@@ -170,7 +170,7 @@ def read_curves(path: Path, runs: pd.DataFrame) -> Curves:
         raise RoadmapError(f"{path} cannot be read: {error}") from None
     lacking = [name for name in _KEPT if name not in table]
     if lacking:
-        raise RoadmapError(f"{path} is no table of learning curves: it has no {lacking[0]}")
+        raise RoadmapError(f"{path} is not a table of learning curves: it has no column {lacking[0]}")
     try:
         table = typed(table[list(_KEPT)], _KEPT)
     except RoadmapError as error:

@@ -32,7 +32,7 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
     if package and importlib.util.find_spec(package) is None:
         raise RoadmapError(f"{kind} is written with {package}, which is not installed: pip install {package}")
     if kind == "parquet" and output is None:
-        raise RoadmapError("parquet is no text: say with --output which file to write")
+        raise RoadmapError("parquet is a binary format: name the file to write with --out")
     rows = list(rows)
     try:
         if kind == "parquet" and output is not None:
@@ -68,7 +68,7 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
     except (pyarrow.ArrowException, TypeError) as error:
-        raise RoadmapError(f"a run of the store has words where a number belongs: {error}") from None
+        raise RoadmapError(f"a run of the store has text instead of a number: {error}") from None
     pyarrow.parquet.write_table(table, path)
 
 

@@ -333,7 +333,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise RoadmapError(f"{path} cannot be read: {error}") from None
     missing = [column for column in NEEDED if column not in runs]
     if missing:
-        raise RoadmapError(f"{path} is no table of runs: it has no {missing[0]}")
+        raise RoadmapError(f"{path} is not a table of runs: it has no column {missing[0]}")
     if not len(runs):
         raise RoadmapError(f"{path.parent} holds no finished run yet")
     try:

@@ -15,54 +15,56 @@ from roadmap.data import LOADINGS
 from roadmap.files import write_text
 from roadmap.markup import printable
 from roadmap.network.design import STEM_STRIDES
+from roadmap.phases import phase
 from roadmap.rungs import REGIMES
 from roadmap.training.spec import PRECISIONS
 
-#: The confusion table is shown up to so many classes; of more, so many of the commonest confusions.
+#: The confusion matrix is printed for up to this many classes; for more, this many of the most frequent confusions.
 SHOWN = 20
 
 
 @cli.command("eval")
 @click.argument("run_or_path", metavar="RUN_OR_CHECKPOINT")
-@click.option("--data", metavar="NAME", help="Data set to test on, as of roadmap run [default: the run's own].")
-@click.option("--data-dir", metavar="PATH", help="Folder where it lies.")
-@click.option("--loading", type=click.Choice(LOADINGS), help="Decode all images first, or stream them.")
-@click.option("--skip-corrupt", is_flag=True, default=None, help="Leave out images that cannot be read.")
-@click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels [default: as trained].")
+@click.option("--data", metavar="NAME", help="Data set to test on, named as for roadmap run [default: the run's own].")
+@click.option("--data-dir", metavar="PATH", help="Folder of the data set.")
+@click.option("--loading", type=click.Choice(LOADINGS), help="Keep decoded images in memory, or stream them from disk.")
+@click.option("--skip-corrupt", is_flag=True, default=None, help="Leave out unreadable images.")
+@click.option("--image-size", type=int, metavar="N", help="Side of the images in pixels [default: as in training].")
 @STORE_OPTION
-@click.option("--step", metavar="STEP", help="Network of a file that does not say it.")
-@click.option("--regime", type=click.Choice(list(REGIMES)), help="Its ladder [default: resnet50].")
-@click.option("--width", type=int, metavar="N", help="Base width of its ladder in channels [default: 64].")
-@click.option("--depth", type=float, metavar="X", help="Factor on the blocks of its stages [default: 1].")
+@click.option("--step", metavar="STEP", help="Network of a file that does not name it.")
+@click.option("--regime", type=click.Choice(list(REGIMES)), help="Ladder of that network [default: resnet50].")
+@click.option("--width", type=int, metavar="N", help="Base width of that ladder in channels [default: 64].")
+@click.option("--depth", type=float, metavar="X", help="Factor on the number of blocks in every stage [default: 1].")
 @click.option("--stem-stride", type=click.Choice([str(stride) for stride in STEM_STRIDES]),
-              help="What its stem divides the image by [default: 4].")  # fmt: skip
-@click.option("--batch-size", type=int, metavar="N", help="Images at a time [default: as in training, 256 at least].")
-@click.option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps [default: auto].")
-@click.option("--threads", type=int, metavar="N", help="CPU threads [default: the run's on its own data, else torch's "
-              "choice].")  # fmt: skip
+              help="Stride of its stem [default: 4].")  # fmt: skip
+@click.option("--batch-size", type=int, metavar="N", help="Images in a batch [default: as in training, at least 256].")
+@click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:N or mps [default: auto].")
+@click.option("--threads", type=int, metavar="N", help="CPU threads [default: the run's own on its own data, else "
+              "torch's choice].")  # fmt: skip
 @click.option("--workers", type=int, metavar="N", help="Processes that load streamed images [default: up to 4].")
-@click.option("--precision", type=click.Choice(PRECISIONS), help="Precision of the network [default: as trained].")
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Numerical precision [default: as in training].")
 @PLUGIN_OPTION
-@click.option("--csv", "table", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="Write the confusion table there, whole or not at all.")  # fmt: skip
+@click.option("--out", "table", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.csv",
+              help="Write the confusion matrix to this file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, as_json: bool, **options: Any) -> None:
     """Test trained weights on a data set, at any resolution.
 
-    Accuracy, loss, accuracy by class, and which classes are taken for which. RUN_OR_CHECKPOINT is a run of the store,
-    by its signature or the beginning of it, or a file of weights: ours, timm's or the official layout. A file that does
-    not say what network it is for needs --step. Images are normalised as those that the network was trained on.
+    Prints accuracy, loss, accuracy per class and the confusion matrix. RUN_OR_CHECKPOINT is a run of the store, given
+    by its signature or the beginning of it, or a weights file in our layout, timm's or the official one. A file that
+    does not say which network it is for needs --step. Images are normalised as in the network's training.
 
     \b
-    roadmap eval 3f2a                                  a run again, on its own test images
+    roadmap eval 3f2a                                  a run, on its own test images
     roadmap eval 3f2a --data folder --data-dir PATH --image-size 64
     roadmap eval convnext_tiny.pth --step separate_downsample --data imagenet --data-dir PATH
     """
     if table is not None and not table.parent.is_dir():
         raise RoadmapError(f"{table} cannot be written: there is no folder {table.parent}")
-    from roadmap.study.trained import evaluate
+    with phase("testing the weights"):
+        from roadmap.study.trained import evaluate
 
-    result = evaluate(run_or_path, stem_stride=int(stem_stride) if stem_stride else None, **options)
+        result = evaluate(run_or_path, stem_stride=int(stem_stride) if stem_stride else None, **options)
     if table is not None:
         try:
             write_text(table, result.confusion_csv())
@@ -93,7 +95,7 @@ def _print(result: Any) -> None:
         ]
     )
     if len(names) <= SHOWN:
-        click.secho("\nconfusion: rows are true classes, columns the predicted ones", bold=True)
+        click.secho("\nconfusion matrix: rows are true classes, columns predicted ones", bold=True)
         print_table(
             [
                 {"": name, **dict(zip(names, row, strict=True))}
@@ -101,7 +103,7 @@ def _print(result: Any) -> None:
             ]
         )
     elif mistakes := result.mistakes(SHOWN):
-        click.secho("\nthe commonest confusions", bold=True)
+        click.secho("\nmost frequent confusions", bold=True)
         print_table(mistakes)
 
 

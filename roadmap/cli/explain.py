@@ -14,6 +14,7 @@ from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli
 from roadmap.cli.ladder import ladder_options, measuring_options
 from roadmap.cli.study import PLUGIN_OPTION
+from roadmap.phases import phase
 from roadmap.rungs import Ladder
 
 if TYPE_CHECKING:
@@ -30,35 +31,36 @@ def explaining_options(command: Any) -> Any:
         threads: int | None, seconds: float, verbose: bool, as_json: bool, rungs: Ladder, image_size: int,
         quiz: bool = False, **words: Any,
     ) -> None:  # fmt: skip
-        from roadmap.explaining.content import Measuring
-        from roadmap.explaining.text import styled
-        from roadmap.network.layers import load_plugins
-
-        load_plugins(plugin)
-        studies = []
-        for folder in study:
-            from roadmap.analysis.study import load_study
-
-            studies.append(load_study(folder))
-        asked = {
-            "rungs": rungs, "image_size": image_size, "studies": studies,
-            "measure": Measuring(batch_size, device, seconds, threads) if measure else None,
-        }  # fmt: skip
         if quiz and as_json:
             raise RoadmapError("--quiz asks a reader and --json prints for a program: give one of them")
-        explanation = command(**words, asked=asked)
+        with phase("building and measuring the networks" if measure else "building the networks"):
+            from roadmap.explaining.content import Measuring
+            from roadmap.explaining.text import styled
+            from roadmap.network.layers import load_plugins
+
+            load_plugins(plugin)
+            studies = []
+            for folder in study:
+                from roadmap.analysis.study import load_study
+
+                studies.append(load_study(folder))
+            asked = {
+                "rungs": rungs, "image_size": image_size, "studies": studies,
+                "measure": Measuring(batch_size, device, seconds, threads) if measure else None,
+            }  # fmt: skip
+            explanation = command(**words, asked=asked)
         if quiz:
             _ask(explanation)
             return
         click.echo(json.dumps(explanation.as_dict(), indent=1) if as_json else styled(explanation, verbose))
 
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON."),
-        click.option("--verbose", is_flag=True, help="Name every layer that differs."),
+        click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
+        click.option("--verbose", is_flag=True, help="List every layer that differs."),
         measuring_options,
-        click.option("--measure", is_flag=True, help="Measure speed and memory of both networks here."),
+        click.option("--measure", is_flag=True, help="Measure the speed and memory of both networks here."),
         click.option("--study", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
-                     help="Finished study, whose results are told and whose own steps are known; may be repeated."),
+                     help="Folder of a finished study, to show its results and know its own steps; may be repeated."),
         PLUGIN_OPTION,
         ladder_options,
     ):  # fmt: skip
@@ -89,14 +91,14 @@ def _ask(explanation: Explanation) -> None:
 @explaining_options
 @click.option("--quiz", is_flag=True, help="Ask the questions about the step alone; Enter shows each answer.")
 @click.option("--onto", metavar="NETWORK",
-              help="Network that any other step is put onto, named as for diff [default: as in the study that has it, "
-                   "or the last rung].")  # fmt: skip
+              help="Network that a step other than a rung is added to, named as for diff [default: as in the study "
+                   "that has it, else the last rung].")  # fmt: skip
 def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
-    """What a step changes, why, what it costs, and what came of it.
+    """Explain a step: what it changes, why, its cost, and its effect.
 
-    A diagram of the blocks before and after, from the built networks; the layers that differ; costs; what a position
-    sees of the image; the paper's figures; those of your studies (--study); two questions with answers. STEP is a rung,
-    a plug-in's step, or one that a study has of its own.
+    Shows the blocks before and after, drawn from the built networks; the layers that differ; costs; receptive fields;
+    the paper's results and those of your studies (--study); two questions with answers. STEP is a rung, a step of a
+    plug-in, or a study's own step.
     """
     from roadmap.explaining.content import explain
 
@@ -108,10 +110,10 @@ def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
 @click.argument("second")
 @explaining_options
 def diff_command(first: str, second: str, asked: dict[str, Any]) -> Any:
-    """How two networks differ, as `roadmap explain` says it of a step.
+    """Show how two networks differ, as `roadmap explain` does for a step.
 
-    FIRST and SECOND are rungs, networks of `roadmap family`, scaled as the ladder is, or steps of plug-ins or of a
-    study (--study), on the last rung. gelu+se is a rung with a further step.
+    FIRST and SECOND are rungs, networks of `roadmap family`, scaled like the ladder, or steps of plug-ins or of a study
+    (--study), added to the last rung. gelu+se is a rung with one more step.
     """
     from roadmap.explaining.content import diff
 

@@ -22,49 +22,72 @@ class OneSentence(click.Group):
 
 
 class PartOption(click.Option):
-    """An option that the help shows in a section of its own, ``part``."""
+    """An option that the help shows in a section of its own, ``part``; unless ``common`` only that with --help-all."""
 
-    def __init__(self, *words: Any, part: str = "", **options: Any) -> None:
+    def __init__(self, *words: Any, part: str = "", common: bool = False, **options: Any) -> None:
         super().__init__(*words, **options)
-        self.part = part
+        self.part, self.common = part, common
 
 
 #: Part of a command's options -> the title of its section.
 PARTS = {
-    "": "Options",
-    "ablation": "The ablation: which networks, of which steps",
-    "recipe": "Settings of the recipe, for every run",
+    "networks": "Networks",
+    "ablation": "Ablation design",
+    "data": "Data",
+    "training": "Training",
+    "recipe": "Settings that replace the recipe's",
+    "machine": "Machines",
+    "": "Other options",
 }
+#: Set in a context whose help is to show every option.
+ALL = "roadmap.all_options"
 
 
 class Sections(click.Command):
-    """A command whose help shows its options in `PARTS`."""
+    """A command with so many options that --help shows the common ones, and --help-all every one, in `PARTS`."""
+
+    def __init__(self, *words: Any, **options: Any) -> None:
+        super().__init__(*words, **options)
+        self.params.append(
+            click.Option(["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
+                         help="Show every option and exit.")
+        )  # fmt: skip
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for part, title in PARTS.items():
-            options = [option for option in self.get_params(ctx) if getattr(option, "part", "") == part]
-            records = [record for option in options if (record := option.get_help_record(ctx))]
+        parts: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}
+        for option in self.get_params(ctx):
+            if isinstance(option, click.Option) and (ctx.meta.get(ALL) or getattr(option, "common", True)):
+                record = option.get_help_record(ctx)
+                parts[getattr(option, "part", "")] += [record] if record else []
+        for part, records in parts.items():
             if records:
-                with formatter.section(title):
+                with formatter.section(PARTS[part]):
                     formatter.write_dl(records)
+
+
+def _show_all(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        ctx.meta[ALL] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
 
 
 @click.group(cls=OneSentence, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__)
 def cli() -> None:
-    """The road from ResNet to ConvNeXt, one design choice at a time: what each changes, costs and brings.
+    """The road from ResNet to ConvNeXt, one design choice at a time: what each changes, costs and gains.
 
     \b
     roadmap steps                        the ladder as a table: what each step changes and costs
-    roadmap explain depthwise_conv       one of them: before and after, why, costs, questions
+    roadmap explain depthwise_conv       one step: before and after, why, its cost, questions
     roadmap run --upto large_kernel      train every step up to that one, and draw the trajectory
-    roadmap plan --upto large_kernel     what that would take here, measured, and when it would end
+    roadmap plan --upto large_kernel     measure here how long that would take, and when it would end
     roadmap run experiments/ladder.yaml  train the study in a file
-    roadmap status                       where the runs stand, finished or in work
-    roadmap report results/ladder        what came of a study, as one page for the browser
-    roadmap eval 3f2a                    a run's weights tested again, on any images, at any resolution
-    roadmap finetune 3f2a --data ...     its network trained further
-    roadmap reproduce 3f2a               the run made again, and compared
+    roadmap status                       how many runs are done, running, interrupted or failed
+    roadmap report results/ladder        write a study's results as one page for the browser
+    roadmap eval 3f2a                    test a run's weights again, on any images, at any resolution
+    roadmap finetune 3f2a --data ...     train its network further
+    roadmap reproduce 3f2a               train the run again, and compare
     """
 
 

@@ -1,4 +1,4 @@
-"""Commands on the ladder itself: steps and bench; and the shipped recipes."""
+"""Commands on the ladder itself: steps, bench, check-step and family; and the shipped recipes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION
 from roadmap.network.design import STEM_STRIDES
+from roadmap.phases import phase
 from roadmap.recipes.recipe import FOLLOWED, load_recipe
 from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
 from roadmap.steps import Step, compose
@@ -35,8 +36,8 @@ def ladder_options(command: Any) -> Any:
 
     strides = click.Choice([str(stride) for stride in STEM_STRIDES])
     for flag, kind, default, text in (
-        ("--stem-stride", strides, "4", "What the stem divides the image by."),
-        ("--depth", float, 1.0, "Factor on the blocks of every stage."),
+        ("--stem-stride", strides, "4", "Stride of the stem."),
+        ("--depth", float, 1.0, "Factor on the number of blocks in every stage."),
         ("--width", int, FULL_WIDTH, "Base width of the start in channels."),
         ("--image-size", int, 224, "Side of the images in pixels."),
         ("--regime", click.Choice(list(REGIMES)), "resnet50", "The paper's ladder: from ResNet-50 or ResNet-200."),
@@ -55,10 +56,10 @@ def measuring_options(command: Any) -> Any:
         command(batch_size=batch_size, seconds=seconds, **options)
 
     for option in (
-        click.option("--seconds", type=float, default=2.0, show_default=True, help="How long each measurement lasts."),
+        click.option("--seconds", type=float, default=2.0, show_default=True, help="Seconds for each measurement."),
         click.option("--threads", type=int, help="CPU threads [default: torch's choice]."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."),
-        click.option("--batch-size", type=int, default=8, show_default=True, help="Images a step."),
+        click.option("--device", default="auto", show_default=True, help="Device: auto, cpu, cuda, cuda:N or mps."),
+        click.option("--batch-size", type=int, default=8, show_default=True, help="Images in a batch."),
     ):
         measuring = option(measuring)
     return measuring
@@ -66,14 +67,14 @@ def measuring_options(command: Any) -> Any:
 
 @cli.command()
 @ladder_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs by operator.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with reasons, changes and MACs per operator.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
-@click.option("--why", is_flag=True, help="Print the reason for each step, and count nothing.")
+@click.option("--why", is_flag=True, help="Print the reason for each step, and no costs.")
 def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool) -> None:
-    """The ladder: what each step changes and costs.
+    """List the steps of the ladder: what each changes and costs.
 
-    Beside the counted figures stand those that the paper printed, for 224 px, width 64, depth 1 and ImageNet-1K,
-    whatever is counted here. In the two cells marked * the printed GFLOPs contradict the network.
+    The paper's printed figures stand beside the counted ones; they are always for 224 px, width 64, depth 1 and
+    ImageNet-1K. Where they are marked * the printed GFLOPs contradict the network.
     """
     if as_json + as_csv + why > 1:
         raise RoadmapError("--json, --csv and --why exclude each other")
@@ -84,12 +85,13 @@ def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool
         return
     for rung in rungs:
         rung.design.feature_sizes(image_size)
-    from roadmap.cost.counting import CONVENTION, count
+    with phase("counting the cost of every step"):
+        from roadmap.cost.counting import CONVENTION, count
 
-    full = [(rung, count(rung.design, image_size)) for rung in rungs]
+        full = [(rung, count(rung.design, image_size)) for rung in rungs]
     if not as_json and not as_csv:
         print_table([_step_row(rungs, rung, cost) for rung, cost in full])
-        click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px. (-): road not taken.")
+        click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px. (...): road not taken.")
         click.echo("paper: top-1 % on ImageNet-1K and GFLOPs as printed; * contradicts the network.")
         return
     records = [
@@ -131,33 +133,33 @@ def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
 @ladder_options
 @click.option("--from", "first", metavar="STEP", help="First rung [default: the start].")
 @click.option("--upto", metavar="STEP", help="Last rung [default: the end].")
-@click.option("--roads", is_flag=True, help="The roads not taken, too.")
+@click.option("--roads", is_flag=True, help="Also measure the roads not taken.")
 @measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
     rungs: Ladder, image_size: int, first: str | None, upto: str | None, roads: bool, batch_size: int, device: str,
     threads: int | None, seconds: float, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure the speed and memory of each step here.
+    """Measure the speed and memory of each step on this machine.
 
-    Images per second and peak memory in MiB, of inference and of training steps on random images. The figure after the
-    x is the ratio to the ladder's start, which is always measured too.
+    Prints images per second and peak memory in MiB, for inference and for training steps on random images. The figure
+    after the x is the ratio to the ladder's start, which is always measured too.
     """
     chosen = rungs.between(first, upto, roads)
     for rung in chosen:
         rung.design.feature_sizes(image_size)
-    from roadmap.cost.measuring import measure
-    from roadmap.training.device import device_name, resolve_device
-    from roadmap.training.spec import Execution
+    with phase("preparing to measure"):
+        from roadmap.cost.measuring import measure
+        from roadmap.training.device import device_name, resolve_device
+        from roadmap.training.spec import Execution
 
-    where = resolve_device(Execution(device=device, threads=threads))
+        where = resolve_device(Execution(device=device, threads=threads))
     records: list[dict[str, Any]] = []
     for rung in [rungs.start, *(rung for rung in chosen if rung is not rungs.start)]:
-        speed = dataclasses.asdict(measure(rung.design, image_size, batch_size, str(where), seconds, threads))
+        with phase(f"measuring {rung.name}"):
+            speed = dataclasses.asdict(measure(rung.design, image_size, batch_size, str(where), seconds, threads))
         ratios = {f"{name}_ratio": value / (records[0] if records else speed)[name] for name, value in speed.items()}
         records.append({"step": rung.name, **speed, **ratios})
-        if not as_json and sys.stderr.isatty():
-            click.echo(f"measured {rung.name}", err=True)
     if as_json:
         click.echo(json.dumps({"device": device_name(where), "image_size": image_size, "batch_size": batch_size,
                                "measurements": records}, indent=1))  # fmt: skip
@@ -178,24 +180,26 @@ def bench(
 @cli.command("check-step")
 @click.argument("names", metavar="STEP...", nargs=-1)
 @PLUGIN_OPTION
-@click.option("--study", type=click.Path(path_type=Path), metavar="STUDY.yaml", help="Study whose own steps are meant.")
-@click.option("--width", type=int, help="Base width of the networks [default: 8, and 32 where a step needs that].")
-@click.option("--verbose", is_flag=True, help="Say of every check what it saw.")
+@click.option("--study", type=click.Path(path_type=Path), metavar="STUDY.yaml", help="Study whose own steps to check.")
+@click.option("--width", type=int, help="Base width of the networks [default: 8, or 32 if a step needs it].")
+@click.option("--verbose", is_flag=True, help="Print the findings of every check.")
 def check_step_command(
     names: tuple[str, ...], plugin: tuple[str, ...], study: Path | None, width: int | None, verbose: bool
 ) -> None:
-    """Whether a step can be trusted in a study: the ladder's own, a plug-in's or a study's.
+    """Check whether a step can be trusted in a study: the ladder's own, a plug-in's or a study's.
 
-    Each is put into small networks at both ends of the ladder: it must build and change something, keep its layers'
-    shapes at odd resolutions, give every parameter a gradient, keep the images of a batch apart, be the same again when
-    it is saved, copied or in another precision, and learn. Without a STEP: all steps of the plug-ins and the study, or
-    of the ladder. Exits with 1 where a check fails.
+    Each step is put into small networks at both ends of the ladder: it must build and change something, keep its
+    layers' shapes at odd resolutions, give every parameter a gradient, keep the images of a batch apart, stay the same
+    when it is saved, copied or cast to another precision, and learn. Without a STEP: all steps of the plug-ins and the
+    study, or of the ladder. The exit code is 1 if a check fails.
     """
-    from roadmap.network.layers import load_plugins
-    from roadmap.study.networks import checked_steps
-    from roadmap.study.spec import load_spec
+    with phase("preparing to check"):
+        from roadmap.checking import check_step  # noqa: F401  (slow, as it imports torch)
+        from roadmap.network.layers import load_plugins
+        from roadmap.study.networks import checked_steps
+        from roadmap.study.spec import load_spec
 
-    load_plugins(plugin)
+        load_plugins(plugin)
     spec = load_spec(study, **({"plugin": plugin} if plugin else {})) if study else None
     steps = checked_steps(names, spec, plugin)
     failed = sum(not _is_sound(step, (width,) if width else CHECKED_WIDTHS, verbose) for step in steps)
@@ -214,13 +218,14 @@ def _is_sound(step: Step, widths: tuple[int, ...], verbose: bool) -> bool:
         settings = dict(step.training)
         own = {name: settings.pop(name) for name in FOLLOWED if name in settings}
         load_recipe("small").with_training(**own, settings=settings)
-        notes.append("its settings of the training are valid; what they bring, a study shows")
+        notes.append("its training settings are valid; their effect takes a study")
     if step.changes:
         for rung in (ladder().start, ladder().rungs[-1]):
             designs, why = _without_and_with(step, rung, widths)
             cases += [(rung.name, *designs)] if designs else []
-            notes += [f"at {rung.name} it cannot be: {why}"] if why else []
-    found = check_step(cases) if cases else {}
+            notes += [f"impossible at {rung.name}: {why}"] if why else []
+    with phase(f"checking {step.name}"):
+        found = check_step(cases) if cases else {}
     sound = all(finding.ok for findings in found.values() for finding in findings) and bool(cases or not step.changes)
     click.echo(
         f"{step.name}: {click.style('ok', fg='green') if sound else click.style('FAILED', fg='red')} ({step.change})"
@@ -249,17 +254,18 @@ def _without_and_with(step: Step, rung: Any, widths: tuple[int, ...]) -> tuple[l
 
 @cli.command()
 @click.option("--image-size", type=int, default=224, show_default=True, help="Side of the images in pixels.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every flag of each.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with every flag of each network.")
 def family(image_size: int, as_json: bool) -> None:
-    """The published networks on either side of the ladder, by name, and what each costs.
+    """List the published networks at either end of the ladder, and their cost.
 
-    roadmap.build(NAME) makes one; its weights are read in timm's and in the released code's layout.
+    roadmap.build(NAME) builds one; its weights can be loaded in timm's and in the released code's layout.
     """
     check_int("image size", image_size, 1, 4096)
-    from roadmap.cost.counting import CONVENTION, count
-    from roadmap.family import FAMILY
+    with phase("counting the cost of every network"):
+        from roadmap.cost.counting import CONVENTION, count
+        from roadmap.family import FAMILY
 
-    costs = {name: count(design, image_size) for name, design in FAMILY.items()}
+        costs = {name: count(design, image_size) for name, design in FAMILY.items()}
     if as_json:
         records = [
             {"name": name, "gmacs": costs[name].gmacs, "params": costs[name].params, **dataclasses.asdict(design)}
@@ -281,9 +287,9 @@ def family(image_size: int, as_json: bool) -> None:
 @cli.command()
 @click.argument("name", required=False, metavar="[RECIPE]")
 def recipes(name: str | None) -> None:
-    """The training recipes that come with roadmap; all settings of one.
+    """List the training recipes that are shipped, or print all settings of one.
 
-    RECIPE is a name or a .yaml file. What is printed can be saved as a .yaml file, changed, and given as --recipe.
+    RECIPE is a name or a .yaml file. The printed settings can be saved to a .yaml file, changed, and used as --recipe.
     """
     from roadmap.recipes.recipe import describe, recipe_names
 
@@ -300,7 +306,7 @@ def recipes(name: str | None) -> None:
             for recipe in map(load_recipe, recipe_names())
         ]
     )  # fmt: skip
-    click.echo("roadmap recipes NAME shows all settings of one")
+    click.echo("roadmap recipes NAME prints all settings of one")
 
 
 def _short(text: str) -> str:

@@ -11,6 +11,7 @@ from roadmap.checks import RoadmapError, cause
 from roadmap.cli import evaluate, explain, ladder, report, results, store, study
 from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
+from roadmap.phases import StatusLine, listening
 
 #: Every module whose commands there are.
 COMMANDS = (evaluate, explain, ladder, report, results, store, study)
@@ -24,7 +25,8 @@ def main() -> None:
     if len(sys.argv) == 1:
         sys.argv.append("--help")
     try:
-        cli.main(prog_name="roadmap", standalone_mode=False)
+        with listening(StatusLine()):
+            cli.main(prog_name="roadmap", standalone_mode=False)
     except RoadmapError as error:
         _fail(str(error))
     except click.ClickException as error:

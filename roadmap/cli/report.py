@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +10,39 @@ import click
 from roadmap.cli.group import cli
 from roadmap.cli.results import check_no_table, read_foreign, runs_options
 from roadmap.cli.study import PLUGIN_OPTION
-from roadmap.markup import printable
+from roadmap.phases import phase
 
 
 @cli.command("report")
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
-@click.option("--output", type=click.Path(path_type=Path), metavar="FILE.html",
-              help="File to write [default: report.html in the study's folder, of a table beside it].")  # fmt: skip
-@click.option("--diagrams/--no-diagrams", default=True, help="Draw the blocks of every step, the slow part.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html",
+              help="File to write [default: report.html in the study's folder, or beside the table].")  # fmt: skip
+@click.option("--diagrams/--no-diagrams", default=True, help="Draw the blocks of every step, which is the slow part.")
 @runs_options
 @PLUGIN_OPTION
-def report_command(study: Path, output: Path | None, diagrams: bool, plugin: tuple[str, ...], **settings: Any) -> None:
-    """Write the report of a study, or of anybody's table of runs: one page of HTML that needs nothing but a browser.
+def report_command(study: Path, out: Path | None, diagrams: bool, plugin: tuple[str, ...], **settings: Any) -> None:
+    """Write the report of a study, or of any table of runs: one HTML page that needs only a browser.
 
-    What was found, the figure, a row for every step that opens in place (what changes, why, costs, block diagrams,
-    curves, test images gained and lost), all tables, and how to repeat it. STUDY is a study's folder. The page has
-    everything within itself: it can be sent, and opened without a network. In print it has what is open; its button, or
-    ?appendix behind its address, opens all. Blocks with a layer of your own are drawn where its file is named
-    (--plugin).
+    It has the findings, the figure, a row for every step that opens in place (what changes, why, costs, block diagrams,
+    curves, test images gained and lost), all tables, and how to repeat the study. STUDY is a study's folder. The page
+    is self-contained: it can be sent, and opened offline. It prints with the sections that are open; its button, or
+    ?appendix after its address, opens all. Blocks with your own layers are drawn if --plugin names their file.
 
     \b
     roadmap report results/cifar10
     roadmap report runs.csv --design baseline --metric val_acc
     """
-    from roadmap.network.layers import load_plugins
-    from roadmap.reporting.page import REPORT, report
+    with phase("reading the study"):
+        from roadmap.network.layers import load_plugins
+        from roadmap.reporting.page import REPORT, report
 
-    load_plugins(plugin)
+        load_plugins(plugin)
     what: Any = study
     if study.is_file():
         what = read_foreign(study, settings)
-        output = output or study.with_name(f"{study.stem}-{REPORT}")
+        out = out or study.with_name(f"{study.stem}-{REPORT}")
     else:
         check_no_table(study, settings)
-    click.echo(report(what, output, _show if sys.stderr.isatty() else lambda text: None, diagrams))
-
-
-def _show(text: str) -> None:
-    """What is being done, on one line of the terminal, which what comes next takes."""
-    click.echo(f"\r\033[K{printable(text)[:78]}\r", nl=False, err=True)
+    with phase("writing the report"):
+        page = report(what, out, diagrams)
+    click.echo(page)

@@ -1,4 +1,4 @@
-"""Commands on what came out: plot and effects, of a study or of anybody's table of runs."""
+"""Commands on results: plot and effects, of a study or of anybody's table of runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import click
 from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_effects
 from roadmap.cli.study import with_questions
+from roadmap.phases import phase
 
-#: The figures that there are, by the methods that draw them.
+#: Every figure, by the method that draws it.
 FIGURES = ("trajectory", "ablation", "interactions", "levels", "pareto", "curves")
 
 
@@ -20,15 +21,15 @@ def runs_options(command: Any) -> Any:
     from roadmap.questions import questions
 
     options = [
-        click.option("--design", type=click.Choice([*questions()]), help="Of a table: the question [default: ladder]."),
-        click.option("--metric", metavar="COLUMN", help="Of a table: the score [default: top1]."),
-        click.option("--step", metavar="COLUMN", help="Of a table: the network's name [default: step]."),
-        click.option("--seed", metavar="COLUMN", help="Of a table: the seed [default: seed]; none: every row is one."),
-        click.option("--against", metavar="COLUMN", help="Of a table: what each network is compared with."),
-        click.option("--baseline", metavar="NETWORK", help="Of a table: what all networks are compared with."),
-        click.option("--steps", metavar="COLUMN,...", help="Of a table: the column with the steps in a network, joined "
-                     "by +, or several columns of true and false, one a step."),
-        click.option("--lower-is-better", is_flag=True, help="Of a table: a smaller score is a gain."),
+        click.option("--design", type=click.Choice([*questions()]), help="For a table: its design [default: ladder]."),
+        click.option("--metric", metavar="COLUMN", help="For a table: the score [default: top1]."),
+        click.option("--step", metavar="COLUMN", help="For a table: the network's name [default: step]."),
+        click.option("--seed", metavar="COLUMN", help="For a table: the seed, or none: one per row [default: seed]."),
+        click.option("--against", metavar="COLUMN", help="For a table: what each network is compared with."),
+        click.option("--baseline", metavar="NETWORK", help="For a table: what all networks are compared with."),
+        click.option("--steps", metavar="COLUMN,...", help="For a table: the column with a network's steps, joined by "
+                     "+, or one column of true and false for each step."),
+        click.option("--lower-is-better", is_flag=True, help="For a table: a smaller score is a gain."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -37,8 +38,9 @@ def runs_options(command: Any) -> Any:
 
 def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = None) -> Any:
     """The table of runs in a file as a study, understood as the `runs_options` say; remarks go to stderr."""
-    from roadmap.analysis.foreign import read_runs, read_table
-    from roadmap.analysis.foreign_study import ForeignStudy
+    with phase("reading the runs"):
+        from roadmap.analysis.foreign import read_runs, read_table
+        from roadmap.analysis.foreign_study import ForeignStudy
 
     given = {name: value for name, value in settings.items() if value}
     if given.get("seed", "").lower() == "none":
@@ -46,7 +48,8 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
     if "," in given.get("steps", ""):
         given["steps"] = [name.strip() for name in given["steps"].split(",") if name.strip()]
     try:
-        found = read_runs(read_table(path), **given, matters=matters)
+        with phase("reading the runs"):
+            found = read_runs(read_table(path), **given, matters=matters)
     except RoadmapError as error:
         raise RoadmapError(f"{path}: {error}") from None
     for remark in found.remarks:
@@ -57,26 +60,26 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
 @cli.command()
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
 @click.option(
-    "--figure", "name", type=click.Choice(FIGURES), help="Which figure [default: those that answer the question]."
+    "--figure", "name", type=click.Choice(FIGURES), help="Figure to draw [default: those that answer the question]."
 )
-@click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw STUDY beside OTHER.")
+@click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw STUDY beside this study.")
 @click.option(
     "--width",
     type=click.Choice(["page", "column", "slide"]),
     default="page",
     show_default=True,
-    help="7 inches, the 3.3 inches of a column of a paper, or a slide of 16:9 with large type.",
+    help="A page's 7 inches, a paper column's 3.3 inches, or a 16:9 slide with large type.",
 )
-@click.option("--title/--no-title", default=True, help="The headline in the picture.")
-@click.option("--caption/--no-caption", default=None, help="The caption in the picture [default: on a page].")
-@click.option("--font", metavar="NAME", help="An installed font [default: DejaVu Sans].")
-@click.option("--cost", metavar="COLUMN", help="Of pareto: gmacs, params, images_per_second, ... [default: gmacs].")
-@click.option("--paper", is_flag=True, help="Draw the paper's own accuracies beside the trajectory.")
+@click.option("--title/--no-title", default=True, help="Put the headline into the picture.")
+@click.option("--caption/--no-caption", default=None, help="Put the caption into the picture [default: for a page].")
+@click.option("--font", metavar="NAME", help="Installed font to use [default: DejaVu Sans].")
+@click.option("--cost", metavar="COLUMN", help="For pareto: gmacs, params, images_per_second, ... [default: gmacs].")
+@click.option("--paper", is_flag=True, help="Draw the paper's own accuracies into the trajectory.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Where the files go [default: beside what is read].",
+    help="Folder for the files [default: the study's, or the table's].",
 )
 @runs_options
 def plot(
@@ -92,46 +95,50 @@ def plot(
     out: Path | None,
     **settings: Any,
 ) -> None:
-    """Draw the figures of a study, or of anybody's table of runs, as .png, .svg and .pdf, and write their captions as
-    .md and .tex.
+    """Draw the figures of a study, or of any table of runs, as .png, .svg and .pdf, and write their captions as .md and
+    .tex.
 
     \b
-    trajectory     where a ladder led, step by step, and what it costs
-    ablation       what every step is worth, with its interval
+    trajectory     accuracy and cost along a ladder, step by step
+    ablation       the effect of every step, with its interval
     interactions   which steps need each other
-    levels         accuracy over the levels of a flag
+    levels         accuracy at each level of a flag
     pareto         accuracy against a cost
-    curves         accuracy by epoch
+    curves         accuracy at each epoch
 
-    Without options it draws what `roadmap run` leaves, tables included. The files are called as the figure, of --with
-    OTHER as "comparison", of a table of runs as the table and the figure; those of other widths end in it.
+    Without options it writes the same files as `roadmap run`, tables included. Files are named after the figure, with
+    --with "comparison", and for a table of runs after the table and the figure; other widths are added to the name.
     """
-    from roadmap.analysis.study import load_study, save_drawn, save_results
+    with phase("preparing to draw"):
+        from roadmap.analysis.study import load_study, save_drawn, save_results
 
     look = {"width": width, "caption": caption} | ({} if title else {"title": ""}) | ({"font": font} if font else {})
     if study.is_file():
         if wrong := [option for option, given in (("with", other), ("cost", cost), ("paper", paper)) if given]:
             raise RoadmapError(f"--{wrong[0]} is for a study, but {study} is a table of runs")
         if name in ("pareto", "curves"):
-            raise RoadmapError(f"a table of runs has no costs and no epochs, and so no figure {name}")
+            raise RoadmapError(f"{name} cannot be drawn: a table of runs has neither costs nor epochs")
         foreign = read_foreign(study, settings)
-        paths = foreign.save(_folder(out or study.parent), [name] if name else (), **look)
+        with phase("drawing the figures"):
+            paths = foreign.save(_folder(out or study.parent), [name] if name else (), **look)
     else:
         check_no_table(study, settings)
         if name and other:
             raise RoadmapError("--figure and --with exclude each other")
-        loaded = load_study(study)
+        with phase("reading the study"):
+            loaded = load_study(study)
         drawn = name or loaded.figures[0]
         if paper and (other or drawn != "trajectory"):
-            raise RoadmapError("--paper belongs to the trajectory of a ladder")
+            raise RoadmapError("--paper is for the trajectory of a ladder: leave it out")
         if cost and drawn != "pareto":
-            raise RoadmapError("--cost belongs to --figure pareto")
+            raise RoadmapError("--cost is for --figure pareto: add that, or leave out --cost")
         folder = _folder(out or study)
-        if name or other or look != {"width": "page", "caption": None}:
-            more = {"against": cost} if cost else {}
-            paths = save_drawn(loaded, drawn, other, folder, paper, **more, **look)
-        else:
-            paths = save_results(loaded, folder, paper=paper)
+        with phase("drawing the figures"):
+            if name or other or look != {"width": "page", "caption": None}:
+                more = {"against": cost} if cost else {}
+                paths = save_drawn(loaded, drawn, other, folder, paper, **more, **look)
+            else:
+                paths = save_results(loaded, folder, paper=paper)
     for path in paths:
         click.echo(path)
 
@@ -150,33 +157,34 @@ def check_no_table(study: Path, settings: dict[str, Any]) -> None:
 @cli.command()
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
 @runs_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, every column with all its digits.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values, all columns.")
-@click.option("--latex", is_flag=True, help="Print the table of a paper, for LaTeX with booktabs.")
-@click.option("--markdown", is_flag=True, help="Print the table of a paper as Markdown.")
-@click.option("--matters", type=float, metavar="POINTS", help="The smallest difference that matters [default: the "
-              "study's, else by its number of test images].")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: every column, with all digits.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values: every column.")
+@click.option("--latex", is_flag=True, help="Print a table for a paper, for LaTeX with booktabs.")
+@click.option("--markdown", is_flag=True, help="Print a table for a paper, as Markdown.")
+@click.option("--matters", type=float, metavar="POINTS", help="Smallest difference that matters [default: the study's "
+              "own, else by its number of test images].")  # fmt: skip
 @with_questions("name meaning")
 def effects(
     study: Path, as_json: bool, as_csv: bool, latex: bool, markdown: bool, matters: float | None, **settings: Any
 ) -> None:
-    """What every step is worth, with its interval and its verdict.
+    """Print the effect of every step, with its interval and its verdict.
 
-    STUDY is the folder of a study, or a table of anybody's runs, one a row, as CSV or Parquet: as Weights & Biases and
-    MLflow export them, or from scripts of your own. Questions:
+    STUDY is a study's folder, or a table of runs, one per row, as CSV or Parquet: as Weights & Biases and MLflow export
+    them, or from your own scripts. Designs:
 
     {questions}
 
-    All intervals of a study hold at once with 95 %. The verdict is read off the interval: gain or loss where it
-    excludes zero, negligible where it lies within the smallest difference that matters (--matters), else open.
+    All intervals of a study hold at once with 95 %. The verdict is read off the interval: gain or loss if it excludes
+    zero, negligible if it lies within the smallest difference that matters (--matters), else open.
 
     \b
     roadmap effects results/cifar10
     roadmap effects runs.csv --design baseline --baseline resnet50 --metric val_acc --step model
     roadmap effects runs.csv --design factorial --steps mixup,ema,deep_stem --metric val_acc
     """
-    from roadmap.analysis.printing import as_latex, as_markdown
-    from roadmap.analysis.study import load_study
+    with phase("preparing to read"):
+        from roadmap.analysis.printing import as_latex, as_markdown
+        from roadmap.analysis.study import load_study
 
     forms = {"--json": as_json, "--csv": as_csv, "--latex": latex, "--markdown": markdown}
     if len(given := [name for name, wanted in forms.items() if wanted]) > 1:
@@ -186,14 +194,16 @@ def effects(
         shown = read_foreign(study, settings, matters)
     else:
         check_no_table(study, settings)
-        shown = load_study(study, matters)
-    table = shown.effects
+        with phase("reading the study"):
+            shown = load_study(study, matters)
+    with phase("estimating the effects"):
+        table = shown.effects
     if as_json:
         click.echo(table.to_json(orient="records", indent=1, double_precision=12))
     elif as_csv:
         click.echo(table.to_csv(index=False, lineterminator="\n"), nl=False)
     elif table.empty:
-        raise RoadmapError(f"{study} has no two networks to compare with each other")
+        raise RoadmapError(f"{study} has fewer than two networks to compare")
     elif latex or markdown:
         click.echo((as_latex if latex else as_markdown)(shown.table()), nl=False)
     else:

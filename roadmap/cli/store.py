@@ -17,13 +17,15 @@ import click
 from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
+from roadmap.formatting import plural
 from roadmap.markup import printable
+from roadmap.phases import phase
 from roadmap.study.store import COLUMNS, STATUSES, Entry, Store, csv_text, disk_bytes, files_of, row_of, store_at
 
 #: Columns of `roadmap list`.
 LISTED = ("signature", "status", "step", "seed", "data", "recipe", "width", "depth", "epochs", "top1", "seconds",
           "started")  # fmt: skip
-#: A status shows so many runs of a kind, and says how many more there are.
+#: A status shows this many runs of a kind, and says how many more there are.
 SHOWN = 20
 
 STUDY_FOLDER = click.argument(
@@ -47,7 +49,7 @@ def _find(store: Store, beginning: str) -> Entry:
 
 
 def _gone(store: Store, signature: str) -> RoadmapError:
-    return RoadmapError(f"run {signature} was removed from {store.folder} just now")
+    return RoadmapError(f"run {signature} has just been removed from {store.folder}")
 
 
 def _open_study(folder: Path) -> tuple[list[dict[str, Any]], Store]:
@@ -55,7 +57,7 @@ def _open_study(folder: Path) -> tuple[list[dict[str, Any]], Store]:
     from roadmap.study.folder import StudyFolder
 
     if click.get_current_context().params["store"]:
-        raise RoadmapError(f"{folder} says itself where its store is: leave out --store")
+        raise RoadmapError(f"{folder} names its own store: leave out --store")
     study = StudyFolder(folder).study()
     return study["runs"], _open((folder / study["store"]).resolve())
 
@@ -68,16 +70,17 @@ def _open_study(folder: Path) -> tuple[list[dict[str, Any]], Store]:
 @STORE_OPTION
 @JSON_OPTION
 def status(study: Path | None, store: Path | None, as_json: bool) -> None:
-    """How the runs of the store stand, or those of one study.
+    """Show how many runs of the store, or of one study, are in which state.
 
-    Done, running, interrupted (begun, and nobody trains it now), failed and damaged. Looking changes nothing: the store
-    may be in use, or another user's.
+    A run is done, running, interrupted (begun, but not being trained now), failed or damaged. Nothing is changed: the
+    store may be in use, or belong to another user.
 
     \b
     roadmap status                             the whole store
     roadmap status results/resnet50-to-gelu    one study, with real times beside the estimated ones
     """
-    report = _report(_open(store)) if study is None else _study_report(study)
+    with phase("reading the store"):
+        report = _report(_open(store)) if study is None else _study_report(study)
     if as_json:
         click.echo(json.dumps(report, indent=1))
     elif study is None:
@@ -115,7 +118,7 @@ def _standing(entry: Entry) -> dict[str, Any]:
 
 def _print_report(report: dict[str, Any]) -> None:
     counts = report["counts"]
-    click.echo(f"{report['store']}: {_plural(sum(counts.values()), 'run')}, {_size(report['bytes'])}")
+    click.echo(f"{report['store']}: {plural(sum(counts.values()), 'run')}, {_size(report['bytes'])}")
     click.echo(_counted(counts))
     for name in STATUSES[1:]:
         if report[name]:
@@ -167,7 +170,7 @@ def _study_report(folder: Path) -> dict[str, Any]:
 
 def _print_study(report: dict[str, Any]) -> None:
     rows = report["runs"]
-    click.echo(f"{report['study']}: {_plural(len(rows), 'run')}, in {report['store']}")
+    click.echo(f"{report['study']}: {plural(len(rows), 'run')}, in {report['store']}")
     click.echo(_counted(report["counts"]))
     if rows:
         click.echo()
@@ -184,8 +187,8 @@ def _print_study(report: dict[str, Any]) -> None:
     if report["timed_runs"]:
         real, estimated = report["wall_seconds"], report["estimated_seconds"]
         click.echo(
-            f"\ntime of {_plural(report['timed_runs'], 'run')}: {_clock(real)}, estimated {_clock(estimated)} "
-            f"({real / estimated:.2f} of it)"
+            f"\ntime of {plural(report['timed_runs'], 'run')}: {_clock(real)}, estimated {_clock(estimated)} "
+            f"(ratio {real / estimated:.2f})"
         )
 
 
@@ -207,7 +210,7 @@ def _step_cells(step: str, rows: list[dict[str, Any]], states: list[str]) -> dic
 @cli.command("list")
 @STORE_OPTION
 @click.option("--step", help="Only runs of this step.")
-@click.option("--status", "wanted", type=click.Choice(STATUSES), help="Only runs that stand so.")
+@click.option("--status", "wanted", type=click.Choice(STATUSES), help="Only runs in this state.")
 @click.option("--data", help="Only runs on this data set.")
 @click.option("--seed", type=int, help="Only runs with this seed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -216,7 +219,7 @@ def list_command(
     store: Path | None, step: str | None, wanted: str | None, data: str | None, seed: int | None, as_json: bool,
     as_csv: bool,
 ) -> None:  # fmt: skip
-    """All runs of the store, one a line, as they were started.
+    """List all runs of the store, one per line, in the order in which they were started.
 
     \b
     roadmap list --step gelu --status done
@@ -226,8 +229,9 @@ def list_command(
         raise RoadmapError("--json and --csv exclude each other")
     filters = {"step": step, "status": wanted, "data": data, "seed": seed}
     filters = {name: value for name, value in filters.items() if value is not None}
-    every = ({name: facts[name] for name in LISTED} for facts in map(_facts, _open(store).entries()))
-    rows = [row for row in every if all(row[name] == value for name, value in filters.items())]
+    with phase("reading the store"):
+        every = ({name: facts[name] for name in LISTED} for facts in map(_facts, _open(store).entries()))
+        rows = [row for row in every if all(row[name] == value for name, value in filters.items())]
     rows.sort(key=lambda row: (str(row["started"] or ""), row["signature"]))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
@@ -236,7 +240,7 @@ def list_command(
     elif rows:
         print_table([_listed_cells(row) for row in rows])
     else:
-        click.echo("no such run" if filters else "no runs yet")
+        click.echo("no run matches" if filters else "no runs yet")
 
 
 def _listed_cells(row: dict[str, Any]) -> dict[str, str]:
@@ -258,12 +262,12 @@ def _listed_cells(row: dict[str, Any]) -> dict[str, str]:
 @cli.command()
 @click.argument("run")
 @STORE_OPTION
-@click.option("--json", "as_json", is_flag=True, help="Print the record, as it is in run.json.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record, as in run.json.")
 def show(run: str, store: Path | None, as_json: bool) -> None:
-    """Everything about one run.
+    """Show everything about one run.
 
-    Settings, cost, result, environment, origin, the last epochs and files, every byte of which is checked; of a run in
-    work how far it is. RUN is a signature, as `roadmap list` shows it, or its beginning.
+    Settings, cost, result, environment, origin, the last epochs and the files, every byte of which is checked; for a
+    running one its progress. RUN is a signature, as `roadmap list` shows it, or its beginning.
 
     \b
     roadmap show 08c8
@@ -274,7 +278,8 @@ def show(run: str, store: Path | None, as_json: bool) -> None:
         known = {name: getattr(entry, name) for name in ("signature", "status", "reason", "progress")}
         click.echo(json.dumps(entry.record if entry.status in ("done", "failed") else known, indent=1))
         return
-    checked = _check(place, entry.signature) if entry.record else None
+    with phase("checking the files"):
+        checked = _check(place, entry.signature) if entry.record else None
     _print_entry(entry)
     if entry.record and checked:
         _print_files(entry.record, place.path(entry.signature), *checked)
@@ -325,27 +330,29 @@ def _print_files(record: dict[str, Any], folder: Path, problem: str | None, hist
     click.secho(f"\nfiles in {folder}", bold=True)
     for name, facts in files_of(record).items():
         click.echo(f"  {name}  {_size(facts['bytes'])}  sha256 {printable(facts.get('sha256'))}")
-    click.echo(f"  {printable(problem)}" if problem else "  every byte is what was written")
+    click.echo(f"  {printable(problem)}" if problem else "  all files are as they were written")
 
 
 @cli.command()
 @click.argument("run")
 @STORE_OPTION
-@click.option("--data-dir", metavar="PATH", help="Where the data set lies now [default: where it lay].")
-@click.option("--device", metavar="DEVICE", help="auto, cpu, cuda, cuda:N or mps [default: the kind it was made on].")
+@click.option("--data-dir", metavar="PATH", help="Folder of the data set now [default: where it was].")
+@click.option("--device", metavar="DEVICE", help="Device: auto, cpu, cuda, cuda:N or mps [default: as before].")
 @PLUGIN_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reproduce(
     run: str, store: Path | None, data_dir: str | None, device: str | None, plugin: tuple[str, ...], as_json: bool
 ) -> None:
-    """Make a finished run again, and say whether it matches.
+    """Train a finished run again, and compare.
 
-    It is trained from its record, in a temporary folder: same settings, seed, threads and kind of device. On the CPU of
-    the same type of machine, with the same versions, all weights are equal bit for bit; on a GPU where both were made
-    with --deterministic. RUN is a signature, as `roadmap list` shows it, or its beginning. Exit code 1: no match.
+    It is trained from its record, in a temporary folder, with the same settings, seed, threads and kind of device. On
+    the CPU of the same type of machine, with the same versions, all weights are equal bit for bit; on a GPU if both
+    runs used --deterministic. RUN is a signature, as `roadmap list` shows it, or its beginning. The exit code is 1 if
+    the two runs do not match.
     """
-    from roadmap.study.display import PlainDisplay, make_display
-    from roadmap.study.reproduction import reproduce as make_again
+    with phase("reading the run"):
+        from roadmap.study.display import PlainDisplay, make_display
+        from roadmap.study.reproduction import reproduce as make_again
 
     place = _open(store)
     signature = place.find(run)
@@ -360,15 +367,15 @@ def reproduce(
                 for name, (old, new) in made.metrics.items()
             ]
         )
-        weights = "not compared: the run's are not kept" if made.weights is None else (
-            "equal, bit for bit" if not made.weights else f"differ by {made.weights:.3g} at most")  # fmt: skip
+        weights = "not compared, as the run's were not kept" if made.weights is None else (
+            "equal bit for bit" if not made.weights else f"differ by up to {made.weights:.3g}")  # fmt: skip
         click.echo(f"weights: {weights}")
         if made.flipped is None:
-            click.echo("test images: not compared: the run kept no record of which it got right")
+            click.echo("test images: not compared, as the run kept no record of which it got right")
         else:
-            click.echo(f"test images: {made.flipped or 'none'} that only one of the two got right")
+            click.echo(f"test images: {made.flipped or 'none'} that only one of the two runs got right")
         for name, (old, new) in made.circumstances.items():
-            click.echo(f"not as then: {name} is {printable(new)}, was {printable(old)}")
+            click.echo(f"changed: {name} is {printable(new)}, was {printable(old)}")
         click.echo(f"run {signature} {'matches' if made.matches else 'does not match'}")
     if not made.matches:
         sys.exit(1)
@@ -381,21 +388,23 @@ def reproduce(
 @STUDY_FOLDER
 @STORE_OPTION
 @click.option("--to", "kind", type=click.Choice(["csv", "parquet", "md", "latex"]), default="csv", show_default=True,
-              help="Kind of table.")  # fmt: skip
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="File to write, whole or not at all [default: print it].")  # fmt: skip
-@click.option("--all-columns", is_flag=True, help="Every column in md and latex, too.")
-def export(study: Path | None, store: Path | None, kind: str, output: Path | None, all_columns: bool) -> None:
-    """Finished and failed runs as a table: those of the store, or of one study.
+              help="Format of the table.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
+              help="File to write [default: print the table].")  # fmt: skip
+@click.option("--all-columns", is_flag=True, help="Write every column in md and latex, too.")
+def export(study: Path | None, store: Path | None, kind: str, out: Path | None, all_columns: bool) -> None:
+    """Export finished and failed runs, of the store or of one study, as a table.
 
-    csv and parquet have a column for everything that is known of a run, with all digits; md (Markdown) and latex a
-    choice, rounded, for a page. parquet, md and latex need the packages of `pip install 'roadmap-ablation[export]'`.
+    csv and parquet have a column for everything that is known of a run, with all digits; md (Markdown) and latex have
+    selected columns, rounded, for a page. parquet, md and latex need the packages of `pip install
+    'roadmap-ablation[export]'`.
 
     \b
-    roadmap export --to parquet --output runs.parquet
+    roadmap export --to parquet --out runs.parquet
     roadmap export results/resnet50-to-gelu --to latex
     """
-    from roadmap.analysis.export import export as export_table
+    with phase("reading the runs"):
+        from roadmap.analysis.export import export as export_table
 
     entries: Iterable[tuple[Entry | None, dict[str, Any]]]
     if study is None:
@@ -405,18 +414,20 @@ def export(study: Path | None, store: Path | None, kind: str, output: Path | Non
         # The labels are the study's: another one may have asked for the same training by another name.
         entries = ((place.entry(run["signature"]), run) for run in runs)
     rows, left_out = [], 0
-    for entry, labels in entries:
-        if entry is None or entry.status in ("running", "interrupted"):
-            continue
-        if entry.record is None:
-            left_out += 1
-        else:
-            rows.append(row_of(entry.record | {"run": entry.record["run"] | labels}))
-    click.echo(export_table(rows, kind, output, all_columns), nl=False)
-    if output is not None:
-        click.echo(f"{output}: {_plural(len(rows), 'run')}")
+    with phase("reading the runs"):
+        for entry, labels in entries:
+            if entry is None or entry.status in ("running", "interrupted"):
+                continue
+            if entry.record is None:
+                left_out += 1
+            else:
+                rows.append(row_of(entry.record | {"run": entry.record["run"] | labels}))
+        table = export_table(rows, kind, out, all_columns)
+    click.echo(table, nl=False)
+    if out is not None:
+        click.echo(f"{out}: {plural(len(rows), 'run')}")
     if left_out:
-        click.echo(f"left out: {_plural(left_out, 'run')} that cannot be read; see roadmap status", err=True)
+        click.echo(f"left out: {plural(left_out, 'run')} that cannot be read; see roadmap status", err=True)
 
 
 # --- rm and gc
@@ -425,12 +436,12 @@ def export(study: Path | None, store: Path | None, kind: str, output: Path | Non
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @STORE_OPTION
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Remove without confirmation.")
 def rm(runs: tuple[str, ...], store: Path | None, yes: bool) -> None:
     """Remove runs from the store.
 
-    Record, weights and checkpoint go; a study that asks for such a run trains it again. RUN is a signature or its
-    beginning. Where one is not there, or is being trained, none is removed.
+    Removes record, weights and checkpoint; a study that needs such a run trains it again. RUN is a signature or its
+    beginning. If one of the runs does not exist or is being trained, none is removed.
 
     \b
     roadmap rm 08c8 1264
@@ -443,29 +454,29 @@ def rm(runs: tuple[str, ...], store: Path | None, yes: bool) -> None:
     freed = sum(_run_bytes(place, entry.signature) for entry in found)
     if not yes:
         if not sys.stdin.isatty():
-            raise RoadmapError("removing asks first, which needs a terminal: add --yes to remove without asking")
+            raise RoadmapError("confirming needs a terminal: add --yes to remove without confirmation")
         for entry in found:
             click.echo(_description(entry))
-        if not click.confirm(f"Remove {_plural(len(found), 'run')}, {_size(freed)}?"):
+        if not click.confirm(f"Remove {plural(len(found), 'run')}, {_size(freed)}?"):
             click.echo("nothing was removed")
             return
     place.remove(*(entry.signature for entry in found))
     for entry in found:
         click.echo(f"removed {_description(entry)}")
-    click.echo(f"{_plural(len(found), 'run')}, {_size(freed)}")
+    click.echo(f"{plural(len(found), 'run')}, {_size(freed)}")
 
 
 @cli.command()
 @STORE_OPTION
-@click.option("--dry-run", is_flag=True, help="Say what would be removed; remove nothing.")
-@click.option("--failed", is_flag=True, help="Failed runs, too.")
-@click.option("--interrupted", is_flag=True, help="Runs that were begun and that nobody trains now, too.")
-@click.option("--damaged", is_flag=True, help="Damaged runs, too.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed; remove nothing.")
+@click.option("--failed", is_flag=True, help="Also remove failed runs.")
+@click.option("--interrupted", is_flag=True, help="Also remove runs that were begun and are not being trained now.")
+@click.option("--damaged", is_flag=True, help="Also remove damaged runs.")
 def gc(store: Path | None, dry_run: bool, failed: bool, interrupted: bool, damaged: bool) -> None:
     """Remove what no run needs.
 
-    That is what processes that are gone left over and, where asked for, runs that came to nothing. What a living
-    process has claimed is left alone.
+    Removes the leftovers of processes that have ended and, with the options, unfinished or damaged runs. Whatever a
+    running process uses is kept.
 
     \b
     roadmap gc --dry-run --failed --damaged
@@ -487,7 +498,7 @@ def gc(store: Path | None, dry_run: bool, failed: bool, interrupted: bool, damag
                 freed, number = freed + count, number + 1
                 click.echo(f"{path}, {_size(count)}")
     if number:
-        click.echo(f"{'would remove' if dry_run else 'removed'} {_plural(number, 'thing')}, {_size(freed)}")
+        click.echo(f"{'would remove' if dry_run else 'removed'} {plural(number, 'item')}, {_size(freed)}")
     else:
         click.echo("nothing to remove")
 
@@ -535,7 +546,7 @@ def _number(value: Any, digits: str) -> str:
 
 
 def _clock(seconds: Any) -> str:
-    from roadmap.study.display import clock
+    from roadmap.study.progress import clock
 
     return clock(seconds) if isinstance(seconds, (int, float)) else ""
 
@@ -545,10 +556,6 @@ def _mean(values: Iterable[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _plural(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def _counted(counts: dict[str, int]) -> str:
     always = ("done", "running", "failed")
     return ", ".join(f"{number} {name}" for name, number in counts.items() if number or name in always)
@@ -556,6 +563,6 @@ def _counted(counts: dict[str, int]) -> str:
 
 def _size(count: float) -> str:
     if count < 1024:
-        return _plural(int(count), "byte")
+        return plural(int(count), "byte")
     unit = next((unit for unit in (1, 2) if count < 1024 ** (unit + 1)), 3)
     return f"{count / 1024**unit:.1f} {('KiB', 'MiB', 'GiB')[unit - 1]}"

@@ -14,7 +14,13 @@ import click
 from click.core import ParameterSource
 
 from roadmap.cli.group import PartOption, Sections, cli, print_effects, print_table
+from roadmap.formatting import plural
 from roadmap.markup import ranges
+from roadmap.phases import phase
+
+#: Settings of a study that most commands give: those that --help shows.
+COMMON = ("from_", "upto", "only", "design", "steps", "data", "data_dir", "image_size", "recipe", "seeds", "epochs",
+          "device")  # fmt: skip
 
 
 def study_options(command: Any, ablation: bool = True) -> Any:
@@ -33,19 +39,20 @@ def study_options(command: Any, ablation: bool = True) -> Any:
             continue
         default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
         default = " [default: 0,1,2]" if field.name == "seeds" else default
-        command = _option(field, part, default)(command)
+        command = _option(field, part, default, field.name in COMMON)(command)
     for field in reversed(SETTINGS.values()):
         command = _option(field, "recipe")(command)
     return command
 
 
-def _option(field: dataclasses.Field, part: str, default: str = "") -> Any:
+def _option(field: dataclasses.Field, part: str, default: str = "", common: bool = False) -> Any:
     from roadmap.settings import from_text, kind_of
     from roadmap.study.spec import option_name
 
     words, kind = field.metadata, kind_of(field)
     text = words["help"][0].upper() + words["help"][1:]
-    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": PartOption, "part": part}
+    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": PartOption, "part": part,
+                               "common": common}  # fmt: skip
     flags = f"--{option_name(field.name).replace('_', '-')}"
     if kind is bool:
         flags += f"/--no-{flags[2:]}"
@@ -66,7 +73,7 @@ def _setting_option(name: str) -> Any:
     """The option of one field of `StudySpec`, for a command that takes no other."""
     from roadmap.study.spec import StudySpec
 
-    return _option(StudySpec.__dataclass_fields__[name], "")
+    return _option(StudySpec.__dataclass_fields__[name], "", common=True)
 
 
 PLUGIN_OPTION = _setting_option("plugin")
@@ -75,7 +82,7 @@ OUT_OPTION = click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
-    help="Folder of table and figure [default: results/NAME].",
+    help="Folder for tables and figure [default: results/NAME].",
 )
 STORE_OPTION = click.option(
     "--store", type=click.Path(path_type=Path), metavar="FOLDER",
@@ -84,15 +91,16 @@ STORE_OPTION = click.option(
 
 
 RESUME_OPTION = click.option(
-    "--resume", is_flag=True, help="Only go on with a study that was begun in the output folder."
+    "--resume", is_flag=True, help="Continue a study that was begun in the output folder; start no new one."
 )
 RETRAIN_OPTION = click.option(
-    "--retrain", type=click.Choice(["failed", "all"]), help="Forget the study's failed runs, or all, before."
-)
+    "--retrain", type=click.Choice(["failed", "all"]), cls=PartOption,
+    help="First remove the study's failed runs, or all of them, from the store.",
+)  # fmt: skip
 DRY_RUN_OPTION = click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would run and what it would cost; start nothing, and write nothing but times that --match measured.",
+    help="Show what would run and its cost; train nothing, and write nothing but times measured for --match.",
 )
 
 
@@ -120,27 +128,27 @@ def with_questions(columns: str) -> Any:
 @STORE_OPTION
 @RESUME_OPTION
 @RETRAIN_OPTION
-@click.option("--paper", is_flag=True, help="Draw the paper's own points into the figure.")
+@click.option("--paper", is_flag=True, cls=PartOption, help="Draw the paper's own accuracies into the figure.")
 @DRY_RUN_OPTION
 @with_questions("example asks")
 def run(
     study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
     dry_run: bool, **settings: Any,
 ) -> None:  # fmt: skip
-    """Train the networks of an ablation, by default the rungs of the ladder, and draw what came out.
+    """Train the networks of an ablation, by default the rungs of the ladder, and draw the result.
 
-    Without options: every rung on the embedded data set, on this machine, three seeds each. STUDY.yaml holds the same
-    settings, one a line; options given here replace them. --design says which networks answer the question:
+    Without options: every rung on the embedded data set, on this machine, with three seeds each. STUDY.yaml holds the
+    same settings, one per line; options given here replace them. --design says which networks answer the question:
 
     {questions}
 
-    Leaves in the output folder: trajectory.csv (a row a run), curves.csv (a row an epoch), effects.csv (a row an
-    effect) and the figure as .png, .svg and .pdf. Records and trained weights of the runs are in the store. A run that
-    is there is never trained again, by any study, unless --retrain says so: the same command again goes on with what is
-    missing. Ctrl-C finishes the running epochs, saves and stops; twice stops at once.
+    Writes to the output folder: trajectory.csv (one row per run), curves.csv (one row per epoch), effects.csv (one row
+    per effect) and the figure as .png, .svg and .pdf. Records and trained weights of the runs go to the store. A run in
+    the store is not trained again, by any study, unless --retrain says so: the same command again continues with the
+    missing runs. Ctrl-C finishes the running epochs, saves and stops; a second Ctrl-C stops at once.
 
     With --until-resolved POINTS seeds are added in rounds, where they decide most, until every effect is a gain, a
-    loss, or known to so many points, up to --most-seeds a network and within --budget.
+    loss, or known to within that many percentage points, up to --most-seeds per network and within --budget.
     """
     prepared, folder, place = _prepare(study, out, store, settings)
     if dry_run:
@@ -163,10 +171,11 @@ def finetune(
 ) -> None:  # fmt: skip
     """Train a network further: on other images, at another resolution, with another classifier.
 
-    RUN_OR_CHECKPOINT is a run of the store, by its signature or the beginning of it, or a file of weights: ours, timm's
-    or the official layout. Where a file does not say what network it is for, --only STEP names it, with --regime,
-    --width, --depth and --stem-stride. Where the classes are the same the classifier goes on, else it begins anew. One
-    seed, and recipe finetune-1k, unless --seeds and --recipe say otherwise. The runs are in the store as any others.
+    RUN_OR_CHECKPOINT is a run of the store, given by its signature or the beginning of it, or a weights file in our
+    layout, timm's or the official one. If the file does not say which network it is for, name it with --only STEP, and
+    --regime, --width, --depth and --stem-stride. If the classes are the same the classifier is kept, else it is
+    initialised anew. One seed and recipe finetune-1k, unless --seeds and --recipe say otherwise. The runs are kept in
+    the store like any others.
 
     \b
     roadmap finetune 3f2a --recipe finetune-384 --data imagenet --data-dir PATH
@@ -183,9 +192,10 @@ def _carry_out(
     prepared: Any, folder: Path, place: Any, resume: bool, retrain: str | None, paper: bool = False
 ) -> None:  # fmt: skip
     """Train a study, say where its results are, and exit with 1 where runs failed."""
-    from roadmap.api import carry_out
-    from roadmap.study.display import make_display
-    from roadmap.study.folder import TABLE
+    with phase("preparing to train"):
+        from roadmap.api import carry_out
+        from roadmap.study.display import make_display
+        from roadmap.study.folder import TABLE
 
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
@@ -193,7 +203,7 @@ def _carry_out(
         results = carry_out(prepared, folder, place, make_display(), command, resume, retrain, paper)
     except KeyboardInterrupt:
         again = shlex.join(["roadmap", *_without_retrain(words), "--resume"])
-        click.echo(f"\nstopped; finished runs are kept. To go on: {again}", err=True)
+        click.echo(f"\nstopped; finished runs are kept. To continue: {again}", err=True)
         sys.exit(130)
     click.echo(f"results: {folder}/{', '.join([TABLE, *results.file_names])}; runs: {place.folder}")
     _print_times(results.runs)
@@ -213,14 +223,15 @@ def _prepare(
     study: Path | None, out: Path | None, store: Path | None, settings: dict[str, Any], **defaults: Any
 ) -> Any:
     """(prepared study, its folder, its store) from the options of a command."""
-    from roadmap.study.preparing import prepare
-    from roadmap.study.runner import default_folder
-    from roadmap.study.spec import load_spec
-    from roadmap.study.store import store_at
+    with phase("reading the study"):
+        from roadmap.study.preparing import prepare
+        from roadmap.study.runner import default_folder
+        from roadmap.study.spec import load_spec
+        from roadmap.study.store import store_at
 
-    source = click.get_current_context().get_parameter_source
-    given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
-    spec = load_spec(study, **(defaults | given))
+        source = click.get_current_context().get_parameter_source
+        given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
+        spec = load_spec(study, **(defaults | given))
     place = store_at(store)
     prepared = prepare(spec, place)
     for remark in prepared.remarks:
@@ -243,7 +254,7 @@ def _print_times(runs: Any) -> None:
     if len(known):
         real, estimated = known["wall_seconds"].sum(), known["estimated_seconds"].sum()
         ratio = real / estimated
-        click.echo(f"{len(known)} runs took {real:.0f} s of {estimated:.0f} s that were estimated (ratio {ratio:.2f})")
+        click.echo(f"{plural(len(known), 'run')} took {real:.0f} s, estimated {estimated:.0f} s (ratio {ratio:.2f})")
 
 
 def _print_data_time(runs: Any) -> None:
@@ -263,16 +274,16 @@ def _print_data_time(runs: Any) -> None:
 @study_options
 @OUT_OPTION
 @STORE_OPTION
-@click.option("--again", is_flag=True, help="Measure anew what was measured before.")
+@click.option("--again", is_flag=True, help="Measure again what was measured before.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan_command(
     study: Path | None, out: Path | None, store: Path | None, again: bool, as_json: bool, **settings: Any
 ) -> None:
-    """What a study would train, cost and take, and when it would end; nothing is trained.
+    """Show what a study would train, its cost and time, and when it would end; nothing is trained.
 
-    Takes what `roadmap run` takes. The networks that are not in the store yet each train a few real steps here, packed
-    as they would be in the study; seconds and memory are measured, not guessed, and kept in the store for later. On the
-    CPU large batches are measured in part and scaled up (marked ~).
+    Takes the same settings as `roadmap run`. Every network that is not in the store yet trains for a few real steps
+    here, with as many runs side by side as in the study; time and memory are measured, not guessed, and kept in the
+    store for later. On the CPU large batches are measured in part and scaled up (marked ~).
     """
     prepared, folder, place = _prepare(study, out, store, settings)
     _print_plan(prepared, folder, place, again, as_json)
@@ -281,13 +292,15 @@ def plan_command(
 def _print_plan(
     prepared: Any, folder: Path, store: Any, again: bool = False, as_json: bool = False, measure: bool = True
 ) -> None:
-    from roadmap.analysis.planned import plan_resolution
-    from roadmap.cost.counting import CONVENTION
-    from roadmap.study.display import clock, end_time
-    from roadmap.study.estimate import plan_ahead
+    with phase("planning the study"):
+        from roadmap.analysis.planned import plan_resolution
+        from roadmap.cost.counting import CONVENTION
+        from roadmap.study.estimate import plan_ahead
+        from roadmap.study.progress import clock, end_time
 
     ahead = plan_ahead(prepared, store, again, measure)
-    resolution = plan_resolution(prepared, store)
+    with phase("computing what the plan can resolve"):
+        resolution = plan_resolution(prepared, store)
     if as_json:
         told = None if resolution is None else resolution.to_dict()
         click.echo(json.dumps(ahead.to_dict() | {"resolution": told}, indent=1))
@@ -304,28 +317,28 @@ def _print_plan(
         click.echo(resolution)
     total, left = (sum(prepared.petaflops(run) for run in runs) for runs in (prepared.trainings, ahead.todo))
     count = len(prepared.trainings)
-    click.echo(f"{count} runs, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
+    click.echo(f"{plural(count, 'run')}, {total:.3g} PFLOPs of training (6 operations a multiply-accumulate)")
     click.echo(f"{count - len(ahead.todo)} are in {store.folder}; {len(ahead.todo)} to train, {left:.3g} PFLOPs")
     for step, reason in ahead.refused.items():
         click.echo(f"{step}: {reason}")
     if ahead.end is not None:
         first, jobs = ahead.places[0], len(ahead.places)
-        threads = f"{first.threads} {'thread' if first.threads == 1 else 'threads'}"
+        threads = plural(first.threads or 1, "thread")
         pinned = ", pinned to cores of their own" if first.cores else ""
         beside = (
             f"{jobs} runs side by side with {threads} each{pinned}" if jobs > 1 else f"one run at a time, {threads}"
         )
         click.echo(f"{beside}: {clock(ahead.end)}; started now it would end at {end_time(ahead.end)}")
         if any(estimate.scaled for estimate in ahead.estimates.values()):
-            click.echo("~: measured with smaller batches and scaled up")
+            click.echo("~: measured with smaller batches, and scaled up")
     elif measure and prepared.spec.engine != "local":
         click.echo(f"time and memory are measured for --engine local, not for {prepared.spec.engine}")
     click.echo(CONVENTION)
 
 
 def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
-    from roadmap.study.display import clock
     from roadmap.study.planning import steps_of
+    from roadmap.study.progress import clock
 
     rows = []
     waiting = {run.signature for run in ahead.todo}

@@ -237,7 +237,7 @@ def _tar_files(file: IO[bytes], name: str, within: str, start: int, left_out: Co
     while chunk := file.read(2**20):
         if chunk.strip(b"\0"):
             raise RoadmapError(
-                f"{name} is damaged, or several tars in one file: it goes on behind its end at byte {end}"
+                f"{name} is damaged, or several tars in one file: it continues after its end at byte {end}"
             )
 
 

@@ -153,7 +153,7 @@ def open_data(
     if directory == "":
         raise RoadmapError("the data directory is empty text")
     if directory is None and not name.startswith(HUB):
-        raise RoadmapError(f"data set '{name}' needs --data-dir, the folder where it lies")
+        raise RoadmapError(f"data set '{name}' needs --data-dir, the folder of its files")
     root = None if directory is None else Path(directory).expanduser()
     try:
         return _open(name, root, image_size or IMAGE_SIZES.get(name), download, loading, skip_corrupt)

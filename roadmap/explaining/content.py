@@ -331,7 +331,7 @@ def _step(name: str, rungs: Ladder, studies: Sequence[StudyLike]) -> Step:
     if not facts.keys() >= {"why", "settings"}:
         raise RoadmapError(
             f"the study {facts['study']} has a step '{name}', but does not say what it sets: run the study again, "
-            "which trains nothing anew, or name the plug-in's file that the step is from"
+            "which trains nothing again, or name the plug-in file of the step"
         )
     return Step.from_mapping({"name": name, **{k: facts[k] for k in ("why", "section")}, **facts["settings"]})
 

@@ -193,13 +193,13 @@ class Weights:
             if tensor.shape != own[names[theirs]].shape
         ]
         problems = {
-            "without": [theirs for theirs in names if theirs not in self.tensors and theirs not in counters],
-            "with the unknown": [theirs for theirs in self.tensors if theirs not in names],
-            "with": misshapen,
+            "missing keys": [theirs for theirs in names if theirs not in self.tensors and theirs not in counters],
+            "unexpected keys": [theirs for theirs in self.tensors if theirs not in names],
+            "wrong shapes": misshapen,
         }
         if any(problems.values()):
-            told = ", ".join(f"{word} {_listed(found)}" for word, found in problems.items() if found)
-            raise RoadmapError(f"{self.where} ({self.layout} layout) does not fit this network: it comes {told}")
+            told = "; ".join(f"{word} {_listed(found)}" for word, found in problems.items() if found)
+            raise RoadmapError(f"{self.where} ({self.layout} layout) does not fit this network: {told}")
         return {names[theirs]: tensor for theirs, tensor in fitting.items()}
 
     def load_into(self, network: nn.Module) -> None:

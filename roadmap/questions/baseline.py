@@ -30,7 +30,7 @@ class Baseline(Ladder):
     includes_references = True
 
     baseline: str | None = setting(
-        "network that every other is compared with [default: the first]", metavar="NETWORK", part="ablation"
+        "network that all others are compared with [default: the first]", metavar="NETWORK", part="ablation"
     )
 
     def plan(self, build: Builder) -> Plan:

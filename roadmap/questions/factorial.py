@@ -46,7 +46,7 @@ class Factorial(Question):
     figures = ("ablation", "interactions")
 
     fraction: str = setting(
-        "of a factorial: the part of all networks that is trained, such as 1/2 or 1/4",
+        "fraction of a factorial's networks to train, such as 1/2 or 1/4",
         "1",
         metavar="PART",
         part="ablation",

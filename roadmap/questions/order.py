@@ -43,8 +43,8 @@ class Order(Question):
     networks = "the base with every set of steps that random orders pass through"
     example = "roadmap run --design order --orders 8"
 
-    orders: str = setting("of an order study: how many random orders, or all", "8", metavar="N|all", part="ablation")
-    order_seed: int = setting("of an order study: seed of the random orders", 0, metavar="N", part="ablation")
+    orders: str = setting("number of random orders in an order study, or all", "8", metavar="N|all", part="ablation")
+    order_seed: int = setting("seed of the random orders in an order study", 0, metavar="N", part="ablation")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "orders", str(self.orders))  # YAML reads numbers

@@ -43,7 +43,7 @@ class Sweep(Question):
     needs = ("levels",)
 
     sweep: Mapping[str, Any] = setting(
-        "flag of the network or of the training, and its levels",
+        "flag of the network or the training to vary, and its levels",
         (),
         metavar="FLAG=A,B,...",
         many=True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,12 +84,11 @@ class Content:
     ours: bool
 
 
-def content_of(study: Figures, say: Callable[[str], None] = lambda text: None, diagrams: bool = True) -> Content:
-    """What there is to say of a study, or of a table of runs from elsewhere; ``say`` hears of every step that is being
-    explained, which takes ``diagrams``."""
+def content_of(study: Figures, diagrams: bool = True) -> Content:
+    """What the report says of a study, or of a table of runs from elsewhere; ``diagrams``: every step is explained."""
     ours = study if isinstance(study, Study) else None
     said = _said(ours) if ours else {}
-    sections = tuple(sections_of(study, said, say, diagrams))
+    sections = tuple(sections_of(study, said, diagrams))
     runs = ours.runs if ours else pd.DataFrame(columns=["command", "commit", "signature", "status"])
     done = runs.loc[(runs["status"] == "done") & runs["signature"].notna(), "signature"]
     return Content(

@@ -22,6 +22,7 @@ from roadmap.explaining.spatial import draw_operations
 from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
 from roadmap.formatting import label
+from roadmap.phases import phase
 from roadmap.plotting.style import MARKS, Drawn
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
@@ -33,25 +34,24 @@ REPORT = "report.html"
 
 def report(
     study: Figures | str | Path,
-    output: str | Path | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    out: str | Path | None = None,
     diagrams: bool = True,
 ) -> Path:
     """Write the report of a study, of that in a folder, or of a table of runs as one page of HTML; returns its path.
 
-    It goes to ``output``, by default ``report.html`` in the study's folder (of a table: named after it, into the
-    current folder), whole or not at all. ``say`` is told of every step when it is taken up. ``diagrams``: draw the
-    blocks of every step, list the layers that differ and tell receptive fields, which takes most of the time. Raises
-    `RoadmapError` where the study cannot be read or the page not be written.
+    It goes to ``out``, by default ``report.html`` in the study's folder (of a table: named after it, into the
+    current folder), in one atomic write. ``diagrams``: draw the blocks of every step, list the layers that differ and
+    tell receptive fields, which takes most of the time. Raises `RoadmapError` where the study cannot be read or the
+    page cannot be written.
     """
     study = study if isinstance(study, Figures) else load_study(study)
     own = study.path / REPORT if isinstance(study, Study) else Path(f"{study.name}-{REPORT}")
-    path = Path(output) if output is not None else own
+    path = Path(out) if out is not None else own
     if path.is_dir():
         raise RoadmapError(f"{path} is a folder: name the file that the report is to be")
     if not path.parent.is_dir():
         raise RoadmapError(f"{path} cannot be written: there is no folder {path.parent}")
-    text = page_of(study, say, diagrams)
+    text = page_of(study, diagrams)
     try:
         write_text(path, text)
     except OSError as error:
@@ -59,10 +59,10 @@ def report(
     return path
 
 
-def page_of(study: Figures, say: Callable[[str], None] = lambda text: None, diagrams: bool = True) -> str:
+def page_of(study: Figures, diagrams: bool = True) -> str:
     """The report of a study as HTML, see `report`. Raises `RoadmapError` where its runs cannot be summarised."""
-    content = content_of(study, say, diagrams)
-    pictures = _pictures(study, content, say)
+    content = content_of(study, diagrams)
+    pictures = _pictures(study, content)
     style, script = (_part(name) for name in ("page.css", "page.js"))
     drawings = [drawing for one in pictures.values() for drawing in (one.wide, one.narrow)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -101,7 +101,7 @@ def _finalize(value: Any) -> Any:
 # --- figures
 
 
-def _pictures(study: Figures, content: Content, say: Callable[[str], None]) -> Mapping[str, Picture]:
+def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
     """All figures of the page, by name; those of sections begin with their id."""
     wanted: dict[str, tuple[Callable[..., Drawn], str]] = {}
     if len(study.effects):
@@ -121,8 +121,8 @@ def _pictures(study: Figures, content: Content, say: Callable[[str], None]) -> M
     if len(built) > 1 and study.question.cumulative:
         pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
     for section in content.sections:
-        say(f"drawing {section.name}")
-        pictures |= _section_pictures(study, section)
+        with phase(f"drawing {section.name}"):
+            pictures |= _section_pictures(study, section)
     return pictures
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -21,6 +21,7 @@ from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
 from roadmap.markup import ranges
+from roadmap.phases import phase
 from roadmap.reference import Question, questions
 from roadmap.reporting.trained import changed, compared
 from roadmap.rungs import Ladder, ladder
@@ -75,11 +76,9 @@ class Section:
         return tuple(filter(None, lines))
 
 
-def sections_of(
-    study: Figures, said: Mapping[str, Any], say: Callable[[str], None], diagrams: bool
-) -> Iterable[Section]:
+def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iterable[Section]:
     """One of every network of a ladder; of other designs one of every effect; and one of every reference. ``said``:
-    what study.json says; ``say`` hears of every step that is to be explained, which takes ``diagrams``."""
+    what study.json says. With ``diagrams`` every step is explained."""
     networks = {one.cell.name: one for one in study.networks}
     effects = {row["effect"]: row for row in study.effects.to_dict("records")}
     names = [
@@ -101,8 +100,8 @@ def sections_of(
         flags, training = changed(ours, said, compared(ours, name, effect)) if ours else ({}, {})
         explanation = None
         if ours and rungs and diagrams and not reference:
-            say(name)
-            explanation = _explained(ours, name, rungs)
+            with phase(f"explaining {name}"):
+                explanation = _explained(ours, name, rungs)
         if explanation:
             explanation = dataclasses.replace(explanation, training=training)
             flags = flags or explanation.flags

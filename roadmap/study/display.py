@@ -1,15 +1,17 @@
-"""What a person sees while a study runs: a live table on a terminal, plain lines in a file."""
+"""What a person sees while a study runs: a live table on a terminal, a bar in a notebook, plain lines in a file."""
 
 from __future__ import annotations
 
 import sys
-import time
-from datetime import datetime, timedelta
+import warnings
+from collections.abc import Mapping, Sequence
+from functools import partial
 from statistics import mean, stdev
 from typing import Any, Protocol, TextIO
 
-from roadmap.study.forecast import Forecast
+from roadmap.phases import Listener, StatusLine
 from roadmap.study.planning import steps_of
+from roadmap.study.progress import StudyProgress, clock
 from roadmap.training.spec import RunSpec
 
 
@@ -34,191 +36,193 @@ def make_display() -> Display:
     return LiveDisplay() if sys.stdout.isatty() else PlainDisplay()
 
 
+def display_in_python() -> PlainDisplay:
+    """A bar in a notebook, else plain lines."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython and ipython.get_ipython()
+    return NotebookDisplay() if hasattr(shell, "kernel") else PlainDisplay()
+
+
 def outcome(result: dict[str, Any]) -> str:
     """A result in a few words, such as ``81.3 %``."""
     return f"{result['top1']:.1f} %" if result["status"] == "done" else f"failed ({result['reason']})"
 
 
-def clock(seconds: float) -> str:
-    """A duration such as ``1:02:03``, ``2:05`` or ``8 s``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours}:{minutes:02}:{whole % 60:02}"
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
-
-
-def end_time(seconds: float) -> str:
-    """When it is over in so many seconds, such as ``14:05`` or ``Tue 24 Nov 14:05``."""
-    end = datetime.now() + timedelta(seconds=seconds)
-    return end.strftime("%H:%M" if end.date() == datetime.now().date() else "%a %d %b %H:%M")
-
-
-class PlainDisplay:
-    """One line a finished run, on standard output or another ``stream``."""
+class PlainDisplay(StudyProgress):
+    """One line a finished run, on standard output or another ``stream``; phases on standard error."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__()
         self._stream = stream
-        self._finished: set[str] = set()
+        self._told: set[str] = set()
+        self.doing: Listener = StatusLine()
 
     def __enter__(self) -> PlainDisplay:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        pass
-
     def begin(self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]) -> None:
-        self._total = len(runs)
+        super().begin(runs, petaflops, slots, measured)
         packed = f", {slots} side by side" if slots > 1 else ""
-        print(
-            f"{self._total} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}",
-            file=self._stream,
-            flush=True,
-        )
-
-    def start(self, run: RunSpec) -> None:
-        pass
-
-    def progress(self, run: RunSpec, progress: dict[str, Any] | None) -> None:
-        pass
-
-    def refresh(self, waiting: list[RunSpec], elsewhere: int) -> None:
-        pass
+        self.say(f"{len(runs)} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}")
 
     def pause(self, run: RunSpec, why: str) -> None:
-        print(f"{run.step} seed {run.seed}: {why}", file=self._stream, flush=True)
+        super().pause(run, why)
+        self.say(f"{run.step} seed {run.seed}: {why}")
 
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
-        self._finished.add(run.signature)
+        super().finish(run, result, trained)
+        self._told.add(run.signature)
         seconds = f", {result['wall_seconds']:.1f} s" if result["wall_seconds"] else ""
         note = "" if trained else " (was there already)"
-        line = f"[{len(self._finished)}/{self._total}] {run.step} seed {run.seed}: {outcome(result)}{seconds}{note}"
-        print(line, file=self._stream, flush=True)
+        self.say(f"[{len(self._told)}/{len(self.runs)}] {run.step} seed {run.seed}: {outcome(result)}{seconds}{note}")
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
 
+    def close(self) -> None:
+        """End what is shown only while the study is at work."""
 
-class LiveDisplay:
-    """A table with a row a rung, one with a row a running run, and where the study stands."""
+
+class NotebookDisplay(PlainDisplay):
+    """A bar with the time left, and the lines of `PlainDisplay` above it; without ipywidgets the bar is text."""
 
     def __init__(self) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # there is no ipywidgets, which is fine
+            from tqdm.auto import tqdm
+        self._bar = tqdm(
+            total=100, bar_format="{desc} {percentage:3.0f} %|{bar}|{postfix}", leave=False, file=sys.stdout
+        )
+        self.doing = self._describe
+
+    def changed(self) -> None:
+        self._bar.n = 100 * self.share
+        self._bar.set_postfix_str(f"{self.counts}; {self.times}")
+
+    def say(self, text: str) -> None:
+        self._bar.write(text)
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def _describe(self, doing: Sequence[str]) -> None:
+        self._bar.set_description_str(doing[-1] if doing else "training")
+
+
+#: Columns of the running runs that a narrow terminal goes without, the first one first.
+OPTIONAL = ("img/s", "bar", "train top-1 %", "test")
+BAR = 16
+
+
+class LiveDisplay(StudyProgress):
+    """A table with a row a rung, one with a row a running run, and where the study stands; as large as the terminal."""
+
+    def __init__(self, console: Any = None) -> None:
         from rich.console import Console, Group
         from rich.live import Live
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
+        super().__init__()
         self._group, self._table, self._bar = Group, Table, ProgressBar
-        self._runs: list[RunSpec] = []
-        self._results: dict[str, dict[str, Any]] = {}
-        self._running: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
-        self._waiting: list[RunSpec] = []
-        self._elsewhere = 0
-        self._slots = 1
-        self._begun = time.monotonic()
-        self._live = Live(
-            console=Console(), refresh_per_second=4, get_renderable=self._render, vertical_overflow="visible"
+        self._console = console or Console()
+        self._new_live = partial(
+            Live, console=self._console, refresh_per_second=4, get_renderable=self._render, vertical_overflow="crop"
         )
 
     def __enter__(self) -> LiveDisplay:
-        self._live.start(refresh=True)
+        self._open()
         return self
 
+    def _open(self) -> None:
+        """Begin a table below what stands there; a `Live` that was stopped would overwrite that."""
+        self._size, self._live = self._console.size, self._new_live()
+        self._live.start(refresh=True)
+
     def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._live.stop()
 
-    def begin(self, runs: list[RunSpec], petaflops: dict[str, float], slots: int, measured: dict[str, float]) -> None:
-        self._runs, self._waiting, self._slots = runs, list(runs), slots
-        self._forecast = Forecast(petaflops, measured)
-
-    def start(self, run: RunSpec) -> None:
-        self._running[run.signature] = (run, {})
-        self._waiting = [other for other in self._waiting if other.signature != run.signature]
-
-    def progress(self, run: RunSpec, progress: dict[str, Any] | None) -> None:
-        if progress and run.signature in self._running:
-            self._running[run.signature] = (run, progress)
-
     def refresh(self, waiting: list[RunSpec], elsewhere: int) -> None:
-        self._waiting, self._elsewhere = waiting, elsewhere
+        super().refresh(waiting, elsewhere)
+        if self._console.size != self._size:  # how a terminal breaks the lines that stand there is not known
+            self._live.stop()
+            self._console.clear()
+            self._open()
 
     def pause(self, run: RunSpec, why: str) -> None:
-        self._running.pop(run.signature, None)
+        super().pause(run, why)
         self.say(f"{run.step} seed {run.seed}: {why}")
 
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
-        self._running.pop(run.signature, None)
-        self._waiting = [other for other in self._waiting if other.signature != run.signature]
-        self._results[run.signature] = result
+        super().finish(run, result, trained)
         if result["status"] != "done":
             self.say(f"{run.step} seed {run.seed}: {outcome(result)}")
-        elif trained:
-            self._forecast.learn(run, result["wall_seconds"])
 
     def say(self, text: str) -> None:
-        self._live.console.print(text, highlight=False, markup=False)
+        self._console.print(text, highlight=False, markup=False)
 
-    def _render(self):
-        return self._group(self._rungs(), *([self._at_work()] if self._running else []), self._standing())
+    def _render(self) -> Any:
+        running = self._at_work()
+        lines = [self.counts, self.times]
+        rungs = self._rungs(self._console.height - len(self.running) - len(lines) - 4)
+        return self._group(rungs, *([running] if self.running else []), *lines)
 
-    def _rungs(self):
-        table = self._table(box=None, pad_edge=False)
-        for name in ("step", "done", "top-1 %", "std", "s a run"):
-            table.add_column(name, justify="left" if name == "step" else "right")
-        at_work = {run.step for run, _ in self._running.values()}
-        for step in steps_of(self._runs):
-            runs = [run for run in self._runs if run.step == step]
-            results = [self._results[run.signature] for run in runs if run.signature in self._results]
+    def _rungs(self, room: int) -> Any:
+        steps = steps_of(self.runs)
+        at_work = {run.step for run, _ in self.running.values()}
+        rows, styles = [], []
+        for step in steps:
+            runs = [run for run in self.runs if run.step == step]
+            results = [self.results[run.signature] for run in runs if run.signature in self.results]
             done = [result for result in results if result["status"] == "done"]
             top1 = [result["top1"] for result in done]
-            cells = [
-                f"{len(results)}/{len(runs)}",
-                f"{mean(top1):.1f}" if top1 else "failed" if results else "",
-                f"{stdev(top1):.1f}" if len(top1) > 1 else "",
-                f"{mean(result['wall_seconds'] for result in done):.1f}" if done else "",
-            ]
-            style = "bold" if step in at_work else "" if len(results) == len(runs) else "dim"
-            table.add_row(step, *cells, style=style)
+            row = {
+                "step": step,
+                "done": f"{len(results)}/{len(runs)}",
+                "top-1 %": f"{mean(top1):.1f}" if top1 else "failed" if results else "",
+                "std": f"{stdev(top1):.1f}" if len(top1) > 1 else "",
+                "s a run": f"{mean(result['wall_seconds'] for result in done):.1f}" if done else "",
+            }
+            rows.append(row)
+            styles.append("bold" if step in at_work else "" if len(results) == len(runs) else "dim")
+        first = 0
+        if not self.ended and len(rows) > max(room, 1):  # those at work and after them
+            open_rows = [place for place, style in enumerate(styles) if style]
+            first = min(max(0, (open_rows or [0])[0] - 1), len(rows) - max(room, 1))
+            rows, styles = rows[first : first + max(room, 1)], styles[first : first + max(room, 1)]
+        return self._fitted(rows, styles)
+
+    def _at_work(self) -> Any:
+        rows = []
+        for run, progress in self.running.values():
+            left = self.left_of(run, progress)
+            row = {
+                "running": f"{run.step}, seed {run.seed}",
+                "bar": self._bar(total=1.0, completed=self._share(run, progress), width=BAR),
+                "epoch": f"{progress.get('epoch', 0)}/{run.recipe.epochs}",
+                "train top-1 %": f"{progress['train_top1']:.1f}" if "train_top1" in progress else "",
+                "test": f"{progress['test_top1']:.1f}" if progress.get("test_top1") is not None else "",
+                "img/s": f"{progress['images_per_second']:.0f}" if "images_per_second" in progress else "",
+                "left": clock(left) if left else "",
+            }
+            rows.append(row)
+        return self._fitted(rows, [""] * len(rows))
+
+    def _fitted(self, rows: Sequence[Mapping[str, Any]], styles: Sequence[str]) -> Any:
+        """A table of the columns that fit into the terminal; of the first one as much as there is room for."""
+        table, names = self._table(box=None, pad_edge=False), list(rows[0]) if rows else []
+        wide = {name: BAR if name == "bar" else max(len(name), *(len(row[name]) for row in rows)) for name in names}
+        for name in OPTIONAL:
+            if name in names and sum(wide[one] + 2 for one in names) - 2 > self._console.width:
+                names.remove(name)
+        for name in names:
+            rest = sum(wide[one] + 2 for one in names if one != names[0])
+            table.add_column(
+                "" if name == "bar" else name, justify="left" if name in (names[0], "bar") else "right", no_wrap=True,
+                overflow="ellipsis", max_width=max(8, self._console.width - rest) if name == names[0] else None,
+            )  # fmt: skip
+        for row, style in zip(rows, styles, strict=True):
+            table.add_row(*(row[name] for name in names), style=style)
         return table
-
-    def _at_work(self):
-        table = self._table(box=None, pad_edge=False)
-        for name in ("running", "", "epoch", "train top-1 %", "test", "img/s", "left"):
-            table.add_column(name, justify="left" if name in ("running", "") else "right", no_wrap=True)
-        for run, progress in self._running.values():
-            epochs = run.recipe.epochs
-            trained = progress.get("epoch", 0) + progress.get("fraction", 0.0)
-            left = self._left(run, progress)
-            cells = [
-                f"{progress.get('epoch', 0)}/{epochs}",
-                f"{progress['train_top1']:.1f}" if "train_top1" in progress else "",
-                f"{progress['test_top1']:.1f}" if progress.get("test_top1") is not None else "",
-                f"{progress['images_per_second']:.0f}" if "images_per_second" in progress else "",
-                clock(left) if left is not None else "",
-            ]
-            bar = self._bar(total=epochs, completed=trained, width=16)
-            table.add_row(f"{run.step}, seed {run.seed}", bar, *cells)
-        return table
-
-    def _left(self, run: RunSpec, progress: dict[str, Any]) -> float | None:
-        if progress.get("seconds_left") is not None:
-            return max(0.0, progress["seconds_left"] - (time.time() - progress["updated"]))
-        return self._forecast.seconds(run)
-
-    def _standing(self) -> str:
-        failed = sum(result["status"] != "done" for result in self._results.values())
-        counts = {
-            "done": len(self._results) - failed, "running": len(self._running), "elsewhere": self._elsewhere,
-            "waiting": len(self._waiting), "failed": failed,
-        }  # fmt: skip
-        shown = [f"{number} {name}" for name, number in counts.items() if number or name not in ("elsewhere", "failed")]
-        line = f"{', '.join(shown)} of {len(self._runs)} runs; {clock(time.monotonic() - self._begun)} so far"
-        if self._running:
-            running = [self._left(*run) for run in self._running.values()]
-            left = self._forecast.left(self._waiting, running, self._slots)
-            if left:
-                line += f", {clock(left)} left: ends at {end_time(left)}"
-        return line

@@ -14,7 +14,9 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
+from roadmap.formatting import plural
 from roadmap.network.layers import load_plugins
+from roadmap.phases import phase
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.forecast import schedule
 from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
@@ -133,7 +135,8 @@ def _card_jobs(study: Prepared, store: Store, card: str) -> int:
         if jobs > most:
             break
         tried = jobs
-        results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
+        with phase(f"measuring {plural(jobs, 'run')} on one card"):
+            results = _rehearse(study, [largest] * jobs, [Place(card, study.spec.threads)] * jobs)
         measured = [result for result in results if not isinstance(result, Outcome)]
         speed = sum(1 / result.image_seconds for result in measured)
         if len(measured) < jobs or speed < WORTHWHILE * fastest:
@@ -219,7 +222,9 @@ def estimate(
     # As many at a time as the study will have, so that each is as slow as it will be then.
     padded = missing + [missing[i % len(missing)] for i in range(-len(missing) % len(where))] if missing else []
     found: dict[str, list[Any]] = {}
-    for key, result in zip(padded, _rehearse(study, [distinct[key] for key in padded], where), strict=True):
+    with phase(f"measuring {plural(len(missing), 'network')}"):
+        results = _rehearse(study, [distinct[key] for key in padded], where)
+    for key, result in zip(padded, results, strict=True):
         found.setdefault(key, []).append(result)
     for key, results in found.items():
         if refused := next((result for result in results if isinstance(result, Outcome)), None):

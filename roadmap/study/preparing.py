@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.network.design import Design
+from roadmap.phases import phase
 from roadmap.processes import in_clean_process, prepare_processes
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.matching import rescale
@@ -125,12 +126,16 @@ def prepare(
     check_engine(spec)
     place = store or store_at()
     if spec.start_from and initial is None:
-        start = in_clean_process(find_start, spec, place.folder)
+        with phase("reading the weights to start from"):
+            start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
-    data = open_data(**spec.opened)
-    runs = plan(spec, data) if plan else plan_study(spec, data, LocalWorkshop(spec, place))
+    with phase("reading the data"):
+        data = open_data(**spec.opened)
+    with phase("planning the runs"):
+        runs = plan(spec, data) if plan else plan_study(spec, data, LocalWorkshop(spec, place))
     refuse_empty_training(runs, len(data.train))
-    device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
+    with phase("building the networks and counting their cost"):
+        device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
     return Prepared(spec, data, runs, costs, device, name, initial)

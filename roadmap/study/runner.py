@@ -15,6 +15,7 @@ from typing import Any
 
 from roadmap.checks import RoadmapError
 from roadmap.files import in_words
+from roadmap.phases import phase
 from roadmap.processes import SIGNALS
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
@@ -83,9 +84,11 @@ def run_study(
     place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store)
     if retrain:
         _forget(study.trainings, store, retrain)
-    engine = engine or make_engine(study, store)
+    with phase("preparing to train"):
+        engine = engine or make_engine(study, store)
     try:
-        measured = known_seconds(study, store)
+        with phase("preparing to train"):
+            measured = known_seconds(study, store)
         _Round(study, place, store, engine, display, command, measured, tried, seconds).go()
     except OSError as error:
         raise RoadmapError(f"the study in {folder} had to stop: {in_words(error)}") from None
@@ -192,7 +195,7 @@ class _Round:
             self.engine.kill()
             raise RoadmapError(
                 f"the study had to stop because {self.store.folder} cannot be written: {outcome.reason}; "
-                "finished runs are kept, and the same command goes on"
+                "finished runs are kept, and the same command continues"
             )
         if outcome.kind == "finished":
             record = self._settled(run, failed_too=True)

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,15 @@ from roadmap.settings import from_yaml, setting
 from roadmap.study.engines import ENGINES
 from roadmap.study.loggers import LOGGERS
 from roadmap.study.networks import plan_networks
-from roadmap.study.seeds import check_growth, check_seeds, first_seeds, parse_seeds, parse_seeds_for, seeds_by_network, usual_seeds
+from roadmap.study.seeds import (
+    check_growth,
+    check_seeds,
+    first_seeds,
+    parse_seeds,
+    parse_seeds_for,
+    seeds_by_network,
+    usual_seeds,
+)
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Argument of `open_data` -> the setting of a study that it is.
@@ -45,9 +53,10 @@ OPENED = {
     "skip_corrupt": "skip_corrupt",
 }  # fmt: skip
 
-
-def _of_ablation(help: str, default: Any = None, **metadata: Any) -> Any:
-    return setting(help, default, part="ablation", **metadata)
+#: A setting that the help shows in this part.
+_networks, _ablation, _data, _training, _machine = (
+    partial(setting, part=part) for part in ("networks", "ablation", "data", "training", "machine")
+)
 
 
 @dataclass(frozen=True)
@@ -58,99 +67,97 @@ class StudySpec:
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
 
-    name: str | None = setting("name of the study, and of its folder in results [default: what is trained, on what]",
-                               metavar="NAME")  # fmt: skip
-    regime: str = setting("the paper's ladder: from ResNet-50 to ConvNeXt-T, or from ResNet-200", "resnet50",
-                          choices=tuple(REGIMES))  # fmt: skip
-    from_: str | None = setting("first rung to train [default: the start]", metavar="STEP")
-    upto: str | None = setting("last rung to train [default: the end]", metavar="STEP")
-    only: tuple[str, ...] = setting("train these rungs alone (repeat, or separate by commas)", (), metavar="STEP",
-                                    many=True)  # fmt: skip
-    roads: bool = setting("train the roads not taken, kernel_5, kernel_9 and kernel_11, too", False)
-    design: str | None = _of_ablation(
-        "the question: which networks are made of the steps [default: a ladder, or what --sweep implies]",
+    name: str | None = _networks("name of the study and of its folder in results [default: from its steps and data]",
+                                 metavar="NAME")  # fmt: skip
+    regime: str = _networks("the paper's ladder: from ResNet-50 to ConvNeXt-T, or from ResNet-200", "resnet50",
+                            choices=tuple(REGIMES))  # fmt: skip
+    from_: str | None = _networks("first rung to train [default: the start]", metavar="STEP")
+    upto: str | None = _networks("last rung to train [default: the end]", metavar="STEP")
+    only: tuple[str, ...] = _networks("train these rungs only (repeat, or separate by commas)", (), metavar="STEP",
+                                      many=True)  # fmt: skip
+    roads: bool = _networks("also train the roads not taken: kernel_5, kernel_9 and kernel_11", False)
+    design: str | None = _ablation(
+        "ablation design, which says what networks are made of the steps [default: ladder, or what --sweep implies]",
         choices=tuple(questions()),
     )
-    steps: tuple[Any, ...] = _of_ablation(
-        "steps that the ablation is about, in order: of the ladder, of plug-ins, in a study's file also own ones; the "
-        "word ladder stands for all of the ladder's up to --upto [default: ladder]", (), metavar="STEP", many=True,
+    steps: tuple[Any, ...] = _ablation(
+        "steps to study, in order: rungs, steps of plug-ins or, in a study's file, your own; the word ladder stands "
+        "for all rungs up to --upto [default: ladder]", (), metavar="STEP", many=True,
     )  # fmt: skip
-    base: str | None = _of_ablation(
-        "rung that the steps are added to, or for leave-one-out and sweep taken from; start and end, too [default: the "
-        "start; there the end]", metavar="STEP",
+    base: str | None = _ablation(
+        "rung that the steps are added to, or that leave-one-out and sweep take them from; or start, or end [default: "
+        "start, or where steps are taken away end]", metavar="STEP",
     )  # fmt: skip
-    reference: tuple[str, ...] = setting("model of timm's that is trained beside them, by the same recipe, such as "
-                                         "deit_small_patch16_224", (), metavar="MODEL", many=True)  # fmt: skip
-    plugin: tuple[str, ...] = setting("Python file with layers or steps of your own", (), metavar="FILE.py", many=True)
-    match: str | None = _of_ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
-                                "parameters, or measured time of a training step", choices=MATCHED_COSTS)  # fmt: skip
-    match_by: str = _of_ablation("what --match rescales", "width", choices=MATCHED_BY)
-    data: str = setting(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME of a Hugging Face one", "embedded",
-                        metavar="NAME")  # fmt: skip
-    data_dir: str | None = setting("folder where the data set lies; of a Hugging Face one, its cache", metavar="PATH")
-    download: bool = setting("fetch the data set into --data-dir if it is not there", False)
-    loading: str = setting("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
-    skip_corrupt: bool = setting(
-        "decode every image once before the start and leave out those that cannot be read", False
+    reference: tuple[str, ...] = _networks("timm model to train beside them by the same recipe, such as "
+                                           "deit_small_patch16_224", (), metavar="MODEL", many=True)  # fmt: skip
+    plugin: tuple[str, ...] = _networks("Python file with your own layers or steps", (), metavar="FILE.py", many=True)
+    match: str | None = _ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
+                                  "parameters, or measured time of a training step", choices=MATCHED_COSTS)  # fmt: skip
+    match_by: str = _ablation("what --match rescales", "width", choices=MATCHED_BY)
+    data: str = _data(f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME for one from Hugging Face", "embedded",
+                      metavar="NAME")  # fmt: skip
+    data_dir: str | None = _data("folder of the data set; for one from Hugging Face, its cache", metavar="PATH")
+    download: bool = _data("download the data set to --data-dir if it is not there", False)
+    loading: str = _data("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
+    skip_corrupt: bool = _data("decode every image once before the start, and leave out unreadable ones", False)
+    image_size: int | None = _data("side of the images in pixels [default: the data set's]", metavar="PIXELS")
+    start_from: str | None = _training("train this network further: a run or a weights file; --only names its network "
+                                       "if the file does not", metavar="RUN|FILE")  # fmt: skip
+    recipe: str | None = _training("training recipe: a name or a .yaml file [default: by size and number of images]",
+                                   metavar="RECIPE")  # fmt: skip
+    seeds: tuple[int, ...] = _training(
+        "number of seeds (3 means 0,1,2), or the seeds (0,4,7) [default: 3, on the embedded set 5]", metavar="N|LIST"
     )
-    image_size: int | None = setting("side of the images in pixels [default: the data set's]", metavar="PIXELS")
-    start_from: str | None = setting("train this network further: a run, or a file of weights, whose network --only "
-                                     "names where it does not say it", metavar="RUN|FILE")  # fmt: skip
-    recipe: str | None = setting(
-        "training recipe, by name or .yaml file [default: by size and number of the images]", metavar="RECIPE"
+    base_seeds: int | None = _ablation("seeds of the network that all others are compared with [default: those of the "
+                                       "others times about the square root of the number of effects]",
+                                       metavar="N")  # fmt: skip
+    seeds_for: Mapping[str, Any] = _training("seeds of one network, by its name in the plan", (),
+                                             metavar="NETWORK=N", many=True)  # fmt: skip
+    until_resolved: float | None = _ablation(
+        "add seeds until every effect is a gain, a loss, or known to within this many percentage points",
+        metavar="POINTS",
     )
-    seeds: tuple[int, ...] = setting("how many seeds (3 means 0,1,2), or which (0,4,7) [default: 3, and 5 on the "
-                                     "embedded set]", metavar="N|LIST")  # fmt: skip
-    base_seeds: int | None = setting("seeds of the network that all others are compared with [default: about the "
-                                     "square root of the number of effects times as many as the others]", metavar="N",
-                                     part="ablation")  # fmt: skip
-    seeds_for: Mapping[str, Any] = setting("seeds of one network, by its name in the plan", (),
-                                           metavar="NETWORK=N", many=True)  # fmt: skip
-    until_resolved: float | None = _of_ablation(
-        "add seeds until every effect is a gain, a loss, or known to this many points", metavar="POINTS"
+    most_seeds: int = _ablation("most seeds of a network with --until-resolved", 12, metavar="N")
+    budget: str | None = _ablation(
+        "training time after which --until-resolved starts no more runs, such as 6h, 90m or 2d", metavar="TIME"
     )
-    most_seeds: int = _of_ablation("seeds of a network at most, with --until-resolved", 12, metavar="N")
-    budget: str | None = _of_ablation(
-        "time of training after which --until-resolved begins no run, such as 6h, 90m or 2d", metavar="TIME"
+    matters: float | None = _training("smallest difference in accuracy that matters, in percentage points [default: by "
+                                      "the number of test images]", metavar="POINTS")  # fmt: skip
+    epochs: int | None = _training("epochs of every run [default: the recipe's]", metavar="N")
+    batch_size: int | None = _training(
+        "images in a batch [default: the recipe's, fewer on small sets]; the learning rate scales with it", metavar="N"
     )
-    matters: float | None = setting("the smallest difference in accuracy that matters, in percentage points [default: "
-                                    "by the number of test images]", metavar="POINTS")  # fmt: skip
-    epochs: int | None = setting("epochs of every run [default: the recipe's]", metavar="N")
-    batch_size: int | None = setting(
-        "images a step [default: the recipe's, fewer on small sets]; the learning rate follows", metavar="N"
+    lr: float | None = _training("peak learning rate of every run [default: the recipe's]", metavar="RATE")
+    width: int | None = _networks("base width of the start in channels (paper: 64) [default: 8 on the embedded set, "
+                                  "16 below 128 px or 5000 images, else 64]", metavar="CHANNELS")  # fmt: skip
+    depth: float | None = _networks("factor on the number of blocks in every stage [default: 1/3 below 128 px or 5000 "
+                                    "images, else 1]", metavar="FACTOR")  # fmt: skip
+    stem_stride: int | None = _networks(
+        "stride of every stem [default: 2 below 128 px, else, and on the embedded set, 4]", choices=STEM_STRIDES
     )
-    lr: float | None = setting("peak learning rate of every run [default: the recipe's]", metavar="RATE")
-    width: int | None = setting("base width of the start in channels (paper: 64) [default: 8 on the embedded set, "
-                                "16 below 128 px or 5000 images, else 64]", metavar="CHANNELS")  # fmt: skip
-    depth: float | None = setting("factor on the blocks of every stage [default: 1/3 below 128 px or 5000 images, "
-                                 "else 1]",
-                                  metavar="FACTOR")  # fmt: skip
-    stem_stride: int | None = setting("what every stem divides the image by [default: 2 below 128 px, else 4]",
-                                      choices=STEM_STRIDES)  # fmt: skip
-    test_every: int | None = setting("epochs between two tests of a run; the last epoch's is its result [default: as "
-                                     "often as takes a tenth of the training]", metavar="N")  # fmt: skip
-    precision: str = setting("arithmetic of the training", "32", choices=PRECISIONS)
-    device: str = setting("auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
-    compile: bool = setting("compile the networks with torch.compile", False)
-    deterministic: bool = setting("have a GPU compute the same bits every time, which takes longer; a CPU always does",
-                                  False)  # fmt: skip
-    workers: int | None = setting("processes that load streamed images [default: one a core, 4 at most]", metavar="N")
-    threads: int | None = setting("CPU threads of a run [default: the cores, shared out among the jobs]", metavar="N")
-    jobs: str = setting("runs side by side; auto fills the machine: a core a run, on a card as many as gain by it",
-                        "auto", metavar="N|auto")  # fmt: skip
-    devices: int = setting("GPUs (or CPU processes) on each machine that train one run together", 1, metavar="N")
-    num_nodes: int = setting("machines that train one run together, with --engine ray or slurm", 1, metavar="N")
-    engine: str = setting("where runs are carried out: this machine, a Ray cluster, Slurm jobs", "local",
-                          choices=ENGINES)  # fmt: skip
-    address: str | None = setting("the Ray cluster, such as auto or HOST:6379 [default: one on this machine]",
-                                  metavar="ADDRESS")  # fmt: skip
-    gpus: float | None = setting("GPUs of a run on a cluster; 0.5 puts two on a card [default: 1 for cuda, and auto "
-                                 "where the cluster, or Slurm's partition, has GPUs]", metavar="N")  # fmt: skip
-    slurm: str | None = setting("settings of Slurm jobs, such as partition=gpu,time=600 (minutes)",
-                                metavar="NAME=VALUE,...")  # fmt: skip
-    retries: int = setting("how often a run is tried again whose process died or ran out of memory", 2, metavar="N")
-    logger: str | None = setting("log every run with this one of Lightning's loggers, one group a study",
-                                 choices=tuple(LOGGERS))  # fmt: skip
+    test_every: int | None = _training("epochs between two tests of a run, whose result is that of the last epoch "
+                                       "[default: so that testing takes a tenth of the training]",
+                                       metavar="N")  # fmt: skip
+    precision: str = _training("numerical precision of the training", "32", choices=PRECISIONS)
+    device: str = _machine("device: auto, cpu, cuda, cuda:N or mps", "auto", metavar="DEVICE")
+    compile: bool = _machine("compile the networks with torch.compile", False)
+    deterministic: bool = _machine("give the same bits every time on a GPU, which is slower; a CPU always does", False)
+    workers: int | None = _machine("processes that load streamed images [default: one a core, at most 4]", metavar="N")
+    threads: int | None = _machine("CPU threads of a run [default: the cores, shared among the jobs]", metavar="N")
+    jobs: str = _machine("runs side by side; auto uses the whole machine: a run on every core, and as many on a GPU as "
+                         "raise its throughput", "auto", metavar="N|auto")  # fmt: skip
+    devices: int = _machine("GPUs (or CPU processes) on each machine that train one run together", 1, metavar="N")
+    num_nodes: int = _machine("machines that train one run together, with --engine ray or slurm", 1, metavar="N")
+    engine: str = _machine("where to train: on this machine, on a Ray cluster, or in Slurm jobs", "local",
+                           choices=ENGINES)  # fmt: skip
+    address: str | None = _machine("address of the Ray cluster, such as auto or HOST:6379 [default: start one on this "
+                                   "machine]", metavar="ADDRESS")  # fmt: skip
+    gpus: float | None = _machine("GPUs of a run on a cluster; 0.5 puts two runs on one [default: 1 for cuda, and for "
+                                  "auto where the cluster, or Slurm's partition, has GPUs]", metavar="N")  # fmt: skip
+    slurm: str | None = _machine("settings of Slurm jobs, such as partition=gpu,time=600 (minutes)",
+                                 metavar="NAME=VALUE,...")  # fmt: skip
+    retries: int = _machine("how often to retry a run whose process died or ran out of memory", 2, metavar="N")
+    logger: str | None = _machine("Lightning logger for every run, grouped by study", choices=tuple(LOGGERS))
     #: Settings of the recipe, of every run: keys of the YAML file and options beside the others.
     recipe_settings: dict[str, Any] = field(default_factory=dict)
     #: Settings of the question, likewise.
@@ -352,7 +359,7 @@ def _names(what: str, value: Any, mappings: bool = False) -> tuple[Any, ...]:
         else:
             raise RoadmapError(f"{what} holds {said(item)}, but must be a list of names{' and own steps' * mappings}")
     if items and not found:
-        raise RoadmapError(f"{what} names nothing: give one name at least")
+        raise RoadmapError(f"{what} is empty: give at least one name")
     return tuple(found)
 
 

@@ -276,7 +276,7 @@ def _open_data(
     """The data asked for, by default a run's own, which must be what it was."""
     own = name is None and folder is None
     if own and not trained.opened:
-        raise RoadmapError(f"say with --data on which images to test {trained.weights.where}")
+        raise RoadmapError(f"{trained.weights.where} needs --data, the images to test it on")
     settings: dict[str, Any] = dict(trained.opened) if name is None else {"name": name}
     if folder is not None:
         settings["directory"] = folder
