@@ -30,7 +30,7 @@ def parse_budget(text: Any) -> float:
 
 def usual_seeds(spec: StudySpec) -> int:
     """How many seeds a study has that does not say it: `FIRST`, and more on the embedded set, whose trainings are so
-    short that seeds differ by 2 points, where no looks at what is known add any."""
+    short that seeds differ by four points, where no looks at what is known add any."""
     return 5 if spec.data == "embedded" and spec.until_resolved is None else FIRST
 
 
