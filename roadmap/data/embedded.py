@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-# Chosen so that the nine rungs up to the large kernel differ by more than their seeds (width 8, depth 1/3, stem stride 4,
-# 300 steps of 64 images, 5 seeds; recipes/quick.yaml): 45 to 76 % test top-1, seeds 4.4 points apart; five or six of the
-# eight effects are decided. With the digit no farther than 4 pixels from the middle (19 to 25 pixels large, contrast from
-# 64, 420 steps) the rungs reach 73 to 89 %, seeds are 1.6 points apart, and the patchify stem stays open. Digits lighter
-# or darker than an undimmed photograph, anywhere in the image, left every rung at 10 %.
+# Chosen so that the nine rungs up to the large kernel differ by more than their seeds (width 8, depth 1/3, stem
+# stride 4, 300 steps of 64 images, 5 seeds; recipes/quick.yaml): 45 to 76 % test top-1, seeds 4.4 points apart; five
+# or six of the eight effects are decided. With the digit no farther than 4 pixels from the middle (19 to 25 pixels
+# large, contrast from 64, 420 steps) the rungs reach 73 to 89 %, seeds are 1.6 points apart, and the patchify stem
+# stays open. Digits lighter or darker than an undimmed photograph, anywhere in the image, left every rung at 10 %.
 
 #: Height and width of the images in pixels.
 SIZE = 32
@@ -25,8 +25,8 @@ TRAIN_IMAGES, TEST_IMAGES = 6400, 4000
 TRAIN_DIGITS = 1197
 #: Of the 640 columns of a photograph those left of this one are for training, the others for testing.
 TRAIN_COLUMNS = 400
-#: Height of the digit's 8 x 8 source in pixels, and how far its centre may lie from the image's. The farther, the more a
-#: stem of windows that do not overlap loses.
+#: Height of the digit's 8 x 8 source in pixels, and how far its centre may lie from the image's. The farther, the
+#: more a stem of windows that do not overlap loses.
 DIGIT_PIXELS, WANDER = (17, 22), 6
 #: Largest rotation or shear, in 256ths of a template pixel for each pixel off the centre.
 SLANT = 50

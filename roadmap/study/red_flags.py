@@ -57,10 +57,10 @@ def _short_of_steps(study: Prepared, runs: list[RunSpec]) -> Iterator[str]:
     few = [run for run in runs if study.steps(run) < FEWEST_STEPS]
     if few:
         least = min(few, key=study.steps)
-        epochs = least.recipe.epochs
-        of_epoch = study.steps(least) // epochs
+        of_epoch = study.steps(least) // least.recipe.epochs
+        epochs = f"{least.recipe.epochs} epoch{'s' * (least.recipe.epochs > 1)} of {of_epoch}"
         yield (
-            f"{_named(few, runs)} {study.steps(least)} optimizer steps ({epochs} epoch{'s' * (epochs > 1)} of {of_epoch}), "
+            f"{_named(few, runs)} {study.steps(least)} optimizer steps ({epochs}), "
             f"too few to learn: {FEWEST_STEPS} are the fewest that taught a network of the embedded data set; give "
             f"--epochs {math.ceil(FEWEST_STEPS / of_epoch)}, or a smaller --batch-size"
         )
