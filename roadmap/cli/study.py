@@ -38,7 +38,6 @@ def study_options(command: Any, ablation: bool = True) -> Any:
         if not field.metadata or field.name in taken or (part == "ablation" and not ablation):
             continue
         default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
-        default = " [default: 0,1,2]" if field.name == "seeds" else default
         command = _option(field, part, default, field.name in COMMON)(command)
     for field in reversed(SETTINGS.values()):
         command = _option(field, "recipe")(command)
@@ -137,7 +136,7 @@ def run(
 ) -> None:  # fmt: skip
     """Train the networks of an ablation, by default the rungs of the ladder, and draw the result.
 
-    Without options: every rung on the embedded data set, on this machine, with three seeds each. STUDY.yaml holds the
+    Without options: every rung on the embedded data set, on this machine, with five seeds each. STUDY.yaml holds the
     same settings, one per line; options given here replace them. --design says which networks answer the question:
 
     {questions}
