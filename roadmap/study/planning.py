@@ -66,7 +66,7 @@ class Workshop(Protocol):
 def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     """The size of the networks and the recipe: what the study says, else what suits its images."""
     if spec.data == "embedded":
-        default = EMBEDDED
+        default = EMBEDDED if data.image_size >= 32 else dataclasses.replace(EMBEDDED, stem_stride=2)
     elif data.image_size < SMALL_IMAGE:
         default = SMALL
     else:

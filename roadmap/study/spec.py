@@ -133,7 +133,7 @@ class StudySpec:
     depth: float | None = _networks("factor on the number of blocks in every stage [default: 1/3 below 128 px or 5000 "
                                     "images, else 1]", metavar="FACTOR")  # fmt: skip
     stem_stride: int | None = _networks(
-        "stride of every stem [default: 2 below 128 px, else, and on the embedded set, 4]", choices=STEM_STRIDES
+        "stride of every stem [default: 2 below 128 px, on the embedded set below 32, else 4]", choices=STEM_STRIDES
     )
     test_every: int | None = _training("epochs between two tests of a run, whose result is that of the last epoch "
                                        "[default: so that testing takes a tenth of the training]",
