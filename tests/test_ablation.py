@@ -59,7 +59,7 @@ def data():
 
 def start(**changes):
     return Design(
-        blocks=(1, 1, 2, 1), widths=(8, 16, 32, 64), stem_stride=2, num_classes=10, stochastic_depth=0.0
+        blocks=(1, 1, 2, 1), widths=(8, 16, 32, 64), stem_stride=4, num_classes=10, stochastic_depth=0.0
     ).replace(**changes)
 
 

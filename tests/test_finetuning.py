@@ -241,7 +241,7 @@ def test_a_run_made_again_matches(root, source):
     shown = call("reproduce", source[:5], "--store", root / "store")
     assert shown.code == 0, shown.err
     assert "equal bit for bit" in shown.out and f"run {source} matches" in shown.out
-    assert "test images: none that only one of the two got right" in shown.out
+    assert "test images: none that only one of the two runs got right" in shown.out
     assert Store(root / "store").signatures() == [source]
 
 

@@ -144,7 +144,7 @@ def test_the_recorded_command_makes_an_equal_study(monkeypatch, tmp_path):
     study = tmp_path / "study.yaml"
     study.write_text("mixup: 0.8\nflip: true\nretries: 5\nonly: gelu\n")
     assert command_of(load_spec(study, mixup=0, flip=False, retries=2), out=tmp_path) == (
-        f"roadmap.run(only=('gelu',), mixup=0, flip=False, out={str(tmp_path)!r})"
+        f"roadmap.run(only=('gelu',), seeds=(0, 1, 2, 3, 4), mixup=0, flip=False, out={str(tmp_path)!r})"
     )
 
 

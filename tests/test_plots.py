@@ -469,7 +469,7 @@ def test_plot_draws_any_figure(tmp_path, words, files):
         ("study --font Nonesuch", "unknown font"),
         ("study --metric loss", "--metric is for a table of runs, but study is not a file"),
         ("runs.csv --paper", "--paper is for a study, but runs.csv is a table of runs"),
-        ("runs.csv --figure curves", "no figure curves"),
+        ("runs.csv --figure curves", "curves cannot be drawn: a table of runs has neither"),
     ],
 )
 def test_plots_that_cannot_be(tmp_path, words, message):
