@@ -28,7 +28,7 @@ from roadmap.study.preparing import prepare
 from roadmap.study.seeds import parse_budget
 from roadmap.study.spec import StudySpec, load_spec, yaml_text
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, _record
+from roadmap.study.work import NUMBERS, Outcome, _record
 
 STEPS = ("patchify_stem", "gelu", "layer_norm")
 SMALL = {"width": 4, "image_size": 16, "epochs": 1, "batch_size": 4, "threads": 1, "device": "cpu", "data": "folder"}
@@ -61,20 +61,7 @@ class Made:
         score = self.value(task.run.step, task.run.seed)
         start = DAY + timedelta(hours=self.hours * len(self.done))
         self.done.append((task.run.step, task.run.seed))
-        numbers = dict.fromkeys(
-            (
-                "top1",
-                "top5",
-                "last_top1",
-                "loss",
-                "train_loss",
-                "epochs",
-                "seconds",
-                "images_per_second",
-                "data_seconds",
-                "wall_seconds",
-            )
-        )
+        numbers = dict.fromkeys(NUMBERS)
         numbers |= {"status": "failed", "reason": "error: a cosmic ray", "retry": True}
         if score is not None:
             numbers |= {

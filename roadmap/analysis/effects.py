@@ -82,7 +82,7 @@ def measure(
         found = iter([effect for effect, told in zip(seen.effects, known, strict=False) if told])
     else:
         known = [bool(contrast.weights) and not _failed(contrast, taken, place) for contrast in contrasts]
-        # An effect that cannot be told is no test; the others are estimated as if it were not there.
+        # An effect without an estimate does not count as a test: the correction is for the others alone.
         between = [_between(one, own) for one, own, told in zip(contrasts, parts, known, strict=True) if told]
         found = iter(
             estimate(samples, weights[known], matters=matters, between=between, lower_is_better=lower_is_better)
@@ -146,7 +146,7 @@ class Standing:
 
 
 def standing(these: Arranged, rule: Rule, matters: float, slots: int) -> Standing:
-    """Where a study of these effects stands, and what to train next with so many runs at a time."""
+    """Where a study of these effects stands, and what to train next with ``slots`` runs at a time."""
     found = looked(these, rule, matters, slots=slots)
     verdicts = [effect.verdict for effect in found.effects] or [None] * len(found.closed)
     whys = zip(verdicts, found.closed, strict=True)

@@ -57,14 +57,14 @@ _MATCH_FACTOR = Column(
     "float64", "what its widths or blocks were multiplied by, to bring it to the cost that all share"
 )
 _DATA_SECONDS = Column("float64", "of them: waiting for batches", "s")
-_P = Column("float64", "two-sided p that the true difference is zero, by Student's t with this standard error and "
-            "these degrees of freedom; missing where there is no interval")  # fmt: skip
+_P = Column("float64", "two-sided p-value for a true difference of zero (Student's t, with this standard error and "
+            "these degrees of freedom); missing without an interval")  # fmt: skip
 _P_ALL = Column("float64", "the same for all m effects of the study at once, 1 - (1 - p)^m: below 0.05 where the "
                 "interval excludes zero, and only there")  # fmt: skip
 _VERDICT = Column(
     "text",
-    "read off the interval: `gain` or `loss` where it excludes zero, `negligible` where it lies "
-    "within the smallest difference that matters, else `open`; missing where there is no interval",
+    "from the interval alone: `gain` or `loss` if it excludes zero, `negligible` if it lies within "
+    "the smallest difference that matters, otherwise `open`; missing without an interval",
 )
 _TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
 _TOP1_STD = Column("float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for "

@@ -112,7 +112,7 @@ class Study(TestedImages, Figures):
         )
 
     def standing(self, slots: int = 1) -> Standing:
-        """Where a study that grows by seeds stands, and which networks to train next, with so many runs at a time.
+        """Where a study that grows by seeds stands, and which networks to train next, ``slots`` runs at a time.
         Raises `RoadmapError` for any other study."""
         if self.rule is None:
             raise RoadmapError(f"{self.path.name} was not run with --until-resolved, so its seeds were planned at once")

@@ -65,10 +65,6 @@ class PlainDisplay(StudyProgress):
         packed = f", {slots} side by side" if slots > 1 else ""
         self.say(f"{len(runs)} runs, {sum(petaflops.values()):.3g} PFLOPs of training{packed}")
 
-    def pause(self, run: RunSpec, why: str) -> None:
-        super().pause(run, why)
-        self.say(f"{run.step} seed {run.seed}: {why}")
-
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
         super().finish(run, result, trained)
         self._told.add(run.signature)
@@ -150,10 +146,6 @@ class LiveDisplay(StudyProgress):
             self._live.stop()
             self._console.clear()
             self._open()
-
-    def pause(self, run: RunSpec, why: str) -> None:
-        super().pause(run, why)
-        self.say(f"{run.step} seed {run.seed}: {why}")
 
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
         super().finish(run, result, trained)

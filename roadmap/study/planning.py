@@ -66,6 +66,7 @@ class Workshop(Protocol):
 def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     """The size of the networks and the recipe: what the study says, else what suits its images."""
     if spec.data == "embedded":
+        # four stages halve three times behind the stem: smaller images would leave nothing behind a stride of 4
         default = EMBEDDED if data.image_size >= 32 else dataclasses.replace(EMBEDDED, stem_stride=2)
     elif data.image_size < SMALL_IMAGE:
         default = SMALL

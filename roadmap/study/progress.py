@@ -70,6 +70,7 @@ class StudyProgress:
     def pause(self, run: RunSpec, why: str) -> None:
         self.running.pop(run.signature, None)
         self.changed()
+        self.say(f"{run.step} seed {run.seed}: {why}")
 
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
         self.running.pop(run.signature, None)
@@ -80,6 +81,9 @@ class StudyProgress:
 
     def changed(self) -> None:
         """Is called whenever something has changed."""
+
+    def say(self, text: str) -> None:
+        """Show a line of text."""
 
     def _begins(self, run: RunSpec) -> None:
         self.waiting = [other for other in self.waiting if other.signature != run.signature]

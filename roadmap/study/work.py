@@ -22,6 +22,19 @@ from roadmap.training.spec import Execution, RunSpec
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
 
+#: Numbers of a run's result; all missing where it failed before it began.
+NUMBERS = (
+    "top1",
+    "top5",
+    "last_top1",
+    "loss",
+    "train_loss",
+    "epochs",
+    "seconds",
+    "images_per_second",
+    "data_seconds",
+    "wall_seconds",
+)
 #: Seconds to wait for a run that another process holds: some only look whether it is free.
 _PATIENCE = 1.0
 
@@ -152,21 +165,7 @@ def record_failure(task: Task, store: Store, reason: str, started: str | None = 
     from roadmap.training.device import environment, resolve_device
 
     started = started or datetime.now(timezone.utc).isoformat(timespec="seconds")
-    nothing = dict.fromkeys(
-        (
-            "top1",
-            "top5",
-            "last_top1",
-            "loss",
-            "train_loss",
-            "epochs",
-            "seconds",
-            "images_per_second",
-            "data_seconds",
-            "wall_seconds",
-        )
-    )
-    metrics = {"status": "failed", "reason": reason, "retry": retry, **nothing}
+    metrics = {"status": "failed", "reason": reason, "retry": retry, **dict.fromkeys(NUMBERS)}
     try:
         made_by = environment(resolve_device(task.execution), task.execution)
     except RoadmapError:  # the device is another machine's
