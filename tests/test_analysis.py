@@ -251,8 +251,12 @@ def test_a_study_is_read_from_its_folder(tmp_path):
 def test_a_kept_table_is_a_study(tmp_path):
     kept = Path(__file__).parents[1] / "results" / "embedded"
     study = load_study(kept)
-    assert len(study.runs) == 51 and study.runs["data_seconds"].isna().all(), "which older tables lack"
+    assert len(study.runs) == 85 and study.runs["data_seconds"].notna().all()
     assert study.steps["step"].tolist()[0] == "resnet50" and study.trajectory()
+    table = pd.read_csv(kept / "trajectory.csv").drop(columns="data_seconds")
+    table.to_csv(tmp_path / "trajectory.csv", index=False)
+    older = load_study(tmp_path)
+    assert len(older.runs) == 85 and older.runs["data_seconds"].isna().all(), "which older tables lack"
     (tmp_path / "trajectory.csv").write_text("step,seed\ngelu,0\n")
     with pytest.raises(RoadmapError, match="is not a table of runs: it has no column regime"):
         load_study(tmp_path)
