@@ -12,9 +12,11 @@ from roadmap.phases import listening, phase
 from roadmap.rounds import run_rounds
 from roadmap.study.display import Display, display_in_python
 from roadmap.study.keywords import Settings, with_settings
-from roadmap.study.preparing import Prepared, prepare
+from roadmap.study.prepared import Prepared
+from roadmap.study.preparing import prepare
+from roadmap.study.reading import load_spec, settings_of
 from roadmap.study.runner import default_folder, run_study
-from roadmap.study.spec import StudySpec, load_spec, settings_of
+from roadmap.study.spec import StudySpec
 from roadmap.study.store import Store, store_at
 
 if TYPE_CHECKING:
@@ -38,13 +40,13 @@ def run(
     Raises `RoadmapError`, with one sentence, for a setting that is unknown or impossible.
     """
     spec = load_spec(Path(study) if study else None, **settings)
-    folder = Path(out) if out else default_folder(spec)
     place = store_at(store)
     with closing(display_in_python()) as display, listening(display.doing):
         prepared = prepare(spec, place)
         for remark in prepared.remarks:
             display.say(remark)
-        return carry_out(prepared, folder, place, display, command_of(spec, out, store), resume)
+        folder = Path(out) if out else default_folder(prepared)
+        return execute(prepared, folder, place, display, command_of(spec, out, store), resume)
 
 
 def command_of(spec: StudySpec, out: str | Path | None = None, store: str | Path | None = None) -> str:
@@ -64,7 +66,7 @@ def _plain(value: Any) -> Any:
     return float(value) if isinstance(value, float) else value
 
 
-def carry_out(
+def execute(
     prepared: Prepared,
     folder: Path,
     store: Store,

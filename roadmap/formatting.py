@@ -9,7 +9,7 @@ from typing import Any
 
 #: What stands where a number is unknown.
 UNKNOWN = "–"
-#: Below so many GMACs a cost is written in MMACs.
+#: Below this many GMACs a cost is written in MMACs.
 SMALL_GMACS = 0.1
 
 

@@ -35,6 +35,14 @@ def is_command() -> bool:
     return os.path.splitext(os.path.basename(name))[0] == os.path.basename(PACKAGE)
 
 
+def is_installed(package: str) -> bool:
+    """Whether a package is there to import; a mere folder of its name, an empty package to Python, is not."""
+    from importlib.util import find_spec  # only where it is asked: see above
+
+    found = find_spec(package)
+    return found is not None and found.origin is not None
+
+
 def _holds_package(folder: str) -> bool:
     return os.path.isfile(os.path.join(folder, os.path.basename(PACKAGE), "__init__.py"))
 

@@ -141,7 +141,7 @@ def prepare_sockets() -> None:
 
 
 def short_folder(longest: int) -> str:
-    """The folder of temporary files, or another where its path has more than so many bytes. Raises `RoadmapError`."""
+    """The folder of temporary files, or another if its path is longer than ``longest`` bytes. Raises `RoadmapError`."""
     folder = temporary_folder()
     for other in (folder, *_SHORT_FOLDERS):
         if len(os.fsencode(other)) <= longest and os.access(other, os.W_OK | os.X_OK):

@@ -21,7 +21,7 @@ from roadmap.analysis.study import Study, load_study
 from roadmap.study.display import Display
 from roadmap.study.folder import STUDY, StudyFolder
 from roadmap.study.planning import steps_of
-from roadmap.study.preparing import Prepared
+from roadmap.study.prepared import Prepared
 from roadmap.study.progress import clock
 from roadmap.study.runner import run_study
 from roadmap.study.seeds import FIRST, extended, parse_budget
@@ -83,7 +83,7 @@ def _seeds(study: Prepared, count: int) -> Sequence[int]:
 
 
 def _with_seeds(study: Prepared, wanted: Mapping[str, int]) -> Prepared:
-    """The study with so many seeds of each network."""
+    """The study with this many seeds of each network."""
     first = {run.step: run for run in reversed(study.runs)}
     runs = [
         dataclasses.replace(first[step], seed=seed)

@@ -27,7 +27,7 @@ from roadmap.checks import (
 from roadmap.network.design import Design
 from roadmap.network.layers import note_registration
 from roadmap.recipes.recipe import FOLLOWED, SETTINGS, Recipe
-from roadmap.settings import from_yaml
+from roadmap.settings import settings_in
 
 #: Base width of ResNet-50 and ResNet-200, to which the widths of steps refer.
 FULL_WIDTH = 64
@@ -109,9 +109,9 @@ class Step:
         if "name" not in values:
             raise RoadmapError(f"a step has no name: it has {', '.join(map(str, values)) or 'nothing'}")
         together = [find(word) for word in _words(values.get("steps", ()))] if find else []
-        fields = {field.name: field for kind in (Design, Recipe) for field in dataclasses.fields(kind)}
+        known = settings_in(Design) | settings_in(Recipe)
         values = {
-            key: from_yaml(fields[key], value) if key in (*FLAGS, *TRAINING) and key in fields else value
+            key: known[key].from_yaml(value) if key in (*FLAGS, *TRAINING) and key in known else value
             for key, value in values.items()
         }
         facts = {key: values[key] for key in own if key in values}

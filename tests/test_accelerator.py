@@ -23,9 +23,9 @@ from roadmap.recipes.recipe import Recipe
 from roadmap.study import estimate
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.preparing import prepare
-from roadmap.study.spec import load_spec
+from roadmap.study.reading import load_spec
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome
+from roadmap.study.task import Outcome
 from roadmap.training.device import is_memory_error, resolve_device
 from roadmap.training.module import Classifier
 from roadmap.training.rehearsal import Rehearsed, rehearse

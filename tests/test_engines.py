@@ -202,7 +202,7 @@ def test_a_job_that_finds_other_images_says_so(images, tmp_path, monkeypatch):
     for place, said in ((other, "holds other images"), (tmp_path / "nowhere", "there is no folder")):
         task = study.task(study.runs[0], store)
         task.origin.update({"command": "", "attempts": 1, "estimated_seconds": None})
-        slurm.carry_out_job(task, spec.opened | {"directory": str(place)})
+        slurm.execute_job(task, spec.opened | {"directory": str(place)})
         assert said in store.record(study.runs[0].signature)["result"]["reason"]
 
 

@@ -23,7 +23,8 @@ from roadmap.network.model import RoadmapNet
 from roadmap.reference import questions
 from roadmap.rungs import ladder_steps
 from roadmap.steps import Step, compose
-from roadmap.study.spec import load_spec
+from roadmap.study.networks import plan_networks
+from roadmap.study.reading import load_spec
 
 SMALL = "--width 8 --depth 0.2 --stem-stride 2 --image-size 32"
 LADDER = roadmap.ladder().scaled(8, 0.2, stem_stride=2)
@@ -352,7 +353,7 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
         "width_factor: 1.5, mixup: 0.3}\n  - {name: both, steps: [large_kernel, wide]}\n"
         "  - {name: squeezed, layers: {se: {ratio: 0.25}}}\n"
     )
-    described = json.loads(json.dumps(load_spec(path).ablation.facts))
+    described = json.loads(json.dumps(plan_networks(load_spec(path)).facts))
     study = toy_study(described=described, design="one-at-a-time")
     wide = roadmap.explain("wide", LADDER, 32, studies=[study])
     assert wide.why == "More channels." and wide.training["mixup"] == (0.0, 0.3)
@@ -376,7 +377,7 @@ def test_steps_of_a_study_are_explained_from_its_description(tmp_path):
 
 def test_levels_of_a_sweep_stand_in_each_others_place():
     for sweep, flag in (({"width_factor": [1.25, 1.5]}, "widths"), ({"layers": [["se"], ["grn"]]}, "layers")):
-        ablation = load_spec(sweep=sweep, base="resnet50").ablation
+        ablation = plan_networks(load_spec(sweep=sweep, base="resnet50"))
         first, level = (network.name for network in ablation.networks)
         runs = toy_study().runs.assign(step=[first, first, level, level], steps=[first, first, level, level])
         effects = toy_study().effects.assign(effect=level, against=first, network=level)
@@ -390,7 +391,7 @@ def test_levels_of_a_sweep_stand_in_each_others_place():
 
 
 def test_a_step_of_a_ladder_whose_runs_all_failed():
-    ablation = load_spec(steps=["modern_recipe", "grn"]).ablation
+    ablation = plan_networks(load_spec(steps=["modern_recipe", "grn"]))
     runs = toy_study().runs.assign(step=["resnet50", "modern_recipe", "grn", "grn"])
     runs["steps"] = ["", "modern_recipe", *["modern_recipe+grn"] * 2]
     effects = toy_study().effects.assign(effect="grn", against="modern_recipe", network="grn")

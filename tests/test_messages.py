@@ -18,7 +18,7 @@ from roadmap import RoadmapError
 from roadmap.api import command_of
 from roadmap.files import read_yaml
 from roadmap.recipes.recipe import load_recipe
-from roadmap.study.spec import load_spec
+from roadmap.study.reading import load_spec
 
 # --- encodings
 
@@ -234,7 +234,7 @@ def test_a_mistake_is_answered_by_one_sentence(words, desk, monkeypatch):
         ("run", {"study": "missing.yaml"}), ("run", {"study": "folder.yaml"}),
         ("run", {"only": "gelu", "mixup": "much"}),
         ("run", {"nonsense": 1}), ("run", {"recipe": "folder.yaml"}), ("run", {"betas": None}), ("run", {"steps": 5}),
-        ("run", {"data": "folder", "data_dir": "file"}), ("run", {"plugin": 5}), ("run", {"name": 5}),
+        ("run", {"data": "folder", "data_dir": "file"}), ("run", {"plugin": 5}), ("run", {"name": "a/b"}),
         ("load_study", {"folder": "missing"}), ("load_study", {"folder": "file"}),
         ("load_study", {"folder": "study-json"}),
         ("explain", {"step": "missing"}), ("diff", {"one": "missing", "other": "gelu"}), ("build", {"step": "missing"}),

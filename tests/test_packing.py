@@ -19,7 +19,7 @@ from roadmap.study import packing
 from roadmap.study.forecast import Forecast, schedule
 from roadmap.study.loggers import check_logger
 from roadmap.study.planning import plan
-from roadmap.study.spec import load_spec
+from roadmap.study.reading import load_spec
 from roadmap.study.store import Store
 
 SMALL = {
@@ -84,12 +84,12 @@ def test_processes_that_train_together_have_cores_each(machine):
 def test_the_memory_that_is_planned_for_is_enough(images):
     """Against the peak of real trainings, each in a process of its own."""
     from roadmap.study.engines.local import LocalEngine, Place
-    from roadmap.study.estimate import Rehearse, carry_out_rehearsal
+    from roadmap.study.estimate import Rehearse, execute_rehearsal
 
     spec = load_spec(only=("resnet50", "separate_downsample"), seeds=1, width=24, batch_size=128)
     data = open_data("embedded")
     for run in plan(spec, data):
-        with LocalEngine(data, [Place("cpu", 1)], work=carry_out_rehearsal, fresh=True) as engine:
+        with LocalEngine(data, [Place("cpu", 1)], work=execute_rehearsal, fresh=True) as engine:
             engine.submit(Rehearse(run, spec.execution, 128, 0.1))
             while not (ended := engine.wait(1.0)):
                 pass

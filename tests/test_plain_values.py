@@ -21,7 +21,8 @@ from roadmap.network.weights import save_weights
 from roadmap.recipes.recipe import Recipe, load_recipe
 from roadmap.steps import Step
 from roadmap.study.planning import plan
-from roadmap.study.spec import StudySpec, load_spec, yaml_text
+from roadmap.study.reading import load_spec, yaml_text
+from roadmap.study.spec import StudySpec
 from roadmap.training.spec import Execution
 
 

@@ -22,9 +22,9 @@ from roadmap.files import temporary_folder, whole_file
 from roadmap.imports import import_path
 from roadmap.processes import short_folder
 from roadmap.study.preparing import prepare
-from roadmap.study.spec import load_spec
+from roadmap.study.reading import load_spec
 from roadmap.study.store import Store
-from roadmap.study.work import carry_out
+from roadmap.study.work import execute
 from roadmap.training import fit
 
 STUDY = "--only layer_norm --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()
@@ -224,7 +224,7 @@ def outcome(study, folder):
     store.begin()
     origin = {"command": "a test", "attempts": 1, "estimated_seconds": None}
     task = dataclasses.replace(study.task(study.runs[0], store), origin=origin)
-    return carry_out(task, study.data), store.record(task.run.signature)
+    return execute(task, study.data), store.record(task.run.signature)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from roadmap import RoadmapError
 from roadmap.analysis.statistics import accuracy_interval, mean_interval
 from roadmap.data.sources import ImageData, Split, open_data
 from roadmap.study.planning import plan
-from roadmap.study.preparing import Prepared, prepare
+from roadmap.study.preparing import prepare
+from roadmap.study.reading import load_spec
 from roadmap.study.red_flags import FEWEST_STEPS, red_flags
-from roadmap.study.spec import load_spec
 
 
 def data_of(train: int, test: int, size: int = 32) -> ImageData:
@@ -29,7 +29,7 @@ def data_of(train: int, test: int, size: int = 32) -> ImageData:
 
 def flags_of(data: ImageData, **settings) -> list[str]:
     spec = load_spec(**{"data": "folder", "data_dir": "images", **settings})
-    return red_flags(Prepared(spec, data, plan(spec, data), {}, "cpu", "cpu"))
+    return red_flags(spec, data, plan(spec, data))
 
 
 SOUND = {"only": "gelu", "batch_size": 10, "epochs": 10, "lr": 1e-3}
@@ -39,7 +39,7 @@ def test_a_sound_study_has_no_red_flags():
     assert flags_of(data_of(1000, 2000), **SOUND) == []
     embedded = load_spec()
     data = open_data(**embedded.opened)
-    assert red_flags(Prepared(embedded, data, plan(embedded, data), {}, "cpu", "cpu")) == []
+    assert red_flags(embedded, data, plan(embedded, data)) == []
 
 
 @pytest.mark.parametrize("images", [15, 24, 100, 516])

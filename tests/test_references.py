@@ -28,9 +28,9 @@ from roadmap.network.weights import open_weights, save_weights
 from roadmap.recipes.recipe import Recipe
 from roadmap.study.display import PlainDisplay
 from roadmap.study.preparing import prepare
+from roadmap.study.reading import load_spec
 from roadmap.study.reproduction import reproduce
 from roadmap.study.runner import run_study
-from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
 from roadmap.training import fit
 from roadmap.training.evaluate import logits_of

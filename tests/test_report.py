@@ -26,7 +26,8 @@ from roadmap.analysis.shown import interval_text
 from roadmap.formatting import label
 from roadmap.reporting.sections import section_ids
 from roadmap.study.folder import FORMAT
-from roadmap.study.spec import load_spec
+from roadmap.study.networks import plan_networks
+from roadmap.study.reading import load_spec
 
 PROJECT = Path(__file__).parents[1]
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}
@@ -285,11 +286,11 @@ OWN = [{"name": "wider", "why": "More channels.", "width_factor": 1.5},
 )
 def test_own_steps_are_explained_on_the_network_that_the_study_puts_them_onto(tmp_path, asked, befores):
     spec = load_spec(width=16, **asked)
-    networks = {network.name: [one.name for one in network.steps] for network in spec.ablation.networks}
-    runs = make_networks(spec.ablation.question.name, {name: frozenset(way) for name, way in networks.items()},
+    networks = {network.name: [one.name for one in network.steps] for network in plan_networks(spec).networks}
+    runs = make_networks(plan_networks(spec).question.name, {name: frozenset(way) for name, way in networks.items()},
                          lambda way, seed: 70.0 + len(way) + seed**2 / 9, 3, [])  # fmt: skip
     runs["steps"] = ["+".join(networks[name]) for name in runs["step"]]
-    page = check(roadmap.report(keep(tmp_path / "study", runs, json.loads(json.dumps(spec.ablation.facts)))))
+    page = check(roadmap.report(keep(tmp_path / "study", runs, json.loads(json.dumps(plan_networks(spec).facts)))))
     drawn = [words for attributes in page.all("svg") if (words := attributes["aria-label"]).startswith("Feature maps")]
     for step, before in befores.items():
         assert "ratio" in page.section(step)

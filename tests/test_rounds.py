@@ -22,13 +22,16 @@ from roadmap import RoadmapError
 from roadmap.analysis.comparison import compared
 from roadmap.analysis.planned import assumed_deviation, plan_resolution
 from roadmap.analysis.sequential import look
-from roadmap.study import engines
+from roadmap.study import runner
 from roadmap.study.display import PlainDisplay
+from roadmap.study.networks import plan_networks, seeds_of
 from roadmap.study.preparing import prepare
+from roadmap.study.reading import load_spec, yaml_text
 from roadmap.study.seeds import parse_budget
-from roadmap.study.spec import StudySpec, load_spec, yaml_text
+from roadmap.study.spec import StudySpec
 from roadmap.study.store import Store
-from roadmap.study.work import NUMBERS, Outcome, _record
+from roadmap.study.task import Outcome
+from roadmap.study.work import NUMBERS, _record
 
 STEPS = ("patchify_stem", "gelu", "layer_norm")
 SMALL = {"width": 4, "image_size": 16, "epochs": 1, "batch_size": 4, "threads": 1, "device": "cpu", "data": "folder"}
@@ -123,12 +126,12 @@ def run(prepared, tmp_path, monkeypatch, capsys):
     draw = roadmap.api.save_results
 
     def go(engine, name="study", study=prepared, drawn=False, **settings):
-        monkeypatch.setattr(engines, "make_engine", lambda *_: engine)
+        monkeypatch.setattr(runner, "make_engine", lambda *_: engine)
         monkeypatch.setattr(roadmap.api, "save_results", draw if drawn else lambda *_, **__: None)
         study = dataclasses.replace(study, spec=dataclasses.replace(study.spec, **settings))
         place = tmp_path / name
         try:
-            return roadmap.api.carry_out(study, place / "out", Store(place / "store"), PlainDisplay(), "test")
+            return roadmap.api.execute(study, place / "out", Store(place / "store"), PlainDisplay(), "test")
         finally:
             go.told = capsys.readouterr().out
 
@@ -235,7 +238,7 @@ def test_the_budget_holds_over_all_starts(run):
 
 def test_given_seeds_are_the_beginning(run, images):
     asked = StudySpec(only=STEPS, until_resolved=1.0, seeds="7,3", data_dir=str(images), **SMALL)
-    assert asked.seeds_of == dict.fromkeys(STEPS, (7, 3, 8))
+    assert seeds_of(asked, plan_networks(asked)) == dict.fromkeys(STEPS, (7, 3, 8))
 
 
 def test_the_settings_are_kept(prepared, tmp_path):
@@ -277,7 +280,7 @@ def test_budgets(text, seconds):
 )
 def test_what_cannot_be_is_one_sentence(settings, sentence):
     with pytest.raises(RoadmapError) as caught:
-        load_spec(**settings)
+        plan_networks(load_spec(**settings))
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -287,7 +290,7 @@ def test_what_cannot_be_is_one_sentence(settings, sentence):
 def test_unequal_seeds_from_plan_to_figures(images, tmp_path, monkeypatch):
     """Leave-one-out by way of Python and of the command line: the common network and another one have more seeds."""
     value = lambda step, seed: 70 + seed / 8 + len(step) / 50  # noqa: E731
-    monkeypatch.setattr(engines, "make_engine", lambda *_: Made(value))
+    monkeypatch.setattr(runner, "make_engine", lambda *_: Made(value))
     settings = {
         "design": "leave-one-out",
         "steps": "gelu,layer_norm",

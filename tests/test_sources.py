@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import io
 import json
 import pickle
@@ -18,13 +19,14 @@ from PIL import Image
 
 import roadmap
 from roadmap import RoadmapError
-from roadmap.data import hub, sources
+from roadmap.data import sources
 from roadmap.data.batches import Batcher
 from roadmap.data.shared import SharedData
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import Recipe
+from roadmap.study.networks import plan_networks, title_of
 from roadmap.study.planning import plan
-from roadmap.study.spec import load_spec
+from roadmap.study.reading import load_spec
 from roadmap.training.fit import fit_run
 from roadmap.training.spec import Execution
 
@@ -292,7 +294,8 @@ def test_names_of_data_sets_are_checked():
     for name in ("hfds/", "hfds", "hub/x", 3):
         with pytest.raises(RoadmapError, match="data is .*, but must be one of .*wds, hfds/NAME"):
             load_spec(data=name)
-    assert load_spec(data="hfds/uoft-cs/cifar10").title.startswith("hfds-uoft-cs-cifar10-")
+    spec = load_spec(data="hfds/uoft-cs/cifar10")
+    assert title_of(spec, plan_networks(spec)).startswith("hfds-uoft-cs-cifar10-")
 
 
 def test_a_planted_pickle_is_not_read(folder, tmp_path):
@@ -310,7 +313,7 @@ def test_a_planted_pickle_is_not_read(folder, tmp_path):
 
 
 def test_the_package_that_is_missing_is_named(monkeypatch):
-    monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RoadmapError, match=r"needs the package datasets: pip install 'roadmap-ablation\[hf\]'"):
         open_data("hfds/uoft-cs/cifar10")
 

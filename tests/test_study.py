@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import re
 import shutil
@@ -21,8 +20,10 @@ from roadmap import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import SETTINGS
+from roadmap.study.networks import plan_networks, title_of
 from roadmap.study.planning import plan
-from roadmap.study.spec import StudySpec, load_spec, option_name
+from roadmap.study.reading import load_spec
+from roadmap.study.spec import StudySpec, study_settings
 
 PROJECT = Path(__file__).parents[1]
 #: A study of two small networks on small images, as options of the command line.
@@ -252,7 +253,7 @@ def test_streamed_images_train_too(images, tmp_path):
 @pytest.mark.parametrize("path", sorted((PROJECT / "experiments").glob("*.yaml")), ids=lambda path: path.name)
 def test_shipped_studies_resolve(path):
     spec = load_spec(path)
-    assert spec.ablation.networks and len(spec.seeds) >= 2
+    assert plan_networks(spec).networks and len(spec.seeds) >= 2
     assert path.read_text().startswith("#"), "says what it should reach and how long it takes"
 
 
@@ -261,7 +262,7 @@ def test_file_and_options_mean_the_same(tmp_path):
     path.write_text("from: stage_ratio\nupto: gelu\nroads: true\nseeds: 2\nwidth: 8\ndepth: 0.5\nlr: 0.01\n")
     spec = load_spec(path)
     assert spec == StudySpec(from_="stage_ratio", upto="gelu", roads=True, seeds=(0, 1), width=8, depth=0.5, lr=0.01)
-    assert [network.name for network in spec.ablation.networks][-5:] == [
+    assert [network.name for network in plan_networks(spec).networks][-5:] == [
         "kernel_5",
         "large_kernel",
         "kernel_9",
@@ -275,7 +276,7 @@ def test_file_and_options_mean_the_same(tmp_path):
 
 def test_every_setting_is_an_option_with_help():
     shown = command("run", "--help-all").out
-    settings = [option_name(field.name) for field in dataclasses.fields(StudySpec) if field.metadata]
+    settings = [one.name for one in study_settings().values()]
     words = ("store", "out", "resume", "retrain", "paper", "dry-run")
     for name in (f"--{setting.replace('_', '-')}" for setting in (*settings, *SETTINGS, *words)):
         assert f"  {name}" in shown, name
@@ -308,7 +309,7 @@ test_every: 2
 name: mine
 """)
     spec = load_spec(path, cutmix=0.5, randaugment=None, betas=(0.8, 0.9), schedule="linear")
-    assert spec.title == "mine" and spec.execution.tested(5, 10, 10) == [2, 4, 5]
+    assert title_of(spec, None) == "mine" and spec.execution.tested(5, 10, 10) == [2, 4, 5]
     for run in plan(spec, open_data(**spec.opened)):
         recipe = run.recipe
         assert (recipe.mixup, recipe.cutmix, recipe.ema, recipe.layer_decay, recipe.accumulate) == (
@@ -339,17 +340,17 @@ BAD = [
     ("run --only ,", "only is empty: give"),
     ("run --download", "neither downloaded nor streamed"),
     ("run --device cuda:", "device is 'cuda:'"),
-    ("run --batch-size 1", "batch size is 1"),
+    ("run --batch-size 1", "batch_size is 1, but must be between 2 and"),
     ("run --only resnet50 --regime resnet200", "unknown step 'resnet50'"),
     ("run --data folder", "needs --data-dir"),
     ("run --data folder --data-dir nowhere", "there is no folder nowhere"),
     ("run --data imagnet", "did you mean 'imagenet'?"),
-    ("run --image-size 0", "image size is 0"),
+    ("run --image-size 0", "image_size is 0"),
     ("run --only separate_downsample --image-size 8", "reduced to nothing by the strides"),
     ("run --epochs 0", "epochs is 0"),
     ("run --epochs -3", "epochs is -3"),
     ("run --epochs many", "epochs is 'many', but must be a whole number"),
-    ("run --batch-size 0", "batch size is 0"),
+    ("run --batch-size 0", "batch_size is 0"),
     ("run --lr -1", "lr is -1"),
     ("run --lr nan", "lr is nan"),
     ("run --seeds 0", "number of seeds is 0"),
@@ -417,14 +418,13 @@ def test_bad_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, mo
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("device: 3", "device is 3, but must be text"),
+        ("device: 3", "device is '3', but must be auto, cpu"),
         ("upto: ''", "upto is '', but must be text"),
         ("upto: 2020-13-45", "not valid YAML"),
         ('recipe: "a\\0b.yaml"', "must be text"),
         ("uptoo: gelu", "unknown setting of a study 'uptoo' (did you mean 'upto'?)"),
-        ("name: 2024", "name is 2024, but must be text"),
-        ("name: a/b", "must be a name that a folder can have"),
-        ("upto: 3", "upto is 3, but must be text"),
+        ("name: a/b", "name is 'a/b', but must be a name that a folder can have"),
+        ("upto: 3", "unknown step '3'"),
         ("epochs: lots", "epochs is 'lots'"),
         ("seeds: []", "seeds is []"),
         ("roads: maybe", "roads is 'maybe', but must be true or false"),
@@ -436,7 +436,7 @@ def test_bad_study_files(tmp_path, text, sentence):
     path = tmp_path / "study.yaml"
     path.write_text(text)
     with pytest.raises(RoadmapError) as caught:
-        load_spec(path)
+        plan_networks(load_spec(path))
     assert sentence in str(caught.value) and "\n" not in str(caught.value)
 
 

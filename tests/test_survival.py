@@ -27,10 +27,11 @@ from folders import make_image_folder
 from roadmap.study.display import PlainDisplay
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.preparing import prepare
+from roadmap.study.reading import load_spec
 from roadmap.study.runner import run_study
-from roadmap.study.spec import load_spec
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, carry_out
+from roadmap.study.task import Outcome
+from roadmap.study.work import execute
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills by Linux's means")
 
@@ -53,8 +54,7 @@ clip_gradient: 1.0
 STUDY = "--only patchify_stem,layer_norm --seeds 2 --width 4 --image-size 16 --device cpu --threads 1 --jobs 2".split()
 STUDY += ["--workers", "1"]
 RUNS = 4
-#: Bytes: more than the data and a record, less than the weights.
-LITTLE = 120_000
+LITTLE = 120_000  # bytes: more than the data and a record, less than the weights
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +362,7 @@ def test_a_diverged_run_is_tried_again_only_when_asked_for(given, tmp_path):
 
 
 def short_of_memory(task, data):
-    """`carry_out`, where layer_norm with seed 0 has memory enough at its second try, and with seed 1 never.
+    """`execute`, where layer_norm with seed 0 has memory enough at its second try, and with seed 1 never.
 
     Notes of each try what is at work beside it, and how many workers there are.
     """
@@ -375,7 +375,7 @@ def short_of_memory(task, data):
             return Outcome("memory", "no room")
         time.sleep(2)  # anything beside it would show
         assert not Store(task.store).running()
-    return carry_out(task, data)
+    return execute(task, data)
 
 
 def test_a_run_without_memory_is_tried_alone_then_recorded(given, reference, tmp_path, capsys):

@@ -29,7 +29,7 @@ from roadmap.data.sources import open_data
 from roadmap.phases import StatusLine, listening, phase
 from roadmap.study.display import LiveDisplay, display_in_python
 from roadmap.study.planning import plan
-from roadmap.study.spec import load_spec
+from roadmap.study.reading import load_spec
 
 NARROW, LINES = 50, 24
 

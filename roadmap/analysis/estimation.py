@@ -201,7 +201,7 @@ class Moderated:
 
 
 def sidak(effects: int) -> float:
-    """The probability with which each of so many intervals may err, so that all hold at once with `CONFIDENCE`."""
+    """Error rate of each interval such that all of them hold at once with `CONFIDENCE` (Šidák)."""
     return -math.expm1(math.log(CONFIDENCE) / max(effects, 1))
 
 

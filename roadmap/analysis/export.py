@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from roadmap.analysis.schema import RUNS, Column
 from roadmap.checks import RoadmapError, cause
 from roadmap.files import whole_file, write_text
+from roadmap.imports import is_installed
 from roadmap.study.store import COLUMNS, csv_text
 
 #: Kinds of table, and the package that writes each.
@@ -29,7 +29,7 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
     ``all_columns``. Raises `RoadmapError` where a package is missing or the file cannot be written.
     """
     package = KINDS[kind]
-    if package and importlib.util.find_spec(package) is None:
+    if package and not is_installed(package):
         raise RoadmapError(f"{kind} is written with {package}, which is not installed: pip install {package}")
     if kind == "parquet" and output is None:
         raise RoadmapError("parquet is a binary format: name the file to write with --out")

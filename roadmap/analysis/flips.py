@@ -18,7 +18,7 @@ from roadmap.checks import RoadmapError, check_known
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
 
-#: So many of the images that a step gains, and of those that it loses, are shown.
+#: Number of gained, and of lost, images that are shown for a step.
 SHOWN = 6
 #: Height and width of a shown image in pixels.
 THUMBNAIL = 48

@@ -26,7 +26,7 @@ ENDED_WELL = ("finished", "done", "completed", "complete", "success", "succeeded
 NOT_YET = ("running", "pending", "queued", "scheduled", "preempting", "initializing")
 STATES = ("status", "state")
 TRUE, FALSE = ("true", "1", "1.0", "yes", "on"), ("false", "0", "0.0", "no", "off", "")
-#: Remarks name up to so many things.
+#: Most names in one remark.
 NAMED = 3
 
 

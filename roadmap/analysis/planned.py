@@ -18,7 +18,7 @@ from roadmap.analysis.statistics import pooled_deviation
 from roadmap.checks import RoadmapError
 from roadmap.questions.question import Cell
 from roadmap.study.planning import steps_of
-from roadmap.study.preparing import Prepared
+from roadmap.study.prepared import Prepared
 from roadmap.study.store import Store
 from roadmap.training.spec import RunSpec
 
@@ -84,10 +84,9 @@ def plan_resolution(study: Prepared, store: Store) -> Resolution | None:
     pooled over networks of two seeds at least, else an assumed one, see `assumed_deviation`. A study that grows by
     seeds is looked at with those that it begins with.
     """
-    spec = study.spec
-    if spec.start_from:
+    spec, plan = study.spec, study.ablation
+    if plan is None:
         return None
-    plan = spec.ablation
     by_step = {step: [run for run in study.runs if run.step == step] for step in steps_of(study.runs)}
     networks = [
         Trained(

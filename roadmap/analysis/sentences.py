@@ -11,7 +11,7 @@ from roadmap.analysis.estimation import GAIN, LOSS, NEGLIGIBLE, OPEN
 from roadmap.formatting import decimals_of, label, listed, plural, signed
 from roadmap.questions.question import Question
 
-#: A headline names so many effects of a verdict, a sentence so many.
+#: Most effects per verdict in a headline, and in a sentence.
 NAMED, NAMED_IN_SENTENCE = 2, 5
 #: What is no finding, in words.
 REST = {NEGLIGIBLE: "negligible", OPEN: "undecided"}

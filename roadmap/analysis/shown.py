@@ -14,7 +14,7 @@ from roadmap.analysis.sequential import Rule
 from roadmap.formatting import number, plural, signed
 from roadmap.study.seeds import FIRST
 
-#: Missing and failed runs are named up to so many.
+#: Most missing or failed runs that are named.
 _NAMED = 5
 #: Columns whose cells are words; all others are numbers and stand on the right.
 _WORDS = ("step", "effect", "verdict", "and", "against")

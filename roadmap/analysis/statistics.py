@@ -46,7 +46,7 @@ def half_width(std_error: float, freedom: float) -> float:
 
 
 def pooled_deviation(deviations: Sequence[float], seeds: Sequence[float]) -> float:
-    """One standard deviation for several, each of so many seeds: the root of their mean variance.
+    """The pooled standard deviation of several samples with these numbers of seeds: the root of their mean variance.
 
     The mean is by degrees of freedom. Those that are NaN are left out; NaN where none is left. Of three seeds, one
     alone lies anywhere between 0.16 and 1.9 times the truth (95 %, from the chi-square distribution).

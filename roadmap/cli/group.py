@@ -44,7 +44,7 @@ ALL = "roadmap.all_options"
 
 
 class Sections(click.Command):
-    """A command with so many options that --help shows the common ones, and --help-all every one, in `PARTS`."""
+    """A command whose --help shows the common options, and --help-all every one, grouped in `PARTS`."""
 
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)

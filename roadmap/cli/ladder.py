@@ -195,11 +195,9 @@ def check_step_command(
     """
     with phase("preparing to check"):
         from roadmap.checking import check_step  # noqa: F401  (slow, as it imports torch)
-        from roadmap.network.layers import load_plugins
         from roadmap.study.networks import checked_steps
-        from roadmap.study.spec import load_spec
+        from roadmap.study.reading import load_spec
 
-        load_plugins(plugin)
     spec = load_spec(study, **({"plugin": plugin} if plugin else {})) if study else None
     steps = checked_steps(names, spec, plugin)
     failed = sum(not _is_sound(step, (width,) if width else CHECKED_WIDTHS, verbose) for step in steps)

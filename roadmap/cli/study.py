@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -17,6 +16,9 @@ from roadmap.cli.group import PartOption, Sections, cli, print_effects, print_ta
 from roadmap.formatting import plural
 from roadmap.markup import ranges
 from roadmap.phases import phase
+
+if TYPE_CHECKING:
+    from roadmap.settings import Setting
 
 #: Settings of a study that most commands give: those that --help shows.
 COMMON = ("from_", "upto", "only", "design", "steps", "data", "data_dir", "image_size", "recipe", "seeds", "epochs",
@@ -28,51 +30,42 @@ def study_options(command: Any, ablation: bool = True) -> Any:
     without those of the ``ablation`` where a command trains a single network."""
     from roadmap.questions import question_settings
     from roadmap.recipes.recipe import SETTINGS
-    from roadmap.study.spec import StudySpec
+    from roadmap.study.spec import study_settings
 
     taken = {parameter.name for parameter in getattr(command, "__click_params__", [])}
-    fields = [*dataclasses.fields(StudySpec)]
-    place = next(place for place, field in enumerate(fields) if field.name == "reference")
-    for field in reversed([*fields[:place], *question_settings().values(), *fields[place:]]):
-        part = field.metadata.get("part", "")
-        if not field.metadata or field.name in taken or (part == "ablation" and not ablation):
-            continue
-        default = "" if field.default in (None, (), False) else f" [default: {field.default}]"
-        command = _option(field, part, default, field.name in COMMON)(command)
-    for field in reversed(SETTINGS.values()):
-        command = _option(field, "recipe")(command)
+    own = study_settings()
+    place = [*own].index("reference")
+    ordered = [*[*own.items()][:place], *question_settings().items(), *[*own.items()][place:]]
+    for name, one in reversed(ordered):
+        if name not in taken and (ablation or one.part != "ablation"):
+            default = "" if one.default in (None, (), False) else f" [default: {one.default}]"
+            command = _option(name, one, one.part, default, name in COMMON)(command)
+    for name, one in reversed(SETTINGS.items()):
+        command = _option(name, one, "recipe")(command)
     return command
 
 
-def _option(field: dataclasses.Field, part: str, default: str = "", common: bool = False) -> Any:
-    from roadmap.settings import from_text, kind_of
-    from roadmap.study.spec import option_name
-
-    words, kind = field.metadata, kind_of(field)
-    text = words["help"][0].upper() + words["help"][1:]
-    options: dict[str, Any] = {"help": f"{text}.{default}", "default": None, "cls": PartOption, "part": part,
-                               "common": common}  # fmt: skip
-    flags = f"--{option_name(field.name).replace('_', '-')}"
-    if kind is bool:
+def _option(name: str, setting: Setting, part: str, default: str = "", common: bool = False) -> Any:
+    text = setting.help[0].upper() + setting.help[1:]
+    options: dict[str, Any] = {"help": f"{text}.{default}", "cls": PartOption, "part": part, "common": common}
+    flags = f"--{setting.name.replace('_', '-')}"
+    if setting.kind is bool:
         flags += f"/--no-{flags[2:]}"
-    elif words.get("many"):
-        options |= {"multiple": True, "metavar": words["metavar"]}
-    elif "choices" in words:
-        options["type"] = click.Choice([str(choice) for choice in words["choices"]])
-        options["callback"] = lambda context, option, value: None if value is None else kind(value)
-    elif field.name == "seeds":
-        options |= {"metavar": words["metavar"]}
+    elif setting.choices:
+        options["type"] = click.Choice([str(choice) for choice in setting.choices])
+        options["callback"] = lambda context, option, value: None if value is None else setting.kind(value)
     else:
-        options["metavar"] = words["metavar"]
-        options["callback"] = lambda context, option, value: None if value is None else from_text(field, value)
-    return click.option(flags, field.name, **options)
+        options |= {"metavar": setting.metavar, "multiple": setting.repeat}
+        if not setting.repeat and name != "seeds":
+            options["callback"] = lambda context, option, value: None if value is None else setting.from_text(value)
+    return click.option(flags, name, default=None, **options)
 
 
 def _setting_option(name: str) -> Any:
     """The option of one field of `StudySpec`, for a command that takes no other."""
-    from roadmap.study.spec import StudySpec
+    from roadmap.study.spec import study_settings
 
-    return _option(StudySpec.__dataclass_fields__[name], "", common=True)
+    return _option(name, study_settings()[name], "", common=True)
 
 
 PLUGIN_OPTION = _setting_option("plugin")
@@ -153,7 +146,7 @@ def run(
     if dry_run:
         _print_plan(prepared, folder, place, measure=False)
     else:
-        _carry_out(prepared, folder, place, resume, retrain, paper)
+        _execute(prepared, folder, place, resume, retrain, paper)
 
 
 @cli.command(cls=Sections)
@@ -184,22 +177,22 @@ def finetune(
     if dry_run:
         _print_plan(prepared, folder, place, measure=False)
     else:
-        _carry_out(prepared, folder, place, resume, retrain)
+        _execute(prepared, folder, place, resume, retrain)
 
 
-def _carry_out(
+def _execute(
     prepared: Any, folder: Path, place: Any, resume: bool, retrain: str | None, paper: bool = False
 ) -> None:  # fmt: skip
     """Train a study, say where its results are, and exit with 1 where runs failed."""
     with phase("preparing to train"):
-        from roadmap.api import carry_out
+        from roadmap.api import execute
         from roadmap.study.display import make_display
         from roadmap.study.folder import TABLE
 
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
         command = shlex.join(["roadmap", *sys.argv[1:]])
-        results = carry_out(prepared, folder, place, make_display(), command, resume, retrain, paper)
+        results = execute(prepared, folder, place, make_display(), command, resume, retrain, paper)
     except KeyboardInterrupt:
         again = shlex.join(["roadmap", *_without_retrain(words), "--resume"])
         click.echo(f"\nstopped; finished runs are kept. To continue: {again}", err=True)
@@ -224,8 +217,8 @@ def _prepare(
     """(prepared study, its folder, its store) from the options of a command."""
     with phase("reading the study"):
         from roadmap.study.preparing import prepare
+        from roadmap.study.reading import load_spec
         from roadmap.study.runner import default_folder
-        from roadmap.study.spec import load_spec
         from roadmap.study.store import store_at
 
         source = click.get_current_context().get_parameter_source
@@ -235,7 +228,7 @@ def _prepare(
     prepared = prepare(spec, place)
     for remark in prepared.remarks:
         click.echo(remark, err=True)
-    return prepared, out or default_folder(spec), place
+    return prepared, out or default_folder(prepared), place
 
 
 def _without_retrain(words: list[str]) -> list[str]:
@@ -310,7 +303,7 @@ def _print_plan(
         f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
     )
     print_table(_plan_rows(prepared, ahead))
-    for remark in [] if prepared.spec.start_from else prepared.spec.ablation.remarks:
+    for remark in prepared.ablation.remarks if prepared.ablation else []:
         click.echo(remark)
     if resolution is not None:
         click.echo(resolution)

@@ -19,7 +19,7 @@ from roadmap.network.design import Design
 #: What can be matched: multiply-accumulates in 1e9, parameters in 1, seconds of training an image.
 MATCHED_COSTS = ("gmacs", "params", "time")
 MATCHED_BY = ("width", "depth")
-#: A match may cost at most so many times the target, or the target so many times the match. Whole channels come within
+#: Largest ratio between the costs of a match and its target, either way. Whole channels come within
 #: 1.023 at every rung from base width 8 on, whole blocks of the smallest networks, of 6, within 1.21. What is farther
 #: off is no match: at the paper's size, unmatched rungs are at most 1.75 times off their start (Table 10).
 FARTHEST = 1.25
@@ -27,10 +27,10 @@ FARTHEST = 1.25
 POWERS = {"width": 2.0, "depth": 1.0}
 #: Costs are taken to grow with a power between these.
 FLATTEST, STEEPEST = 0.25, 4.0
-#: A design is timed so often, for so many seconds each; the median counts. So many sizes are timed to match one.
+#: Timings per design, seconds of each (the median counts), and sizes that are timed to match one.
 TIMES, TIMED_SECONDS = 3, 1.0
 TIMED_SIZES = 4
-#: The next size to be tried is at most so many times the last, or the last that.
+#: Largest ratio between two sizes tried one after the other.
 LARGEST_STEP = 4.0
 #: Less, relatively, than lies between two bases at which a size changes.
 HAIR = Fraction(1, 10**12)
@@ -97,7 +97,7 @@ def match(design: Design, target: float, cost_of: Callable[[Design], float], by:
 @dataclass(frozen=True)
 class Timing:
     """How training steps are timed on this machine: images of ``image_size`` pixels in batches of ``batch_size`` on a
-    ``device`` with this name, by so many CPU ``threads`` (None: torch's own choice).
+    ``device`` with this name, with this many CPU ``threads`` (None: torch's own choice).
 
     ``known`` holds what was measured before, in seconds an image by `key`, and takes what is measured: with it kept,
     the same question has the same answer.

@@ -51,7 +51,7 @@ class Batcher:
     """Makes the batches of one run: (images float (N, 3, S, S) normalised, targets (N,) or, mixed, (N, classes)).
 
     Everything random in epoch e follows from (seed, e) alone, whatever was drawn before and whatever the number of
-    workers, so that a run continued from the end of an epoch is the run that was never stopped: whoever trains calls
+    workers, so that a run continued from the end of an epoch is the run that was never stopped: the training calls
     ``seed_everything(seed, e, EPOCH)`` when the epoch starts. Images that are in memory are augmented in batches on
     ``device``, each image by its own draw; others, and all images of a recipe with RandAugment, go one by one through
     transforms in ``workers`` processes.
@@ -306,7 +306,7 @@ class _Fit:
 
 @dataclass
 class _Batches:
-    """Batches, mixed where the recipe mixes. ``waited``: seconds that whoever asked for them had to wait."""
+    """Batches, mixed where the recipe mixes. ``waited``: seconds that the training spent waiting for them."""
 
     source: Iterable[Batch]
     mix: Callable[[Tensor, Tensor], Batch] | None = None

@@ -21,7 +21,7 @@ SIZE = 32
 SEED = 2022
 #: Images of each part: of 64 images, 100 steps an epoch.
 TRAIN_IMAGES, TEST_IMAGES = 6400, 4000
-#: The first so many of the 1797 source digits are for training, the others for testing, distractors included.
+#: The first of the 1797 source digits, for training; the others are for testing, distractors included.
 TRAIN_DIGITS = 1197
 #: Of the 640 columns of a photograph those left of this one are for training, the others for testing.
 TRAIN_COLUMNS = 400

@@ -15,7 +15,7 @@ HIDDEN, OUTPUT = "hidden files or folders", "folders that roadmap wrote"
 NO_CLASS = "folders in the place of classes that hold nothing else"
 STRAY, LINKS, AGAIN = "images outside the class folders", "links within tars", "links to folders read already"
 NO_ENDING = "without ending"
-#: The list of kinds is cut behind so many.
+#: Most kinds in one list.
 NAMED_KINDS = 5
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from roadmap.data import HUB
 from roadmap.data.folders import beside
 from roadmap.data.listings import EVALUATIONS, Listing
 from roadmap.data.readers import Rows
+from roadmap.imports import is_installed
 
 
 def list_hub(name: str, cache: Path | None) -> list[Listing]:
@@ -25,7 +25,7 @@ def list_hub(name: str, cache: Path | None) -> list[Listing]:
     ``cache`` is the folder that it is kept in, by default the package's own. No code of a data set is ever run.
     Raises `RoadmapError` where the package is missing, the data set cannot be had, or has no images with classes.
     """
-    if importlib.util.find_spec("datasets") is None:
+    if not is_installed("datasets"):
         raise RoadmapError(f"--data {name} needs the package datasets: pip install 'roadmap-ablation[hf]'")
     splits = _load(name, cache)
     test = next((part for part in EVALUATIONS if part in splits), None)

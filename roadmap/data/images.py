@@ -25,7 +25,7 @@ warnings.filterwarnings("ignore", "Corrupt EXIF data", UserWarning)
 UNREADABLE = (OSError, Image.DecompressionBombError, SyntaxError, ValueError, TypeError, IndexError, struct.error)
 #: What is to be done with such files.
 REPAIR = "repair or remove, or leave out what cannot be read with --skip-corrupt"
-#: A shown list of images is cut behind so many.
+#: Most images named in one list.
 NAMED_IMAGES = 3
 #: Bits that the values of a camera or scanner have, of which the upper eight are kept.
 DEPTHS = (8, 10, 12, 14, 16)

@@ -19,7 +19,7 @@ from roadmap.data.readers import Files, Reader
 
 #: What the part that tests may be called, the first that is there.
 EVALUATIONS = ("val", "validation", "test")
-#: One image in so many is held out of ``train`` where nothing else tests, and what that part is called.
+#: One in this many images is held out of ``train`` where there is no test split, and what that part is called.
 HELD_OUT_OF, HELD_OUT = 10, "held out of train"
 
 

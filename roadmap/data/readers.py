@@ -16,7 +16,7 @@ import numpy as np
 
 
 class Reader(Protocol):
-    """Encoded images by number; ``sizes``: bytes of each, int64 (N,), 0 where there is nothing to read."""
+    """Encoded images by number; ``sizes``: bytes of each, int64 (N,), 0 for an empty image."""
 
     @property
     def sizes(self) -> np.ndarray: ...

@@ -108,7 +108,7 @@ class ImageData:
 
     @property
     def remarks(self) -> list[str]:
-        """What whoever trains on it should know, a sentence each."""
+        """What to know before training on it, one sentence each."""
         remarks = []
         if self.skipped:
             what = "image that cannot be read is" if len(self.skipped) == 1 else "images that cannot be read are"

@@ -1,4 +1,4 @@
-"""What there is to say of a step, or of the difference between two networks, as plain data.
+"""The explanation of a step, or of the difference between two networks, as plain data.
 
 Needs torch only when something is explained. A terminal, a page and a notebook show the same `Explanation`.
 """
@@ -382,7 +382,7 @@ def _scaled(name: str, steps: Sequence[Step], rungs: Ladder) -> Design:
     return compose(design, steps, rungs.width, rungs.depth).replace(**flags)
 
 
-# --- what there is to say
+# --- the explanation
 
 
 def _explanation(

@@ -41,7 +41,7 @@ CAPTION = (
 
 @dataclass
 class _Map:
-    """A feature map of shape (C, H, W). The layer behind it ``reads`` so many positions, high and wide, and channels;
+    """A feature map of shape (C, H, W). The next layer ``reads`` this many positions, high and wide, and channels;
     ``changed``: whether it differs, or, of a block of a whole network, whether only one network has it. ``signs``: the
     kinds of the layers before the next map, and whether they differ. ``path``: the map where the residual path begins
     that ends behind this one, and whether a layer on it differs (None: there is none); ``behind``: signs after it.
@@ -174,7 +174,7 @@ def _counts(network: Network) -> list[int]:
 
 
 def _blocks(network: Network, others: Sequence[int] = ()) -> list[_Map]:
-    """What comes out of every block; changed are those that a network with so many blocks by stage does not have."""
+    """What comes out of every block; changed are those that a network with these blocks per stage lacks."""
     stages = zip(network.stages, others or _counts(network), strict=True)
     return [
         _Map((stage.channels, stage.height, stage.width), changed=block >= other)

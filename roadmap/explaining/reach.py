@@ -26,7 +26,7 @@ from roadmap.processes import one_thread
 #: Modules that see one position at a time, in evaluation.
 POINTWISE = (nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Dropout, _BatchNorm, LayerNorm2d, LayerScale,
              DropPath)  # fmt: skip
-#: What a plug-in's module sees is found within so many positions of its output.
+#: The receptive field of a plug-in's module is searched within this many positions of its output.
 POSITIONS = 128
 
 

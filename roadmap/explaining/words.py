@@ -24,7 +24,7 @@ def changes(explanation: Explanation) -> list[tuple[str, str, str]]:
 
 
 def remark_on_changes(explanation: Explanation) -> str:
-    """What there is to say beside the flags that change, mostly nothing."""
+    """Notes beside the flags that change; usually none."""
     if explanation.before is None:
         return "The start: nothing stands before it."
     if not explanation.flags and not explanation.training:

@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import importlib
 import inspect
+import os
 import pkgutil
 import sys
 import traceback
@@ -24,8 +25,6 @@ from roadmap.checks import RoadmapError, cause, check_choice, check_known, check
 from roadmap.network.design import Design, check_layer_name
 
 if TYPE_CHECKING:
-    import os
-
     from torch import nn
 
 GROUP = "roadmap.plugins"
@@ -201,12 +200,12 @@ def load_installed(name: str | None = None) -> None:
                 raise RoadmapError(f"the installed plug-in '{point}' cannot be loaded: {in_words(error)}") from error
 
 
-def load_plugins(paths: Iterable[str | os.PathLike]) -> None:
-    """Import plug-in files, in any process: each once, and again only when its content has changed.
+def load_plugins(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> None:
+    """Import plug-in files, or one, in any process: each once, and again only when its content has changed.
 
     Raises `RoadmapError` for a file that is not there, is no .py, fails, or registers nothing.
     """
-    for given in paths:
+    for given in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
         path = Path(given).expanduser().resolve()
         if not path.is_file():
             raise RoadmapError(f"there is no plug-in file '{given}'")

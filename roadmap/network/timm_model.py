@@ -126,7 +126,7 @@ class TimmModel:
 def reference_design(
     name: str, num_classes: int, image_size: int, stem_stride: int = NATIVE_STEM_STRIDE, stochastic_depth: float = 0.0
 ) -> TimmModel:
-    """timm's model ``name`` for images of ``image_size`` pixels and so many classes, tried out without memory.
+    """timm's model ``name`` for images of ``image_size`` pixels with this many classes, tried out without memory.
 
     Imports timm: from a process that is to stay light, call it with `in_clean_process`. Raises `RoadmapError`, with
     the nearest name where timm has none such, and where it cannot be built for, or take, such images.

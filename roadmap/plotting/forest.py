@@ -16,7 +16,7 @@ from roadmap.plotting.style import FAINT, INK, MARKS, PALE, Drawn, Look
 
 #: A verdict, or where there is one, its word, is known of these.
 DECIDED = ("gain", "loss", "negligible")
-#: What is undecided makes the axis at most so many times as long as what is decided.
+#: Undecided effects lengthen the axis at most by this factor over what is decided.
 STRETCH = 2.0
 #: The numbers of what lies beyond the axis take at most this share of a panel.
 NUMBERED = 0.6

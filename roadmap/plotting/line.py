@@ -31,7 +31,7 @@ from roadmap.plotting.style import (
     padded,
 )
 
-#: Inches of a panel's height, and of small ones, of which so many stand side by side; by the figure's width.
+#: Height of a panel in inches, of a small one, and how many small ones stand side by side; by the figure's width.
 HEIGHT, SMALL, ACROSS = (
     {"column": 1.9, "page": 3.2, "slide": 0.0},
     {"column": 0.5, "page": 0.85, "slide": 0.0},

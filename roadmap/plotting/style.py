@@ -106,7 +106,7 @@ class Size:
 WIDTHS = {
     "column": Size(3.3, None, 7.5, 6.5, 9, (0.2, 0.2), caption=False),
     "page": Size(7.0, None, 10, 8.5, 12.5, (0.28, 0.28), caption=True),
-    "slide": Size(40 / 3, 7.5, 18, 18, 24, (0.29, 0.62), caption=False),
+    "slide": Size(40 / 3, 7.5, 18, 18, 24, (0.29, 0.95), caption=False),
 }
 
 
@@ -145,7 +145,7 @@ class Look:
         return SAFETY * max(_length(line, size or self.size.text, bold, self.font) for line in text.split("\n"))
 
     def fold(self, text: str, inches: float, size: float | None = None, bold: bool = False, lines: int = 0) -> str:
-        """Text in lines at most so long, cut off with an ellipsis where it needs more than so many ``lines``.
+        """Text wrapped to this width, cut off with an ellipsis after this many ``lines``.
 
         Lines end between words, and only where a word is longer than a line within it, after a mark if there is one.
         """

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import Field
 from functools import cache
 from typing import Any
 
 from roadmap.checks import check_choice
 from roadmap.questions.question import Question
+from roadmap.settings import Setting, settings_in
 
 
 @cache
@@ -37,21 +36,19 @@ def default_question() -> type[Question]:
 
 
 @cache
-def question_settings() -> dict[str, Field]:
-    """Name -> field of every setting that belongs to a question."""
-    return {one.name: one for question in questions().values() for one in dataclasses.fields(question)}
+def question_settings() -> dict[str, Setting]:
+    """Name -> setting of every question."""
+    return {name: one for question in questions().values() for name, one in settings_in(question).items()}
 
 
 def owners_of(name: str) -> list[str]:
     """The questions that have this setting."""
-    return [
-        question.name for question in questions().values() if name in {one.name for one in dataclasses.fields(question)}
-    ]
+    return [question.name for question in questions().values() if name in settings_in(question)]
 
 
 def asked_question(design: str | None, settings: Mapping[str, Any]) -> type[Question]:
     """The question named ``design``, else that which one of the given ``settings`` implies, else the default one."""
     if design is not None:
         return question_named(design)
-    implied = [name for name in settings if question_settings()[name].metadata.get("implies")]
+    implied = [name for name in settings if question_settings()[name].implies]
     return question_named(owners_of(implied[0])[0]) if implied else default_question()

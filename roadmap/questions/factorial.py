@@ -61,7 +61,7 @@ class Factorial(Question):
             raise RoadmapError(f"fraction is {self.fraction!r}, but must be one of {', '.join(FRACTIONS)}")
 
     def plan(self, build: Builder) -> Plan:
-        """Every subset of the steps, or one in so many of them, chosen so that main effects are mixed up with
+        """Every subset of the steps, or a regular fraction of them, chosen so that main effects are mixed up with
         interactions of as many steps as possible.
 
         The fraction is regular (Box, Hunter & Hunter, Statistics for Experimenters, chapter 6): the last p of k steps
@@ -195,7 +195,7 @@ def term(effect: Sequence[str]) -> str:
 
 
 def _effects(factors: Sequence[str], most: int) -> list[tuple[str, ...]]:
-    """Main effects, and interactions of up to so many steps."""
+    """Main effects, and interactions of up to this many steps."""
     return [effect for size in range(1, most + 1) for effect in itertools.combinations(factors, size)]
 
 

@@ -16,7 +16,7 @@ from roadmap.checks import RoadmapError
 from roadmap.questions.question import subsets
 
 TOO_SMALL = "so small a fraction does not tell the steps apart: name a larger one, or fewer steps"
-#: All choices of generators are looked through where they have so many words together (two seconds); else from so many
+#: All choices of generators are searched while they have at most this many words together (two seconds); else this many
 #: beginnings.
 MOST_WORDS, RESTARTS = 6_000_000, 20
 

@@ -11,7 +11,6 @@ import yaml
 
 from roadmap.checks import RoadmapError, check_known
 from roadmap.recipes.recipe import SETTINGS
-from roadmap.settings import from_text
 from roadmap.steps import FLAGS, TRAINING, Step
 
 
@@ -44,7 +43,7 @@ def _level_from_text(flag: str, word: str) -> Any:
             raise RoadmapError(f"a level of {flag} is '{word}', but must be like 3-3-9-3")
         return [int(part) for part in parts]
     if flag in SETTINGS:
-        return from_text(SETTINGS[flag], word.replace(":", ","))
+        return SETTINGS[flag].from_text(word.replace(":", ","))
     if flag == "layers":
         return [] if word == "none" else word.split("+")
     try:

@@ -56,7 +56,7 @@ class Order(Question):
         check_int("order_seed", self.order_seed, 0, 2**32 - 1)
 
     def plan(self, build: Builder) -> Plan:
-        """Every set of steps that so many random orders pass through, or every set.
+        """Every set of steps that this many random orders pass through, or every set.
 
         The orders are drawn by numpy's frozen generator, so that a seed means the same orders for ever. As many orders
         as exist, or ones that pass through every set, are all of them.

@@ -210,7 +210,7 @@ class Question(ABC):
         """Raise `RoadmapError` for impossible settings."""
 
     def remarks(self, plan: Plan) -> list[str]:
-        """Sentences on its networks for whoever reads the plan."""
+        """Sentences about its networks, for the plan."""
         return []
 
     def probes(self, plan: Plan) -> list[Network]:

@@ -46,7 +46,7 @@ class Sweep(Question):
         "flag of the network or the training to vary, and its levels",
         (),
         metavar="FLAG=A,B,...",
-        many=True,
+        repeat=True,
         part="ablation",
         implies=True,
     )

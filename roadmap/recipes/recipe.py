@@ -15,20 +15,9 @@ from typing import Any
 
 import yaml
 
-from roadmap.checks import (
-    RoadmapError,
-    check_bool,
-    check_choice,
-    check_int,
-    check_known,
-    check_number,
-    check_text,
-    keep_plain,
-    nearest,
-    said,
-)
+from roadmap.checks import RoadmapError, check_int, check_known, check_number, nearest
 from roadmap.files import read_yaml
-from roadmap.settings import from_yaml, setting
+from roadmap.settings import check_settings, setting, settings_in
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw", "lamb", "lion")
 SCHEDULES = ("cosine", "linear", "step")
@@ -51,103 +40,103 @@ class Recipe:
     name: str
     why: str = ""
     classic: str | None = None
-    image_size: int | None = None
-    epochs: int = 1
-    batch_size: int = 128
-    accumulate: int = setting("parts that a batch is cut into, one after the other, to fit into memory; BatchNorm "
-                              "normalises over a part", 1, metavar="N")  # fmt: skip
-    optimizer: str = setting("update rule; sgd has momentum", "adamw", choices=OPTIMIZERS)
-    lr: float = 1e-3
-    lr_batch_size: int = 256
-    momentum: float = setting("of sgd and nesterov", 0.9, metavar="M")
-    betas: tuple[float, float] = setting("decay rates of both moments, of the other optimizers", (0.9, 0.999),
-                                         metavar="B1,B2")  # fmt: skip
-    weight_decay: float = setting("weight decay", 0.0, metavar="RATE")
-    decay_all: bool = setting("decay norms, biases and layer scale, too", False)
-    layer_decay: float | None = setting("factor on the learning rate from each layer to the one beneath, three blocks "
-                                        "a layer; none: all learn alike", metavar="FACTOR")  # fmt: skip
-    head_scale: float | None = setting("factor on a fresh classifier's initial weights; none: as they are",
-                                       metavar="FACTOR")  # fmt: skip
-    schedule: str = setting("learning rate after warm-up; step multiplies it at every milestone", "cosine",
-                            choices=SCHEDULES)  # fmt: skip
-    min_lr: float = setting("where cosine and linear end", 0.0, metavar="RATE")
-    milestones: tuple[float, ...] = setting("epochs of the step schedule", (), metavar="E1,E2,...")
-    step_factor: float = setting("of the step schedule", 0.1, metavar="FACTOR")
-    warmup_epochs: float = setting("epochs of linear warm-up from 0; may be a fraction", 0.0, metavar="N")
-    clip_gradient: float | None = setting("largest norm of the whole gradient; none: as it is", metavar="NORM")
-    ema: float | None = setting("decay, a step, of an average of the weights, which is then tested and kept; none: no "
-                                "average", metavar="DECAY")  # fmt: skip
-    ema_warmup: bool = setting("let the average's decay rise from 0 during the first steps", False)
-    label_smoothing: float = setting("share of the target that goes to all classes", 0.0, metavar="SHARE")
-    mixup: float = setting("alpha of Mixup; 0: none. With CutMix, too, each batch takes one at random", 0.0,
-                           metavar="ALPHA")  # fmt: skip
-    cutmix: float = setting("alpha of CutMix; 0: none", 0.0, metavar="ALPHA")
-    crop: str = setting("random crop: a shift, for small images; or Inception's resized part", "none", choices=CROPS)
-    crop_pixels: int = setting("most that an image is shifted", 4, metavar="PIXELS")
-    crop_scale: tuple[float, float] = setting("share of the image's area that a resized crop has", (0.08, 1.0),
-                                              metavar="LOW,HIGH")  # fmt: skip
-    flip: bool = setting("mirror every second image, where the data allows", False)
-    randaugment: str | None = setting("RandAugment in timm's words, such as rand-m9-mstd0.5-inc1; none: not used",
-                                      metavar="WORDS")  # fmt: skip
-    random_erasing: float = setting("probability that a rectangle is erased", 0.0, metavar="P")
+    image_size: int | None = setting(low=1, high=4096)
+    epochs: int = setting(default=1, low=1, high=100_000)
+    batch_size: int = setting(default=128, low=2, high=1_000_000)  # BatchNorm cannot normalise over one
+    accumulate: int = setting(
+        "split each batch into this many parts to save memory (gradient accumulation); BatchNorm then normalises each "
+        "part by itself",
+        1,
+        metavar="N",
+        low=1,
+        high=100_000,
+    )
+    optimizer: str = setting("optimizer; sgd uses momentum", "adamw", choices=OPTIMIZERS)
+    lr: float = setting(default=1e-3, above=0.0, high=1000.0)
+    lr_batch_size: int = setting(default=256, low=1)
+    momentum: float = setting("momentum of sgd and nesterov", 0.9, metavar="M", low=0.0, high=1.0)
+    betas: tuple[float, float] = setting(
+        "decay rates of the first and second moment, for adam, adamw, lamb and lion",
+        (0.9, 0.999),
+        metavar="B1,B2",
+        low=0.0,
+        below=1.0,
+    )
+    weight_decay: float = setting("weight decay", 0.0, metavar="RATE", low=0.0, high=10.0)
+    decay_all: bool = setting("apply weight decay to norms, biases and layer scale as well", False)
+    layer_decay: float | None = setting(
+        "layer-wise learning rate decay: factor from each group of three blocks to the one before it",
+        metavar="FACTOR",
+        above=0.0,
+        high=1.0,
+    )
+    head_scale: float | None = setting(
+        "factor on the initial weights of a new classifier", metavar="FACTOR", low=0.0, high=1000.0
+    )
+    schedule: str = setting(
+        "learning rate schedule after warm-up; step multiplies the rate by --step-factor at every milestone",
+        "cosine",
+        choices=SCHEDULES,
+    )
+    min_lr: float = setting("final learning rate of cosine and linear", 0.0, metavar="RATE", low=0.0, high=1000.0)
+    milestones: tuple[float, ...] = setting(
+        "epochs at which the step schedule lowers the learning rate", (), metavar="E1,E2,...", low=0.0
+    )
+    step_factor: float = setting("factor of the step schedule", 0.1, metavar="FACTOR", low=0.0, high=1.0)
+    warmup_epochs: float = setting(
+        "epochs of linear learning rate warm-up; may be a fraction", 0.0, metavar="N", low=0.0
+    )
+    clip_gradient: float | None = setting("clip the gradient to this norm", metavar="NORM", above=0.0)
+    ema: float | None = setting(
+        "decay per step of an exponential moving average of the weights, which is then tested and kept",
+        metavar="DECAY",
+        low=0.0,
+        below=1.0,
+    )
+    ema_warmup: bool = setting("let the decay of the moving average rise from 0 in the first steps", False)
+    label_smoothing: float = setting("label smoothing", 0.0, metavar="SHARE", low=0.0, high=1.0)
+    mixup: float = setting(
+        "alpha of Mixup; 0 turns it off. With CutMix on as well, each batch uses one of the two at random",
+        0.0,
+        metavar="ALPHA",
+        low=0.0,
+        high=100.0,
+    )
+    cutmix: float = setting("alpha of CutMix; 0 turns it off", 0.0, metavar="ALPHA", low=0.0, high=100.0)
+    crop: str = setting(
+        "random crop: shift pads and crops (small images), resized is a random resized crop", "none", choices=CROPS
+    )
+    crop_pixels: int = setting("largest shift of crop shift", 4, metavar="PIXELS", low=0, high=1024)
+    crop_scale: tuple[float, float] = setting(
+        "range of the share of the image's area that a resized crop covers",
+        (0.08, 1.0),
+        metavar="LOW,HIGH",
+        above=0.0,
+        high=1.0,
+    )
+    flip: bool = setting("random horizontal flip, where the data set allows it", False)
+    randaugment: str | None = setting(
+        "RandAugment policy in timm's notation, such as rand-m9-mstd0.5-inc1", metavar="POLICY"
+    )
+    random_erasing: float = setting("probability of random erasing", 0.0, metavar="P", low=0.0, high=1.0)
     stochastic_depth: float | dict[str, float] | None = setting(
-        "drop rate of the last block, linear over depth; none leaves it to the regime (0.1, and 0.5 for resnet200)",
+        "stochastic depth: drop rate of the last block, rising linearly from the first; none uses the regime's default "
+        "(0.1; for resnet200 0.5)",
         metavar="RATE",
+        low=0.0,
+        high=0.99,
     )
 
     def __post_init__(self) -> None:
-        keep_plain(self)
-        for name, length in (("betas", 2), ("crop_scale", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, (list, tuple)) or len(value) != length:
-                raise RoadmapError(f"{name} is {said(value)}, but must be {length} numbers")
-            object.__setattr__(self, name, tuple(value))
-            for number in value:
-                check_number(name, number, 0.0, 1.0)
-        for name in ("name", "classic", "randaugment"):
-            if getattr(self, name) is not None:
-                check_text(name, getattr(self, name))
-        if max(self.betas) >= 1:
-            raise RoadmapError(f"betas {self.betas} must be below 1")
+        check_settings(self, [name for name in settings_in(Recipe) if name != "why"])
         if self.randaugment and not re.fullmatch(
             r"rand(-((m|n|mmax|inc)\d{1,2}|(mstd|p)(\d+\.?\d*|\.\d+)))*", self.randaugment
         ):
             raise RoadmapError(
-                f"randaugment is '{self.randaugment}', but must be like rand-m9-mstd0.5-inc1 (timm's words)"
+                f"randaugment is '{self.randaugment}', but must be like rand-m9-mstd0.5-inc1 (timm's notation)"
             )
-        check_int("epochs", self.epochs, 1, 100_000)
-        check_int("batch size", self.batch_size, 2, 1_000_000)  # BatchNorm cannot normalise over one
-        check_int("lr_batch_size", self.lr_batch_size, 1)
-        if self.image_size is not None:
-            check_int("image size", self.image_size, 1, 4096)
-        check_choice("optimizer", self.optimizer, OPTIMIZERS)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("crop", self.crop, CROPS)
-        check_number("lr", self.lr, 0.0, 1000.0)
-        if self.lr == 0:
-            raise RoadmapError("lr is 0, but must be above 0")
-        for name, high in (
-            ("momentum", 1.0), ("weight_decay", 10.0), ("step_factor", 1.0), ("label_smoothing", 1.0),
-            ("mixup", 100.0), ("cutmix", 100.0), ("random_erasing", 1.0), ("warmup_epochs", None),
-            ("min_lr", 1000.0),
-        ):  # fmt: skip
-            check_number(name, getattr(self, name), 0.0, high)
-        for name, low, high in (
-            ("clip_gradient", 1e-9, None), ("layer_decay", 1e-6, 1.0), ("head_scale", 0.0, 1000.0), ("ema", 0.0, 1.0),
-        ):  # fmt: skip
-            if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), low, high)
-        rates = self.stochastic_depth if isinstance(self.stochastic_depth, dict) else {"": self.stochastic_depth}
-        for rate in rates.values():
-            if rate is not None:
-                check_number("stochastic_depth", rate, 0.0, 0.99)
-        if self.ema == 1:
-            raise RoadmapError("ema is 1, but must be below 1: the average would keep the initial weights")
         if self.ema_warmup and self.ema is None:
             raise RoadmapError("ema_warmup needs ema: set ema, or leave ema_warmup out")
-        if not isinstance(self.milestones, (list, tuple)):
-            raise RoadmapError(f"milestones is {said(self.milestones)}, but must be a list of epochs")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
         for epoch in self.milestones:
             check_number("milestones", epoch, 0.0, self.epochs)
         if list(self.milestones) != sorted(self.milestones):
@@ -158,13 +147,8 @@ class Recipe:
                 if self.schedule == "step"
                 else f"milestones are for schedule 'step', but the schedule is '{self.schedule}': leave them out"
             )
-        check_int("crop_pixels", self.crop_pixels, 0, 1024)
-        for name in ("decay_all", "flip", "ema_warmup"):
-            check_bool(name, getattr(self, name))
-        if self.crop_scale[0] > self.crop_scale[1] or self.crop_scale[0] == 0:
-            raise RoadmapError(
-                f"crop_scale is {self.crop_scale}, but must be two rising shares of the area above 0, such as 0.08,1"
-            )
+        if self.crop_scale[0] > self.crop_scale[1]:
+            raise RoadmapError(f"crop_scale is {self.crop_scale}, but must be two rising shares, such as 0.08,1")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise RoadmapError(
                 f"warmup_epochs is {self.warmup_epochs:g}, but must be below the {self.epochs} epochs of the training"
@@ -173,16 +157,15 @@ class Recipe:
             raise RoadmapError(
                 f"min_lr is {self.min_lr:g}, but must not be above the peak learning rate {self.peak_lr:g}"
             )
-        check_int("accumulate", self.accumulate, 1, 100_000)
         if self.batch_size % self.accumulate or self.batch_size == self.accumulate:
             raise RoadmapError(
-                f"batches of {self.batch_size} images cannot be cut into {self.accumulate} parts of two "
-                "or more: change batch_size or accumulate"
+                f"a batch of {self.batch_size} images cannot be split into {self.accumulate} equal parts of two "
+                "or more images: change batch_size or accumulate"
             )
         if self.mixes and self.part_size % 2:
-            parts = f" of {self.accumulate} parts" if self.accumulate > 1 else ""
+            parts = f" in {self.accumulate} parts" if self.accumulate > 1 else ""
             raise RoadmapError(
-                f"batch size is {self.batch_size}{parts}, but Mixup and CutMix pair images: it must be even"
+                f"batch_size is {self.batch_size}{parts}, but Mixup and CutMix pair images: it must be even"
             )
 
     @property
@@ -244,8 +227,8 @@ class Recipe:
 
 #: What `Recipe.with_training` takes by name, because other settings follow it.
 FOLLOWED = ("epochs", "batch_size", "lr")
-#: What a study may set of its recipe, beside epochs, batch size and learning rate: name -> field with its help.
-SETTINGS = {field.name: field for field in dataclasses.fields(Recipe) if field.metadata}
+#: What a study may set of its recipe, beside epochs, batch size and learning rate.
+SETTINGS = {name: one for name, one in settings_in(Recipe).items() if one.help}
 
 
 def recipe_names() -> list[str]:
@@ -276,11 +259,12 @@ def describe(recipe: Recipe) -> str:
     lines = [f"# {line}" for line in textwrap.wrap(" ".join(f"{recipe.name}: {recipe.why}".split()), 110)]
     for field in dataclasses.fields(Recipe):
         value = getattr(recipe, field.name)
-        if field.name in ("name", "why") or (value is None and not field.metadata):
+        help = field.metadata.get("help")
+        if field.name in ("name", "why") or (value is None and not help):
             continue
         value = list(value) if isinstance(value, tuple) else value
-        if field.metadata:
-            lines.append(f"# {field.metadata['help']}")
+        if help:
+            lines.append(f"# {help}")
         text = yaml.safe_dump(value, default_flow_style=True, width=1000).strip().removesuffix("...").strip()
         lines.append(f"{field.name}: {text}")
     return "\n".join(lines) + "\n"
@@ -288,9 +272,9 @@ def describe(recipe: Recipe) -> str:
 
 def parse_recipe(settings: dict[str, Any], name: str) -> Recipe:
     """A recipe from plain settings. Raises `RoadmapError` for a setting that does not exist."""
-    fields = {field.name: field for field in dataclasses.fields(Recipe)}
-    check_known("setting of a recipe", settings, fields)
-    return Recipe(**{"name": name, **{name: from_yaml(fields[name], value) for name, value in settings.items()}})
+    known = settings_in(Recipe)
+    check_known("setting of a recipe", settings, known)
+    return Recipe(**{"name": name, **{key: known[key].from_yaml(value) for key, value in settings.items()}})
 
 
 def _folder():

@@ -1,4 +1,4 @@
-"""The sections of a report: what there is to say of every step of a study, as plain data."""
+"""The sections of a report, one per step of a study, as plain data."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STAGES = {1: "channels", 2: "size, px", 3: "receptive field, px"}
 
 @dataclass(frozen=True)
 class Section:
-    """What there is to say of a step, or of a network that no step stands for.
+    """The section of a step, or of a network that no step stands for.
 
     ``step`` is its name in the study, ``name`` that for readers, and ``kind`` says where it stands. ``verdict`` is of
     `roadmap.analysis.statistics`, or empty; ``estimate`` is what it judges, or the score where there is no effect, with

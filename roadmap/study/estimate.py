@@ -21,17 +21,17 @@ from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.forecast import schedule
 from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
 from roadmap.study.store import MARK, Store
-from roadmap.study.work import Outcome
+from roadmap.study.task import Outcome
 from roadmap.training.spec import Execution, RunSpec
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
-    from roadmap.study.preparing import Prepared
+    from roadmap.study.prepared import Prepared
     from roadmap.training.rehearsal import Rehearsed
 
 #: How long the steps of one network are timed.
 SECONDS = 2.0
-#: On the CPU a step that is timed has at most about so many operations (one to three seconds on a core); larger batches
+#: On the CPU a timed step has at most about this many operations (one to three seconds on a core); larger batches
 #: are timed in part, for a step's time is in proportion to its images.
 STEP_OPERATIONS, FEWEST_IMAGES = 4e10, 8
 #: One more run on a card must bring at least so much of the throughput without it.
@@ -50,7 +50,7 @@ class Rehearse:
     plugins: tuple[str, ...] = ()
 
 
-def carry_out_rehearsal(task: Rehearse, data: ImageData) -> Rehearsed | Outcome:
+def execute_rehearsal(task: Rehearse, data: ImageData) -> Rehearsed | Outcome:
     """What was measured, or the `Outcome` that says why nothing was."""
     from roadmap.training.device import is_memory_error
     from roadmap.training.rehearsal import rehearse
@@ -268,7 +268,7 @@ def _estimate(study: Prepared, run: RunSpec, facts: Any) -> Estimate:
 def _rehearse(study: Prepared, runs: list[RunSpec], where: list[Place]) -> list[Any]:
     tasks = [Rehearse(run, study.spec.execution, _batch(study, run), SECONDS, study.spec.plugin) for run in runs]
     results: dict[int, Any] = {}
-    with LocalEngine(study.data, where, study.spec.devices, carry_out_rehearsal, fresh=True) as engine:
+    with LocalEngine(study.data, where, study.spec.devices, execute_rehearsal, fresh=True) as engine:
         waiting = list(enumerate(tasks))
         at_work: dict[int, int] = {}
         while waiting or at_work:

@@ -50,7 +50,7 @@ class Forecast:
 
 
 def schedule(seconds: Sequence[float], free: Sequence[float]) -> list[tuple[int, float, float]]:
-    """(slot, start, end) of runs that take so many seconds each, begun in order as slots fall ``free``."""
+    """(slot, start, end) of runs that take these seconds each, begun in order as slots fall ``free``."""
     free = list(free)
     planned = []
     for duration in seconds:

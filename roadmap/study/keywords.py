@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ForwardRef, TypedDict, TypeVar
@@ -10,7 +9,7 @@ from typing import Any, ForwardRef, TypedDict, TypeVar
 from roadmap.questions import question_settings
 from roadmap.recipes.recipe import SETTINGS
 from roadmap.settings import show_keywords
-from roadmap.study.spec import StudySpec
+from roadmap.study.spec import study_settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -106,12 +105,11 @@ class Settings(TypedDict, total=False):
 def with_settings(function: Function) -> Function:
     """Show every setting, with its type, default and help, in the signature and the docstring of a function that takes
     them as ``**settings: Unpack[Settings]``."""
-    fields = {one.name: one for one in dataclasses.fields(StudySpec) if one.metadata} | question_settings() | SETTINGS
-    types = {name: str(field.type) for name, field in fields.items()}
-    types |= {name: _written(given) for name, given in Settings.__annotations__.items()}
-    defaults = {name: field.default for name, field in fields.items()} | dict.fromkeys(SETTINGS, ...)  # the recipe's
-    show_keywords(function, {name: (types[name], defaults[name]) for name in fields})
-    listed = "\n".join(f"    {name}: {field.metadata['help']}" for name, field in fields.items())
+    known = study_settings() | question_settings() | SETTINGS
+    types = {name: _written(given) for name, given in Settings.__annotations__.items()}
+    defaults = {name: one.default for name, one in known.items()} | dict.fromkeys(SETTINGS, ...)  # the recipe's
+    show_keywords(function, {name: (types[name], defaults[name]) for name in known})
+    listed = "\n".join(f"    {name}: {one.help}" for name, one in known.items())
     function.__doc__ = f"{function.__doc__}\n    Settings, all optional:\n\n{listed}\n"
     return function
 

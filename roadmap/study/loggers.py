@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -13,18 +12,17 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from roadmap.checks import RoadmapError
+from roadmap.imports import is_installed
+from roadmap.study.spec import LOGGERS
 
 if TYPE_CHECKING:
-    from roadmap.study.work import Task
-
-#: Name of a logger -> the package it needs.
-LOGGERS = {"csv": None, "tensorboard": "tensorboard", "mlflow": "mlflow", "wandb": "wandb"}
+    from roadmap.study.task import Task
 
 
 def check_logger(name: str | None) -> None:
     """Raise `RoadmapError` where the package that a logger needs is not installed."""
     package = LOGGERS[name] if name else None
-    if package and importlib.util.find_spec(package) is None:
+    if package and not is_installed(package):
         raise RoadmapError(f"--logger {name} needs the package {package}: pip install {package}")
 
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from roadmap.checks import RoadmapError, repeated
-from roadmap.network.layers import registered_by
+from roadmap.network.layers import load_plugins, registered_by
 from roadmap.questions.question import Builder, Plan
 from roadmap.rungs import Rung, find_step, ladder, ladder_steps, step_names
 from roadmap.steps import LADDER, Step
-
-if TYPE_CHECKING:
-    from roadmap.study.spec import StudySpec
+from roadmap.study.seeds import first_seeds, seeds_by_network
+from roadmap.study.spec import StudySpec
 
 
 def plan_networks(spec: StudySpec) -> Plan:
-    """The networks that answer a study's question.
+    """The networks that answer a study's question. This is where its plug-ins are loaded.
 
-    Raises `RoadmapError` for a step that does not exist, and for steps that contradict each other.
+    Raises `RoadmapError` for a step that does not exist, for steps that contradict each other, for seeds of networks
+    that the study lacks, and for one that is to grow until its effects are known where no seeds can make them so.
     """
+    load_plugins(spec.plugin)
     question, rungs = spec.question, ladder(spec.regime)
     last = rungs.between(None, spec.upto)[-1]
     default = last if question.takes_away else rungs.start
@@ -34,7 +36,42 @@ def plan_networks(spec: StudySpec) -> Plan:
     named = {step for step in spec.steps if isinstance(step, str)} | ({called} if spec.base else set())
     skipped = frozenset(rung.name for rung in rungs if rung not in asked) - named
     positions = tuple(step.name for step in ladder_steps(spec.regime))
-    return question.plan(Builder(kept, called, tuple(factors), positions, skipped, spec.reference))
+    plan = question.plan(Builder(kept, called, tuple(factors), positions, skipped, spec.reference))
+    seeds_of(spec, plan)
+    if spec.until_resolved is not None:
+        _check_growth(spec, plan)
+    return plan
+
+
+def seeds_of(spec: StudySpec, plan: Plan) -> dict[str, tuple[int, ...]]:
+    """Network -> its seeds, of every network of the plan; those that it begins with where the study grows. Raises
+    `RoadmapError` where ``seeds_for`` names a network that the study does not have."""
+    if spec.until_resolved is not None:
+        return first_seeds(plan, spec.seeds, spec.reference)
+    return seeds_by_network(plan, spec.seeds, spec.base_seeds, spec.seeds_for, spec.reference)
+
+
+def title_of(spec: StudySpec, plan: Plan | None) -> str:
+    """Name of a study, and of its folder: the given one, or what is trained, on what."""
+    if spec.name:
+        return spec.name
+    data = re.sub(r"[^\w.+-]+", "-", spec.data)  # of names with slashes
+    if plan is None:
+        return f"{data}-from-{Path(str(spec.start_from)).stem}"
+    steps = "+".join(spec.only) or spec.question.short_title(plan, spec.upto)
+    steps += f"-by-{spec.match}" if spec.match else ""
+    prefix = "" if spec.regime == "resnet50" else f"{spec.regime}-"
+    return re.sub(r"[^\w.+-]+", "-", steps if spec.data == "embedded" and not prefix else f"{prefix}{data}-{steps}")
+
+
+def _check_growth(spec: StudySpec, plan: Plan) -> None:
+    if not plan.contrasts and not (spec.reference and spec.question.includes_references):
+        raise RoadmapError("--until-resolved needs effects, but this study has no two networks to compare")
+    if any(contrast.drawn for contrast in plan.contrasts):
+        raise RoadmapError(
+            "--until-resolved adds seeds, but the effects of this study are means over a random sample, whose error no "
+            "seeds reduce: have it take all of them"
+        )
 
 
 def _climbed(spec: StudySpec, base: Rung, asked: Sequence[Rung]) -> list[Step]:
@@ -74,6 +111,7 @@ def checked_steps(names: Sequence[str], spec: StudySpec | None, plugins: Sequenc
 
     Raises `RoadmapError` for a step that does not exist.
     """
+    load_plugins([*plugins, *(spec.plugin if spec else ())])
     own = {}
     if spec is not None:
         own = {step.name: step for step in _factors(spec, []) if step.name not in ladder(spec.regime).names}

@@ -23,7 +23,7 @@ def places(
 ) -> list[Place]:
     """Where the runs of a study are carried out side by side, on CPU cores or one card.
 
-    ``jobs`` None fills the machine: as many runs as cores, if there are so many and each finds the ``need`` bytes it
+    ``jobs`` None fills the machine: as many runs as cores, if there are enough and each finds the ``need`` bytes it
     takes. (Four one-thread trainings side by side make 1.5 to 1.9 times the images per second of one with four
     threads: benchmarks/packing.py.) Every run has the same number of threads, which depends on the machine and on the
     whole study alone, so that a study which goes on later trains as it did before. Where the runs fill the machine,

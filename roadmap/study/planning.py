@@ -15,6 +15,7 @@ from roadmap.questions.question import Network, Plan
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.rungs import REGIMES, start_design
 from roadmap.steps import STUDY_RECIPE, Step, compose, merge
+from roadmap.study.networks import plan_networks, seeds_of
 from roadmap.study.spec import StudySpec
 from roadmap.training.spec import RunSpec
 
@@ -38,8 +39,8 @@ SMALL_IMAGE = 128
 #: From fewer training images the paper's networks and recipe learn nothing: batches of a fiftieth of them bring its
 #: learning rate, 4e-3 for 4096 images a step, below 1e-4.
 FEW_IMAGES = 5000
-#: On sets too small for a recipe's batch, batches shrink until an epoch has so many steps, down to so many images; on
-#: the smallest sets to fewer, until it has at least some.
+#: On sets too small for the batch of a recipe, batches shrink until an epoch has this many steps, to this many images;
+#: on the smallest sets to fewer, until it has at least some.
 FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 LEAST_STEPS, LEAST_BATCH = 10, 8
 SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
@@ -50,11 +51,11 @@ EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=4, recipe="quick")
 UNDONE = {"width": {"width_factor", "widths"}, "depth": {"depth_factor", "blocks"}}
 
 
-class Workshop(Protocol):
-    """Whoever plans asks it what only building networks can tell."""
+class NetworkResolver(Protocol):
+    """Answers what planning can only learn from built networks."""
 
     def rescale(self, image_size: int, batch_size: int, designs: list[Design], target: Design) -> list[Matched]:
-        """Each design with the cost of the ``target``; batches have up to so many images."""
+        """Each design with the cost of the ``target``; batches have up to this many images."""
 
     def unified(self, designs: list[Design]) -> list[Design]:
         """Each design, or in its place the first of them that makes the same network."""
@@ -76,28 +77,33 @@ def scale_of(spec: StudySpec, data: ImageData) -> Scale:
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
-def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> list[RunSpec]:
+def plan(
+    spec: StudySpec, data: ImageData, resolver: NetworkResolver | None = None, ablation: Plan | None = None
+) -> list[RunSpec]:
     """The runs that answer a study on opened data: networks in order, seeds within. Two names of one network, or of one
     training, are runs of one signature.
 
-    Without a ``workshop`` there are no references, and only equal designs are one network; a match needs one.
+    ``ablation``: the networks asked for, if known already. Without a ``resolver`` there are no references, and only
+    equal designs are one network; a match needs one.
+
     Raises `RoadmapError` where the strides leave nothing of the images, and where a step would change nothing.
     """
     scale = scale_of(spec, data)
     classes = len(data.class_names)
     start = start_design(spec.regime).replace(stem_stride=scale.stem_stride, num_classes=classes)
-    ablation, modern = spec.ablation, load_recipe(scale.recipe)
+    ablation, modern = ablation or plan_networks(spec), load_recipe(scale.recipe)
+    seeds = seeds_of(spec, ablation)
     probes = [] if spec.match else ablation.question.probes(ablation)
     networks = [*ablation.networks, *probes]
     designs = [_composed(start, network, scale) for network in networks]
     factors: list[float | None] = [None] * len(designs)
     if spec.match:
-        assert workshop is not None
+        assert resolver is not None
         target = compose(start, ablation.base, scale.width, scale.depth)
-        matched = workshop.rescale(data.image_size, modern.part_size, designs, target)
+        matched = resolver.rescale(data.image_size, modern.part_size, designs, target)
         designs, factors = [one.design for one in matched], [one.factor for one in matched]
-    if workshop and len(set(designs)) > 1:
-        designs = workshop.unified(designs)
+    if resolver and len(set(designs)) > 1:
+        designs = resolver.unified(designs)
     made: dict[str, list[RunSpec]] = {}
     for network, design, factor in zip(networks, designs, factors, strict=True):
         labels = {
@@ -109,17 +115,18 @@ def plan(spec: StudySpec, data: ImageData, workshop: Workshop | None = None) -> 
         if network.name in made:
             raise RoadmapError(f"two networks would be called '{network.name}': give the step another name")
         made[network.name] = runs_of(spec, data, labels, design, _recipe(modern, network.steps),
-                                     training=merge(network.steps).training)  # fmt: skip
+                                     training=merge(network.steps).training,
+                                     seeds=seeds.get(network.name))  # fmt: skip
     _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
     for probe in probes:
         del made[probe.name]
-    for model in workshop.references(classes, data.image_size, scale.stem_stride) if workshop else ():
+    for model in resolver.references(classes, data.image_size, scale.stem_stride) if resolver else ():
         name = f"timm/{model.timm_model}" if model.timm_model in made else model.timm_model
         labels = {
             "regime": spec.regime, "step": name, "adopted": True, "reference": True, "width": scale.width,
             "depth": scale.depth, "ablation": ablation.question.name,
         }  # fmt: skip
-        made[name] = runs_of(spec, data, labels, model, modern)
+        made[name] = runs_of(spec, data, labels, model, modern, seeds=seeds.get(name))
     return [run for runs in made.values() for run in runs]
 
 
@@ -182,9 +189,10 @@ def runs_of(
     recipe: Recipe,
     initial: str | None = None,
     training: Mapping[str, Any] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[RunSpec]:
-    """The runs of one network, one a seed, by a recipe with the study's own settings, and its own ``training`` before
-    these. ``labels`` say which rung it is.
+    """The runs of one network, one a seed (by default the study's), by a recipe with the study's own settings, and its
+    own ``training`` before these. ``labels`` say which rung it is.
 
     Raises `RoadmapError` where the strides leave nothing of the images, or settings contradict each other.
     """
@@ -198,8 +206,7 @@ def runs_of(
         data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
         plugins=digest_of(name for name, _ in design.layers) if isinstance(design, Design) else {},
     )  # fmt: skip
-    seeds = spec.seeds if spec.start_from else spec.seeds_of.get(run.step, spec.seeds)
-    return [dataclasses.replace(run, seed=seed) for seed in seeds]
+    return [dataclasses.replace(run, seed=seed) for seed in seeds or spec.seeds]
 
 
 def _fitting(recipe: Recipe, spec: StudySpec, images: int, training: Mapping[str, Any]) -> Recipe:

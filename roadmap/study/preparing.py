@@ -1,10 +1,10 @@
-"""`prepare`: a study that has been looked at and can start: its data opened, its runs planned, their cost counted."""
+"""`prepare`: opens a study's data, loads its plug-ins, plans its runs and counts their cost."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,11 +13,12 @@ from roadmap.phases import phase
 from roadmap.processes import in_clean_process, prepare_processes
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.matching import rescale
+from roadmap.study.networks import plan_networks
 from roadmap.study.planning import plan as plan_study
-from roadmap.study.red_flags import red_flags, refuse_empty_training
+from roadmap.study.prepared import Prepared
+from roadmap.study.red_flags import refuse_empty_training
 from roadmap.study.spec import StudySpec
 from roadmap.study.store import Store, store_at
-from roadmap.study.work import Task
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -25,85 +26,6 @@ if TYPE_CHECKING:
     from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
     from roadmap.network.timm_model import TimmModel
-
-#: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
-TRAINING_FLOPS_PER_MAC = 6
-#: A record names so many of the images that were left out.
-NAMED_IMAGES = 100
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A study that has been looked at and can start: its opened data, its runs, what each step costs, the device with
-    its name, and the file of the weights that its runs start from, if they do."""
-
-    spec: StudySpec
-    data: ImageData
-    runs: list[RunSpec]
-    costs: dict[str, Cost]
-    device: str
-    device_name: str
-    initial: Path | None = None
-
-    @cached_property
-    def trainings(self) -> list[RunSpec]:
-        """The runs, each training once: two networks of a study may turn out to be the same."""
-        first: dict[str, RunSpec] = {}
-        for run in self.runs:
-            first.setdefault(run.signature, run)
-        return list(first.values())
-
-    @property
-    def remarks(self) -> list[str]:
-        """What to know before it is started, in sentences, the red flags of its numbers among them."""
-        names: dict[str, list[str]] = {}
-        for run in self.runs:
-            names.setdefault(run.signature, []).append(run.step)
-        twins = dict.fromkeys((first, other) for first, *others in names.values() for other in others)
-        same = [f"{other} is the same training as {first}: one run" for first, other in twins]
-        return [*self.data.remarks, *same, *red_flags(self)]
-
-    def cost(self, run: RunSpec) -> Cost:
-        """The counted cost of a run's network."""
-        return self.costs[run.step]
-
-    def steps(self, run: RunSpec) -> int:
-        """Steps of the optimizer in the whole training of a run."""
-        return run.recipe.epochs * (len(self.data.train) // run.recipe.batch_size)
-
-    def petaflops(self, run: RunSpec) -> float:
-        """Floating-point operations of the whole training of a run, in 1e15."""
-        images = len(self.data.train) * run.recipe.epochs
-        return TRAINING_FLOPS_PER_MAC * self.cost(run).gmacs * 1e9 * images / 1e15
-
-    def task(self, run: RunSpec, store: Store) -> Task:
-        """A run with all that whoever carries it out must know."""
-        cost, recipe, data = self.cost(run), run.recipe, self.data
-        return Task(
-            run=run,
-            store=str(store.folder.absolute()),
-            execution=self.spec.execution,
-            initial=None if self.initial is None else str(self.initial),
-            plugins=self.spec.plugin,
-            cost={
-                "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
-                "macs_by_operator": cost.macs_by_operator,
-            },
-            facts={
-                "labels": {
-                    "stem_stride": run.design.stem_stride, "recipe": recipe.name, "optimizer": recipe.optimizer,
-                    "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": self.spec.compile,
-                    "deterministic": self.spec.deterministic,
-                },
-                "data": {
-                    "opened": self.spec.opened_anywhere,
-                    "classes": data.class_names, "train": len(data.train), "test": len(data.test),
-                    "mean": data.mean, "std": data.std, "evaluation": data.evaluation,
-                    "skipped": {"count": len(data.skipped), "names": data.skipped[:NAMED_IMAGES]},
-                    "test_fingerprint": data.test_fingerprint,
-                },
-            },
-        )  # fmt: skip
 
 
 def prepare(
@@ -117,6 +39,7 @@ def prepare(
     ``store`` is where a study that starts from a run finds it; ``initial`` a file that the runs of a plan start from.
     Writes nothing, but that times measured for a match are kept in the store. Raises `RoadmapError`.
     """
+    ablation = None if spec.start_from else plan_networks(spec)  # before anything slow
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.data.sources import open_data
     from roadmap.study.engines import check_engine
@@ -132,18 +55,18 @@ def prepare(
     with phase("reading the data"):
         data = open_data(**spec.opened)
     with phase("planning the runs"):
-        runs = plan(spec, data) if plan else plan_study(spec, data, LocalWorkshop(spec, place))
+        runs = plan(spec, data) if plan else plan_study(spec, data, LocalResolver(spec, place), ablation)
     refuse_empty_training(runs, len(data.train))
     with phase("building the networks and counting their cost"):
         device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
-    return Prepared(spec, data, runs, costs, device, name, initial)
+    return Prepared(spec, data, runs, costs, device, name, ablation, initial)
 
 
 @dataclass(frozen=True)
-class LocalWorkshop:
-    """The `Workshop` of this machine: it builds networks in clean processes."""
+class LocalResolver:
+    """The `NetworkResolver` of this machine: it builds networks in clean processes."""
 
     spec: StudySpec
     store: Store

@@ -11,7 +11,8 @@ from roadmap.study.planning import steps_of
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
-    from roadmap.study.preparing import Prepared
+    from roadmap.data.sources import ImageData
+    from roadmap.study.spec import StudySpec
 
 #: Optimizer steps of a training from fresh weights: with 200 the start of the embedded study reaches 49 %, with 100 it
 #: stays between 25 and 41 % (recipes/quick-classic.yaml).
@@ -25,7 +26,7 @@ TEST_ERROR = 2.2
 
 
 def refuse_empty_training(runs: list[RunSpec], images: int) -> None:
-    """Raise `RoadmapError` for a run that would take no step on so many training images."""
+    """Raise `RoadmapError` for a run that would take no step on this many training images."""
     for run in runs:
         if images < run.recipe.batch_size:
             raise RoadmapError(
@@ -34,44 +35,50 @@ def refuse_empty_training(runs: list[RunSpec], images: int) -> None:
             )
 
 
-def red_flags(study: Prepared) -> list[str]:
+def optimizer_steps(run: RunSpec, images: int) -> int:
+    """Steps of the optimizer in the whole training of a run on this many training images."""
+    return run.recipe.epochs * (images // run.recipe.batch_size)
+
+
+def red_flags(spec: StudySpec, data: ImageData, runs: list[RunSpec]) -> list[str]:
     """What is wrong with the numbers of a study, a sentence each; nothing where they are sound."""
-    return [f"warning: {flag}" for flag in _flags(study)]
+    return [f"warning: {flag}" for flag in _flags(spec, data, runs)]
 
 
-def _flags(study: Prepared) -> Iterator[str]:
-    first = {run.step: run for run in reversed(study.runs)}
-    runs = [first[step] for step in steps_of(study.runs)]
-    if not study.spec.start_from:  # trained weights need little more
-        yield from _short_of_steps(study, runs)
-        yield from _short_of_way(study, runs)
-    yield from _few_test_images(len(study.data.test))
-    if len(runs) > 1 and len(study.spec.seeds) == 1:
+def _flags(spec: StudySpec, data: ImageData, every: list[RunSpec]) -> Iterator[str]:
+    first = {run.step: run for run in reversed(every)}
+    runs = [first[step] for step in steps_of(every)]
+    if not spec.start_from:  # trained weights need little more
+        yield from _short_of_steps(len(data.train), runs)
+        yield from _short_of_way(len(data.train), runs)
+    yield from _few_test_images(len(data.test))
+    if len(runs) > 1 and len(spec.seeds) == 1:
         yield (
             "one seed of each network: how far seeds vary stays unknown, so that no difference can be told from "
             "noise; give at least --seeds 3"
         )
 
 
-def _short_of_steps(study: Prepared, runs: list[RunSpec]) -> Iterator[str]:
-    few = [run for run in runs if study.steps(run) < FEWEST_STEPS]
+def _short_of_steps(images: int, runs: list[RunSpec]) -> Iterator[str]:
+    few = [run for run in runs if optimizer_steps(run, images) < FEWEST_STEPS]
     if few:
-        least = min(few, key=study.steps)
-        of_epoch = study.steps(least) // least.recipe.epochs
+        least = min(few, key=lambda run: optimizer_steps(run, images))
+        steps = optimizer_steps(least, images)
+        of_epoch = steps // least.recipe.epochs
         epochs = f"{least.recipe.epochs} epoch{'s' * (least.recipe.epochs > 1)} of {of_epoch}"
         yield (
-            f"{_named(few, runs)} {study.steps(least)} optimizer steps ({epochs}), "
+            f"{_named(few, runs)} {steps} optimizer steps ({epochs}), "
             f"too few to learn: {FEWEST_STEPS} are the fewest that taught a network of the embedded data set; give "
             f"--epochs {math.ceil(FEWEST_STEPS / of_epoch)}, or a smaller --batch-size"
         )
 
 
-def _short_of_way(study: Prepared, runs: list[RunSpec]) -> Iterator[str]:
+def _short_of_way(images: int, runs: list[RunSpec]) -> Iterator[str]:
     adaptive = [run for run in runs if run.recipe.optimizer not in ("sgd", "nesterov")]
-    few = [run for run in adaptive if study.steps(run) * run.recipe.peak_lr < LEAST_WAY]
+    few = [run for run in adaptive if optimizer_steps(run, images) * run.recipe.peak_lr < LEAST_WAY]
     if few:
-        least = min(few, key=lambda run: study.steps(run) * run.recipe.peak_lr)
-        steps, lr = study.steps(least), least.recipe.peak_lr
+        least = min(few, key=lambda run: optimizer_steps(run, images) * run.recipe.peak_lr)
+        steps, lr = optimizer_steps(least, images), least.recipe.peak_lr
         yield (
             f"{_named(few, runs)} {steps} steps at a learning rate of at most {lr:.2g}, which together move a weight "
             f"by no more than {steps * lr:.2g}, too little to learn: give more --epochs, or a larger --lr, such as "
@@ -91,7 +98,7 @@ def _few_test_images(images: int) -> Iterator[str]:
 
 
 def standard_error(share: float, images: int) -> float:
-    """Binomial standard error of an accuracy, a share of 1, that so many independently drawn images tell."""
+    """Binomial standard error of an accuracy, a share of 1, on this many independently drawn images."""
     return math.sqrt(share * (1 - share) / images)
 
 

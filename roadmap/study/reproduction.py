@@ -14,8 +14,9 @@ from roadmap.processes import in_clean_process
 from roadmap.provenance import code_record
 from roadmap.study.display import Display
 from roadmap.study.preparing import prepare
+from roadmap.study.reading import load_spec
 from roadmap.study.runner import run_study
-from roadmap.study.spec import OPENED, load_spec
+from roadmap.study.spec import OPENED
 from roadmap.study.store import WEIGHTS, Store
 from roadmap.training.spec import RunSpec
 
@@ -31,7 +32,7 @@ class Reproduction:
 
     ``metrics`` and ``circumstances`` (hardware, versions and code, where they differ): name -> (recorded, now).
     ``weights`` is the largest difference between two weights, 0.0 where all are equal bit for bit, and None where
-    there is nothing to compare. ``flipped`` is the number of test images that only one of the two got right, and None
+    no values can be compared. ``flipped`` is the number of test images that only one of the two got right, and None
     where the run has no record of them.
     """
 

@@ -21,15 +21,15 @@ from roadmap.provenance import code_record
 from roadmap.study.display import Display
 from roadmap.study.engines import Engine
 from roadmap.study.folder import StudyFolder
-from roadmap.study.preparing import Prepared
-from roadmap.study.spec import StudySpec
+from roadmap.study.prepared import Prepared
 from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
-from roadmap.study.work import Outcome, record_failure
+from roadmap.study.task import Outcome
+from roadmap.study.work import record_failure
 from roadmap.training.spec import RunSpec
 
 #: Seconds between two looks at the runs at work, and at those that another process has.
 LOOK, LOOK_ELSEWHERE = 0.5, 2.0
-#: Seconds to wait until whoever trained a run that is to be recorded as failed lets go of it: Slurm ends jobs slowly.
+#: Seconds to wait for the lock of a run that is to be recorded as failed: Slurm ends jobs slowly.
 _PATIENCE = 60.0
 #: Seconds between two writings of a growing table.
 TABLE_INTERVAL = 5.0
@@ -39,9 +39,9 @@ class Stopped(KeyboardInterrupt):  # noqa: N818  (as KeyboardInterrupt)
     """The study was stopped by Ctrl-C or a signal; everything finished is kept, and what was at work is saved."""
 
 
-def default_folder(spec: StudySpec) -> Path:
-    """Where a study's table and figure go where nothing is said."""
-    return DEFAULT_STORE.parent / spec.title
+def default_folder(study: Prepared) -> Path:
+    """Where a study's table and figure go unless it is said."""
+    return DEFAULT_STORE.parent / study.title
 
 
 def run_study(
@@ -62,11 +62,10 @@ def run_study(
     whose process died or that ran out of memory is tried again first, ``spec.retries`` times: out of memory at once
     with nothing beside it, otherwise so at the last try. ``retrain`` forgets ``failed`` or ``all`` runs of this study
     before. ``tried`` are signatures of runs that are over, failed or not, and are not told of again. No run is begun
-    after so many ``seconds``; those at work are finished. Returns how many runs the engine works on at once.
+    after this many ``seconds``; those at work are finished. Returns how many runs the engine works on at once.
 
     Raises `RoadmapError` where the store or folder cannot be used, and `Stopped` when stopped by Ctrl-C.
     """
-    from roadmap.study.engines import make_engine
     from roadmap.study.estimate import known_seconds
 
     place = StudyFolder(folder)
@@ -79,8 +78,8 @@ def run_study(
         "classes": study.data.class_names,
         "test_images": len(study.data.test),
     }
-    if not study.spec.start_from:
-        content["ablation"] = study.spec.ablation.facts
+    if study.ablation is not None:
+        content["ablation"] = study.ablation.facts
     place.begin(content | {"runs": [run.to_dict() for run in study.runs]}, store)
     if retrain:
         _forget(study.trainings, store, retrain)
@@ -93,6 +92,22 @@ def run_study(
     except OSError as error:
         raise RoadmapError(f"the study in {folder} had to stop: {in_words(error)}") from None
     return engine.slots
+
+
+def make_engine(study: Prepared, store: Store) -> Engine:
+    """The engine that a study asks for. Raises `RoadmapError` where its package is not installed."""
+    if study.spec.engine == "ray":
+        from roadmap.study.engines.ray import RayEngine
+
+        return RayEngine(study)
+    if study.spec.engine == "slurm":
+        from roadmap.study.engines.slurm import SlurmEngine
+
+        return SlurmEngine(study)
+    from roadmap.study.engines.local import LocalEngine
+    from roadmap.study.estimate import local_places
+
+    return LocalEngine(study.data, local_places(study, store), study.spec.devices)
 
 
 def _forget(runs: list[RunSpec], store: Store, which: str) -> None:
@@ -123,7 +138,7 @@ class _Round:
         self.log_folder = str((folder.folder / "logs").absolute())
         self.waiting: deque[RunSpec] = deque()
         self.alone: deque[RunSpec] = deque()  # to be tried again with nothing beside them
-        self.lonely: set[str] = set()  # those that are, or were
+        self.exclusive: set[str] = set()  # those that are, or were
         self.running: dict[str, RunSpec] = {}
         self.elsewhere: dict[str, RunSpec] = {}  # another process is at them
         self.tries: Counter[str] = Counter()
@@ -167,7 +182,7 @@ class _Round:
             self.engine.end_idle()
             self._submit(self.alone.popleft())
         while self.waiting and len(self.running) < self.engine.slots:
-            if self.alone or self.lonely & self.running.keys():
+            if self.alone or self.exclusive & self.running.keys():
                 return
             self._submit(self.waiting.popleft())
 
@@ -225,13 +240,13 @@ class _Round:
             return
         tries, most = self.tries[run.signature], self.study.spec.retries + 1
         what = {"memory": "out of memory", "failed": "error"}.get(outcome.kind, "died")
-        was_alone = self.engine.slots == 1 or run.signature in self.lonely
+        was_alone = self.engine.slots == 1 or run.signature in self.exclusive
         if tries < most and outcome.kind != "failed" and not (outcome.kind == "memory" and was_alone):
-            lonely = self.engine.slots > 1 and (outcome.kind == "memory" or tries + 1 == most)
-            if lonely:
-                self.lonely.add(run.signature)
-            (self.alone if lonely else self.waiting).appendleft(run)
-            beside = ", with nothing beside it" if lonely else ""
+            exclusive = self.engine.slots > 1 and (outcome.kind == "memory" or tries + 1 == most)
+            if exclusive:
+                self.exclusive.add(run.signature)
+            (self.alone if exclusive else self.waiting).appendleft(run)
+            beside = ", with nothing beside it" if exclusive else ""
             self.display.pause(run, f"{what}: {outcome.reason}; try {tries + 1} of {most}{beside}")
             return
         task = self.study.task(run, self.store)

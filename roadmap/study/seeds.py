@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from roadmap.checks import RoadmapError, check_int, check_known, check_number
+from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.questions.question import Plan
-
-if TYPE_CHECKING:
-    from roadmap.study.spec import StudySpec
 
 #: Seeds of every network before the first look at a study that grows by seeds: of two, a diverged network makes
 #: intervals that err too often.
@@ -28,10 +25,10 @@ def parse_budget(text: Any) -> float:
     return sum(float(number) * UNITS[unit] for number, unit in parts)
 
 
-def usual_seeds(spec: StudySpec) -> int:
-    """How many seeds a study has that does not say it: `FIRST`, and more on the embedded set, whose trainings are so
-    short that seeds differ by four points, where no looks at what is known add any."""
-    return 5 if spec.data == "embedded" and spec.until_resolved is None else FIRST
+def usual_seeds(data: str, grows: bool) -> int:
+    """How many seeds a study has by default: `FIRST`, and more on the embedded set, whose short trainings make seeds
+    differ by four points, unless the study ``grows`` by seeds."""
+    return 5 if data == "embedded" and not grows else FIRST
 
 
 def parse_seeds(value: Any) -> tuple[int, ...]:
@@ -96,42 +93,6 @@ def first_seeds(plan: Plan, seeds: Sequence[int], others: Sequence[str]) -> dict
     """Network -> the seeds that it begins with in a study that grows: the given ones, and `FIRST` at least."""
     names = [*(network.name for network in plan.networks), *others]
     return dict.fromkeys(names, extended(seeds, max(FIRST, len(seeds))))
-
-
-def check_growth(spec: StudySpec) -> None:
-    """Raise `RoadmapError` for settings that contradict how a study grows by seeds."""
-    check_int("most_seeds", spec.most_seeds, FIRST, 10_000)
-    if spec.budget is not None:
-        parse_budget(spec.budget)
-    if spec.until_resolved is None:
-        for name, default in (("most_seeds", type(spec).most_seeds), ("budget", None)):
-            if getattr(spec, name) != default:
-                raise RoadmapError(f"--{name.replace('_', '-')} is for --until-resolved: add that")
-        return
-    check_number("until_resolved", spec.until_resolved, 0.001, 100)
-    for name in ("seeds_for", "base_seeds"):
-        if getattr(spec, name):
-            option = name.replace("_", "-")
-            raise RoadmapError(f"--until-resolved chooses how many seeds each network gets: leave out --{option}")
-    if len(spec.seeds) > spec.most_seeds:
-        raise RoadmapError(f"--seeds are {len(spec.seeds)}, but --most-seeds is {spec.most_seeds}: raise that")
-
-
-def check_seeds(spec: StudySpec) -> None:
-    """Raise `RoadmapError` where seeds are given to networks that the study does not have, and where it shall grow
-    until its effects are known, but no seeds can make them so."""
-    if spec.seeds_for or spec.base_seeds is not None:
-        spec.seeds_of  # noqa: B018  (checks them)
-    if spec.until_resolved is None:
-        return
-    contrasts = spec.ablation.contrasts
-    if not contrasts and not (spec.reference and spec.question.includes_references):
-        raise RoadmapError("--until-resolved needs effects, but this study has no two networks to compare")
-    if any(contrast.drawn for contrast in contrasts):
-        raise RoadmapError(
-            "--until-resolved adds seeds, but the effects of this study are means over a random sample, whose error no "
-            "seeds reduce: have it take all of them"
-        )
 
 
 def extended(seeds: Sequence[int], count: int) -> tuple[int, ...]:

@@ -81,7 +81,7 @@ LATER = (
     "match",
     "match_factor",
 )
-#: What is left over for so many seconds has no owner any more.
+#: Age in seconds from which temporary files have no owner any more.
 _FORGOTTEN = 3600.0
 #: Seconds to wait for a run that is to be removed: others hold it for a moment to see whether it is free.
 _PATIENCE = 0.2
@@ -419,7 +419,7 @@ class Store:
         return path
 
     def report(self, signature: str, progress: dict[str, Any]) -> None:
-        """Say how far a run is, for whoever looks. Not worth a run: what cannot be written is not."""
+        """Publish the progress of a run. A failure to write is ignored: it is not worth a run."""
         path = self.folder / "partial" / signature / PROGRESS
         with contextlib.suppress(OSError):
             temporary = aside(path)
@@ -440,7 +440,7 @@ class Store:
         return {name: self.progress(name) or {} for name in self._in_work() if self.is_claimed(name)}
 
     def ask_to_stop(self, signature: str) -> None:
-        """Ask whoever trains this run to end after the epoch, saving it."""
+        """Ask the process that trains this run to save and end after the epoch."""
         with contextlib.suppress(OSError):
             (self.folder / "partial" / signature / STOP).touch()
 
@@ -488,7 +488,7 @@ class Store:
         self._publish(signature)
 
     def recover(self, signature: str) -> None:
-        """Put a run among the finished ones that was whole when its process died. Only whoever has claimed it may."""
+        """Put a run that was complete when its process died among the finished ones. The caller must hold the claim."""
         if (self.folder / "partial" / signature / "whole" / RECORD).is_file():
             self._publish(signature)
 
@@ -508,7 +508,7 @@ class Store:
             _delete(away)
 
     def _unlock(self, signature: str) -> None:
-        """Remove a lock's file. Whoever waits for it finds a file without a name, and looks at the run again."""
+        """Remove a lock's file. A waiting process finds its file unlinked, and looks at the run again."""
         (self.folder / "locks" / signature).unlink(missing_ok=True)
 
     def _has_work(self, signature: str) -> bool:

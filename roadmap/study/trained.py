@@ -74,7 +74,7 @@ def evaluate(
     precision: str | None = None,
     loading: str | None = None,
     skip_corrupt: bool | None = None,
-    plugin: Sequence[str | os.PathLike] = (),
+    plugin: str | os.PathLike | Sequence[str | os.PathLike] = (),
 ) -> Evaluation:
     """Test trained weights on a data set; ``roadmap eval`` from Python.
 

@@ -1,4 +1,4 @@
-"""`carry_out`: one run of a study, wherever it is executed: claimed, trained, reported, and put into the store."""
+"""`execute`: one run of a study, wherever it is executed: claimed, trained, reported, and put into the store."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import platform
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.files import in_words, refusal
 from roadmap.network.layers import digest_of, load_plugins
 from roadmap.provenance import source
 from roadmap.study.store import STOP, WEIGHTS, Store
-from roadmap.training.spec import Execution, RunSpec
+from roadmap.study.task import Outcome, Task
+from roadmap.training.spec import Execution
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -39,44 +39,7 @@ NUMBERS = (
 _PATIENCE = 1.0
 
 
-@dataclass(frozen=True)
-class Task:
-    """A run with all that whoever carries it out must know, as plain values.
-
-    ``initial``: file of the weights that it starts from. ``plugins``: files that its layers are from. ``cost``,
-    ``facts`` (labels and data), ``origin`` go into the run's record. ``logger``: a name of `LOGGERS`, whose logs go to
-    ``log_folder`` under the name of the ``study``.
-    """
-
-    run: RunSpec
-    store: str
-    execution: Execution
-    cost: dict[str, Any]
-    facts: dict[str, dict[str, Any]]
-    initial: str | None = None
-    plugins: tuple[str, ...] = ()
-    origin: dict[str, Any] = field(default_factory=dict)
-    logger: str | None = None
-    log_folder: str = ""
-    study: str = ""
-
-
-class Outcome(NamedTuple):
-    """What became of a task: ``finished`` (its record says how), ``stopped`` (saved, to go on later), ``busy`` (another
-    process has it), ``memory`` or ``died`` (not enough memory, or its process ended; to be tried again), ``failed`` (it
-    raised an error that is not recorded yet), ``storage`` (the store cannot be written). ``reason``: what went wrong,
-    also where the record says it."""
-
-    kind: str
-    reason: str = ""
-
-    @property
-    def went_wrong(self) -> bool:
-        """Whether the process that says so is not to be used again."""
-        return bool(self.reason) or self.kind not in ("finished", "stopped")
-
-
-def carry_out(task: Task, data: ImageData) -> Outcome:
+def execute(task: Task, data: ImageData) -> Outcome:
     """Train a run, unless the store has it by now or another process is at it. Never raises for what may happen."""
     rank = int(os.environ["RANK"]) if task.execution.processes > 1 else 0
     store = Store(task.store)
@@ -161,7 +124,7 @@ def decisive(outcomes: Iterable[Outcome]) -> Outcome | None:
 
 
 def record_failure(task: Task, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:
-    """Record a run as failed; whoever calls has claimed it. ``retry``: another start of the study tries it again."""
+    """Record a run as failed; the caller holds the claim. ``retry``: another start of the study tries it again."""
     from roadmap.training.device import environment, resolve_device
 
     started = started or datetime.now(timezone.utc).isoformat(timespec="seconds")

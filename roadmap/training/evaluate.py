@@ -79,7 +79,7 @@ class Evaluation:
         ]
 
     def mistakes(self, most: int) -> list[dict[str, Any]]:
-        """The commonest confusions, at ``most`` so many: true and predicted class, and on how many images."""
+        """The most common confusions, ``most`` at most: true class, predicted class, number of images."""
         wrong = self.labels != self.guesses
         pairs, counts = np.unique(np.stack([self.labels[wrong], self.guesses[wrong]]), axis=1, return_counts=True)
         order = np.argsort(-counts, kind="stable")[:most]
@@ -120,7 +120,7 @@ def logits_of(network: nn.Module, images: Tensor) -> Tensor:
     return network(images.contiguous(memory_format=torch.channels_last)).float()
 
 
-def judge(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def topk_counts(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(first guesses (N,), counts (4,): right at the first guess, among the first five, sum of losses, images)."""
     guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices
     ranked = guesses == labels[:, None]
@@ -155,7 +155,7 @@ def evaluate_network(
         network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         with torch.inference_mode(), cast:
             for images, labels in batcher.testing(size):
-                guessed, counts = judge(logits_of(network, images.to(device)), labels.to(device))
+                guessed, counts = topk_counts(logits_of(network, images.to(device)), labels.to(device))
                 guesses.append(guessed.cpu())
                 totals += counts.cpu().double()
     except SharedMemoryError as error:

@@ -32,7 +32,7 @@ from roadmap.training.module import Classifier, DivergedError, Progress
 from roadmap.training.spec import Execution, RunSpec
 from roadmap.training.start import StartingWeights, scale_classifier
 
-#: A checkpoint is written at the first end of an epoch (but the last) after so many seconds.
+#: A checkpoint is written at the end of the first epoch (but the last) after this many seconds.
 CHECKPOINT_INTERVAL = 10.0
 CHECKPOINT = "epoch.ckpt"
 

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from roadmap.accelerator import synchronize
 from roadmap.data.batches import EPOCH, Batch, Batcher, seed_everything
 from roadmap.recipes.recipe import Recipe
-from roadmap.training.evaluate import judge, logits_of
+from roadmap.training.evaluate import logits_of, topk_counts
 
 #: Seconds between two reports of a running epoch.
 REPORT_INTERVAL = 0.5
@@ -259,10 +259,10 @@ class Classifier(pl.LightningModule):
 
     def validation_step(self, batch: Batch, index: int) -> None:
         images, labels = batch
-        guesses, counts = judge(logits_of(self.tested_network, images), labels)
+        guesses, counts = topk_counts(logits_of(self.tested_network, images), labels)
         places, self._places = self._places.tensor_split([len(labels)])
         self._correct[places] = (guesses == labels).to(torch.uint8)
-        last = counts[0] if self.ema is None else judge(logits_of(self.network, images), labels)[1][0]
+        last = counts[0] if self.ema is None else topk_counts(logits_of(self.network, images), labels)[1][0]
         self._counts += torch.cat([counts, last[None]]).to(self._counts)
 
     def on_validation_epoch_end(self) -> None:

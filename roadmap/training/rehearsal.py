@@ -38,18 +38,18 @@ class Rehearsed:
     batch_size: int
 
     def seconds(self, run: RunSpec, train: int, test: int, execution: Execution) -> float:
-        """Seconds of a whole run on so many training and test images."""
+        """Seconds of a whole run on this many training and test images."""
         images = run.recipe.epochs * (train // run.recipe.batch_size * run.recipe.batch_size)
         tested = test * len(execution.tested(run.recipe.epochs, train, test))
         return self.setup_seconds + images * self.image_seconds + tested * self.test_image_seconds
 
 
 class _EnoughError(Exception):
-    """As many steps as were wanted have been timed."""
+    """Enough steps have been timed."""
 
 
 class _Rehearsal(Classifier):
-    """Ends when its steps have been timed for so many ``seconds``: of several processes when the first one says so."""
+    """Ends when its steps have been timed for this many ``seconds``; of several processes, the first decides."""
 
     seconds = 2.0
 
@@ -69,7 +69,7 @@ class _Rehearsal(Classifier):
 
 
 def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: int, seconds: float) -> Rehearsed:
-    """Train ``run`` with batches of ``batch_size`` for about so many seconds, and measure it; its result is dropped.
+    """Train ``run`` with batches of ``batch_size`` for about this many seconds, and measure it; its result is dropped.
 
     Raises `MemoryError` where the device has not enough.
     """
@@ -87,7 +87,7 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
     with TemporaryDirectory(prefix="roadmap-") as folder:
         module, trainer = make_fit(
             dataclasses.replace(run, recipe=recipe, initial=None), data, Path(folder),
-            dataclasses.replace(execution, test_every=recipe.epochs), _Deaf(), kind=_Rehearsal,
+            dataclasses.replace(execution, test_every=recipe.epochs), _NullWatch(), kind=_Rehearsal,
         )  # fmt: skip
         module.seconds = seconds
         try:
@@ -118,13 +118,13 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
     )
 
 
-class _Deaf(Watch):
+class _NullWatch(Watch):
     def wants_checkpoint(self) -> bool:
         return False
 
 
 def _test_seconds(module: Classifier, trainer: Any, seconds: float) -> tuple[float, float]:
-    """Seconds that the first test batch takes more than others, and of one test image, timed for so many seconds."""
+    """Seconds that the first test batch takes more than others, and of one test image, timed for this many seconds."""
     device = module.batcher.device
     module.to(device).eval()
 

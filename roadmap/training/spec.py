@@ -178,7 +178,7 @@ class Execution:
             )
 
     def tested(self, epochs: int, train: int, test: int) -> list[int]:
-        """The epochs, from 1 on, after which a run on so many training and test images is tested."""
+        """The epochs, from 1 on, after which a run on this many training and test images is tested."""
         every = self.test_every or math.ceil(test / (3 * TEST_SHARE * train))  # an image costs a third of a trained one
         return [epoch for epoch in range(1, epochs + 1) if epoch % every == 0 or epoch == epochs]
 
@@ -188,7 +188,7 @@ class Execution:
         return self.devices * self.num_nodes
 
     def check_shares(self, run: RunSpec, device: str) -> None:
-        """Raise `RoadmapError` where so many processes cannot train this run together to the same end as one."""
+        """Raise `RoadmapError` where this many processes cannot train the run together with the same result as one."""
         if self.processes == 1:
             return
         if run.recipe.part_size % self.processes:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError
+from roadmap.imports import is_installed
+from roadmap.study.spec import ENGINES, StudySpec
 
 if TYPE_CHECKING:
-    from roadmap.study.preparing import Prepared
-    from roadmap.study.spec import StudySpec
-    from roadmap.study.store import Store
-    from roadmap.study.work import Outcome, Task
-
-#: Names of the engines, as ``--engine`` takes them.
-ENGINES = ("local", "ray", "slurm")
-#: The package that an engine needs.
-PACKAGES = {"ray": "ray", "slurm": "submitit"}
+    from roadmap.study.task import Outcome, Task
 
 
 class Engine(Protocol):
@@ -33,7 +26,7 @@ class Engine(Protocol):
         """Begin a task. Not called while ``slots`` tasks are at work."""
 
     def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that ended, as soon as there is one; none after so many seconds."""
+        """Tasks that ended, as soon as there is one; none after this many seconds."""
 
     def end_idle(self) -> None:
         """End processes that have no task, so that the next one finds the memory that they hold."""
@@ -47,8 +40,8 @@ class Engine(Protocol):
 
 def check_engine(spec: StudySpec) -> None:
     """Raise `RoadmapError` where the engine that a study asks for lacks its package, or its settings cannot be."""
-    package = PACKAGES.get(spec.engine)
-    if package and importlib.util.find_spec(package) is None:
+    package = ENGINES[spec.engine]
+    if package and not is_installed(package):
         raise RoadmapError(
             f"--engine {spec.engine} needs the package {package}: pip install 'roadmap-ablation[{spec.engine}]'"
         )
@@ -60,19 +53,3 @@ def check_engine(spec: StudySpec) -> None:
         from roadmap.study.engines.slurm import job_settings
 
         job_settings(spec)
-
-
-def make_engine(study: Prepared, store: Store) -> Engine:
-    """The engine that a study asks for. Raises `RoadmapError` where its package is not installed."""
-    if study.spec.engine == "ray":
-        from roadmap.study.engines.ray import RayEngine
-
-        return RayEngine(study)
-    if study.spec.engine == "slurm":
-        from roadmap.study.engines.slurm import SlurmEngine
-
-        return SlurmEngine(study)
-    from roadmap.study.engines.local import LocalEngine
-    from roadmap.study.estimate import local_places
-
-    return LocalEngine(study.data, local_places(study, store), study.spec.devices)

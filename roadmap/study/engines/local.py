@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from roadmap.checks import RoadmapError
 from roadmap.processes import SIGNALS, prepare_processes, start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, carry_out, decisive
+from roadmap.study.task import Outcome
+from roadmap.study.work import decisive, execute
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -49,14 +50,14 @@ class LocalEngine:
     """
 
     def __init__(
-        self, data: ImageData, places: list[Place], processes: int = 1, work: Work = carry_out, fresh: bool = False
+        self, data: ImageData, places: list[Place], processes: int = 1, work: Work = execute, fresh: bool = False
     ) -> None:
         from roadmap.data.shared import SharedData
 
         self.slots = len(places)
         self._places, self._processes, self._work, self._fresh = places, processes, work, fresh
         self._data = SharedData(data)
-        self._gangs: list[_Gang | None] = [None] * len(places)
+        self._groups: list[_WorkerGroup | None] = [None] * len(places)
 
     def __enter__(self) -> LocalEngine:
         self._context = prepare_processes()
@@ -67,55 +68,55 @@ class LocalEngine:
 
     def submit(self, task: Any) -> None:
         """Begin a task in a free place."""
-        index = next(index for index, gang in enumerate(self._gangs) if gang is None or gang.task is None)
-        gang = self._gangs[index]
-        if gang is None or not gang.alive():
-            self._end(gang)
-            gang = _Gang(self._context, self._data, self._places[index], self._processes, self._work)
-            self._gangs[index] = gang
-        gang.begin(task)
+        index = next(index for index, group in enumerate(self._groups) if group is None or group.task is None)
+        group = self._groups[index]
+        if group is None or not group.alive():
+            self._end(group)
+            group = _WorkerGroup(self._context, self._data, self._places[index], self._processes, self._work)
+            self._groups[index] = group
+        group.begin(task)
 
-    def _end(self, gang: _Gang | None) -> None:
-        if gang:
-            gang.end()
-            self._gangs[self._gangs.index(gang)] = None
+    def _end(self, group: _WorkerGroup | None) -> None:
+        if group:
+            group.end()
+            self._groups[self._groups.index(group)] = None
 
     def wait(self, seconds: float) -> list[tuple[Any, Any]]:
         """Tasks that ended, with what came out of each; `Outcome` ``died`` where its process did."""
-        busy = [gang for gang in self._gangs if gang and gang.task is not None]
+        busy = [group for group in self._groups if group and group.task is not None]
         if not busy:
             time.sleep(seconds)
             return []
-        wait([handle for gang in busy for handle in gang.handles()], seconds)
+        wait([handle for group in busy for handle in group.handles()], seconds)
         ended = []
-        for gang in busy:
-            outcome = gang.outcome()
+        for group in busy:
+            outcome = group.outcome()
             if outcome is not None:
-                ended.append((gang.task, outcome))
-                gang.task = None
+                ended.append((group.task, outcome))
+                group.task = None
                 if self._fresh or (isinstance(outcome, Outcome) and outcome.went_wrong):
-                    self._end(gang)
+                    self._end(group)
         return ended
 
     def end_idle(self) -> None:
         """End processes that have no task, so that the next one finds the memory that they hold."""
-        for gang in self._gangs:
-            if gang and gang.task is None:
-                self._end(gang)
+        for group in self._groups:
+            if group and group.task is None:
+                self._end(group)
 
     def stop(self) -> None:
         """Ask every task at work to end after its epoch, saved."""
-        for gang in self._gangs:
-            if gang and gang.task is not None:
-                Store(gang.task.store).ask_to_stop(gang.task.run.signature)
+        for group in self._groups:
+            if group and group.task is not None:
+                Store(group.task.store).ask_to_stop(group.task.run.signature)
 
     def kill(self) -> None:
         """End every process at once."""
-        for gang in self._gangs:
-            self._end(gang)
+        for group in self._groups:
+            self._end(group)
 
 
-class _Gang:
+class _WorkerGroup:
     """The processes of one place. One trains a run alone; several train it together: the answer is that of rank 0, or
     of the one that something happened to."""
 

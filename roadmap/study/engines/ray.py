@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from roadmap.checks import RoadmapError, cause
 from roadmap.processes import clean_start, short_folder
 from roadmap.study.store import MARK, Store
-from roadmap.study.work import Outcome, Task, carry_out, decisive
+from roadmap.study.task import Outcome, Task
+from roadmap.study.work import decisive, execute
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
-    from roadmap.study.preparing import Prepared
+    from roadmap.study.prepared import Prepared
 
 #: What a task returns: its outcome, and where the store is out of its sight the files of the run, by name.
 Answer = tuple[Outcome, dict[str, bytes]]
@@ -65,9 +66,9 @@ class _Job:
 
 
 class RayEngine:
-    """Hands every run to Ray as a task with so many CPUs and GPUs; Ray finds the node.
+    """Hands every run to Ray as a task with this many CPUs and GPUs; Ray finds the node.
 
-    The opened data set is in Ray's object store, once on each node. Where a node sees the study's store, whoever works
+    The opened data set is in Ray's object store, once on each node. Where a node sees the study's store, the worker
     there uses it as a process of this machine would; where it does not, the run is trained in a temporary store there,
     and its files are sent back. Whatever a node's or process's death ended is submitted again by the runner.
     """
@@ -159,7 +160,7 @@ class RayEngine:
         return _Job(task, answers, group)
 
     def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that ended, as soon as there is one; none after so many seconds."""
+        """Tasks that ended, as soon as there is one; none after this many seconds."""
         if not self._jobs:
             time.sleep(seconds)
             return []
@@ -302,7 +303,7 @@ def _look(store: str, token: str) -> _Look:
 
 def _work(task: Task, data: ImageData, token: str) -> Answer:
     """Carry out a task alone."""
-    return _carry_out(task, data, _sees_store(task.store, token))
+    return _execute(task, data, _sees_store(task.store, token))
 
 
 def _work_together(task: Task, data: ImageData, rank: int, *looks: _Look) -> Answer:
@@ -317,17 +318,17 @@ def _work_together(task: Task, data: ImageData, rank: int, *looks: _Look) -> Ans
     }  # fmt: skip
     execution = dataclasses.replace(task.execution, devices=1, num_nodes=processes)
     # A checkpoint must be there for all or for none.
-    return _carry_out(dataclasses.replace(task, execution=execution), data, all(look.sees_store for look in looks))
+    return _execute(dataclasses.replace(task, execution=execution), data, all(look.sees_store for look in looks))
 
 
-def _carry_out(task: Task, data: ImageData, sees_store: bool) -> Answer:
+def _execute(task: Task, data: ImageData, sees_store: bool) -> Answer:
     if sees_store:
-        return carry_out(task, data), {}
+        return execute(task, data), {}
     folder = tempfile.mkdtemp(prefix="roadmap-")
     try:
         store = Store(folder)
         store.begin()
-        outcome = carry_out(dataclasses.replace(task, store=folder), data)
+        outcome = execute(dataclasses.replace(task, store=folder), data)
         files: dict[str, bytes] = {}
         with contextlib.suppress(FileNotFoundError):
             files = {path.name: path.read_bytes() for path in store.path(task.run.signature).iterdir()}

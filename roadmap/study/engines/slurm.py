@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from roadmap.checks import RoadmapError, cause, check_choice, check_int, check_known, check_number
 from roadmap.processes import clean_start
 from roadmap.study.store import Store
-from roadmap.study.work import Outcome, Task, carry_out, decisive, record_failure
+from roadmap.study.task import Outcome, Task
+from roadmap.study.work import decisive, execute, record_failure
 
 if TYPE_CHECKING:
-    from roadmap.study.preparing import Prepared
+    from roadmap.study.prepared import Prepared
     from roadmap.study.spec import StudySpec
 
 #: Where jobs are started: by Slurm, or, to try things out, as processes of this machine.
@@ -146,13 +147,13 @@ class SlurmEngine:
         task = dataclasses.replace(task, execution=execution)
         try:
             with clean_start(elsewhere=sys.version_info < (3, 11)):
-                job = self._executor.submit(carry_out_job, task, self._opening)
+                job = self._executor.submit(execute_job, task, self._opening)
         except (FailedJobError, FailedSubmissionError) as error:
             raise RoadmapError(f"Slurm does not take the job: {' '.join(str(error).split())[:300]}") from None
         self._jobs.append((task, job))
 
     def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
-        """Tasks that ended, as soon as there is one; none after so many seconds."""
+        """Tasks that ended, as soon as there is one; none after this many seconds."""
         until = time.monotonic() + seconds
         while True:
             ended = [(task, job, outcome) for task, job in self._jobs if (outcome := self._outcome(job))]
@@ -214,7 +215,7 @@ def _result(job: Any) -> Outcome | None:
 # --- what a job does ---
 
 
-def carry_out_job(task: Task, opening: dict[str, Any]) -> Outcome:
+def execute_job(task: Task, opening: dict[str, Any]) -> Outcome:
     """Open the data and carry out a task, alone or as one of the job's processes.
 
     The signal that Slurm sends some time before it ends a job is taken for a request to stop after the epoch: the run
@@ -238,7 +239,7 @@ def carry_out_job(task: Task, opening: dict[str, Any]) -> Outcome:
     except RoadmapError as error:
         return _refuse(task, store, str(error))
     try:
-        return carry_out(task, data)
+        return execute(task, data)
     except KeyboardInterrupt:  # what Lightning makes of SIGTERM
         return Outcome("died", "its job was told to end: cancelled, preempted or out of time")
 
