@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.phases import listening, phase
 from roadmap.rounds import run_rounds
+from roadmap.store.store import Store, store_at
 from roadmap.study.display import Display, display_in_python
 from roadmap.study.keywords import Settings, with_settings
 from roadmap.study.prepared import Prepared
@@ -17,7 +18,6 @@ from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec, settings_of
 from roadmap.study.runner import default_folder, run_study
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import Store, store_at
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

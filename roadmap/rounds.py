@@ -18,15 +18,16 @@ from roadmap.analysis.effects import Standing
 from roadmap.analysis.sequential import DECIDED, EXHAUSTED, SETTLED, UNTESTABLE
 from roadmap.analysis.shown import plural
 from roadmap.analysis.study import Study, load_study
+from roadmap.store.folder import STUDY, StudyFolder
+from roadmap.store.records import DamagedError
+from roadmap.store.store import Store
 from roadmap.study.display import Display
-from roadmap.study.folder import STUDY, StudyFolder
 from roadmap.study.planning import steps_of
 from roadmap.study.prepared import Prepared
 from roadmap.study.progress import clock
 from roadmap.study.runner import run_study
 from roadmap.study.seeds import FIRST, extended, parse_budget
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import DamagedError, Store
 
 #: Effects are named up to this many.
 NAMED = 6

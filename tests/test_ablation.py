@@ -26,12 +26,12 @@ from roadmap.questions.generators import best_generators, defining_words
 from roadmap.recipes.recipe import load_recipe
 from roadmap.rungs import REGIMES, ladder_steps
 from roadmap.steps import Step, compose
+from roadmap.store.store import Store
 from roadmap.study.networks import plan_networks
 from roadmap.study.planning import plan
 from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import Store
 
 PROJECT = Path(__file__).parents[1]
 ADOPTED = [step.name for step in ladder_steps() if step.adopted]

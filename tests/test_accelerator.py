@@ -20,11 +20,11 @@ from roadmap.data.batches import Batcher
 from roadmap.data.sources import open_data
 from roadmap.processes import prepare_processes
 from roadmap.recipes.recipe import Recipe
+from roadmap.store.store import Store
 from roadmap.study import estimate
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec
-from roadmap.study.store import Store
 from roadmap.study.task import Outcome
 from roadmap.training.device import is_memory_error, resolve_device
 from roadmap.training.module import Classifier

@@ -14,8 +14,9 @@ from roadmap.analysis.study import Study, load_study
 from roadmap.analysis.tables import summarize
 from roadmap.checks import RoadmapError
 from roadmap.rungs import ladder
-from roadmap.study.folder import StudyFolder
-from roadmap.study.store import COLUMNS, Store
+from roadmap.store.folder import StudyFolder
+from roadmap.store.records import COLUMNS
+from roadmap.store.store import Store
 
 
 def make_rows(scores, regime="resnet50", **values):

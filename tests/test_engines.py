@@ -15,7 +15,7 @@ import pytest
 from folders import make_image_folder
 
 import roadmap
-from roadmap.study.store import Store
+from roadmap.store.store import Store
 
 #: Two runs, of some seconds each.
 SMALL = "--only patchify_stem,layer_norm --seeds 1 --epochs 30 --width 4 --batch-size 16 --image-size 16".split()

@@ -27,8 +27,8 @@ from roadmap.analysis.schema import FLIPS, dtype_of
 from roadmap.data.batches import Batcher
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import Recipe
+from roadmap.store.store import Store
 from roadmap.study.reproduction import Reproduction
-from roadmap.study.store import Store
 from roadmap.training.evaluate import evaluate_network
 from roadmap.training.fit import fit_run
 

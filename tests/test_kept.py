@@ -10,7 +10,7 @@ from test_effects import additive, interacting, noisy
 from roadmap.analysis.study import load_study, save_results
 from roadmap.checks import RoadmapError
 from roadmap.plotting.style import CAPTIONS, KINDS
-from roadmap.study.folder import FORMAT
+from roadmap.store.folder import FORMAT
 
 STUDIES = {
     "leave-one-out": make_ablation("leave-one-out", noisy(additive)),

@@ -15,12 +15,12 @@ import roadmap
 from roadmap import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.data.sources import open_data
+from roadmap.store.store import Store
 from roadmap.study import packing
 from roadmap.study.forecast import Forecast, schedule
 from roadmap.study.loggers import check_logger
 from roadmap.study.planning import plan
 from roadmap.study.reading import load_spec
-from roadmap.study.store import Store
 
 SMALL = {
     "only": ("patchify_stem", "layer_norm"), "seeds": 2, "epochs": 2, "width": 4, "batch_size": 16, "threads": 1,

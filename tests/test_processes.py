@@ -21,9 +21,9 @@ from roadmap.data.batches import Batcher
 from roadmap.files import temporary_folder, whole_file
 from roadmap.imports import import_path
 from roadmap.processes import short_folder
+from roadmap.store.store import Store
 from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec
-from roadmap.study.store import Store
 from roadmap.study.work import execute
 from roadmap.training import fit
 

@@ -120,8 +120,8 @@ def test_the_plan_says_seeds_as_ranges_and_its_json_the_remarks(tmp_path):
     for given, told in (("300", "0-299"), ("0,4,7,8,9", "0,4,7-9"), ("2", "0,1"), ("5,4,3", "5,4,3")):
         done = call(*words, given, cwd=tmp_path)
         assert done.code == 0 and told in done.out.splitlines()[2].split(), done.err
+    from roadmap.store.store import Store
     from roadmap.study.estimate import plan_ahead
-    from roadmap.study.store import Store
 
     prepared = prepare(load_spec(only="gelu", width=4, data="folder", data_dir=str(images)))
     ahead = plan_ahead(prepared, Store(tmp_path / "store"), measure=False)

@@ -26,12 +26,12 @@ from roadmap.network.description import Description, read_description
 from roadmap.network.timm_model import TimmModel, facts_of, reference_design
 from roadmap.network.weights import open_weights, save_weights
 from roadmap.recipes.recipe import Recipe
+from roadmap.store.store import Store
 from roadmap.study.display import PlainDisplay
 from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec
 from roadmap.study.reproduction import reproduce
 from roadmap.study.runner import run_study
-from roadmap.study.store import Store
 from roadmap.training import fit
 from roadmap.training.evaluate import logits_of
 from roadmap.training.fit import Watch, fit_run

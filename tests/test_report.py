@@ -25,7 +25,7 @@ from roadmap.analysis.sentences import answer, headline
 from roadmap.analysis.shown import interval_text
 from roadmap.formatting import label
 from roadmap.reporting.sections import section_ids
-from roadmap.study.folder import FORMAT
+from roadmap.store.folder import FORMAT
 from roadmap.study.networks import plan_networks
 from roadmap.study.reading import load_spec
 

@@ -22,6 +22,7 @@ from roadmap import RoadmapError
 from roadmap.analysis.comparison import compared
 from roadmap.analysis.planned import assumed_deviation, plan_resolution
 from roadmap.analysis.sequential import look
+from roadmap.store.store import Store
 from roadmap.study import runner
 from roadmap.study.display import PlainDisplay
 from roadmap.study.networks import plan_networks, seeds_of
@@ -29,7 +30,6 @@ from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec, yaml_text
 from roadmap.study.seeds import parse_budget
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import Store
 from roadmap.study.task import Outcome
 from roadmap.study.work import NUMBERS, _record
 

@@ -22,7 +22,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import roadmap
-from roadmap.study.store import LATER
+from roadmap.store.records import LATER
 
 PROJECT = Path(__file__).parents[1]
 
@@ -109,7 +109,7 @@ def snapshot(folder):
 def claimed(store, signature, progress=None):
     """Another process has the run to itself meanwhile."""
     script = (
-        "import sys, json; from roadmap.study.store import Store\n"
+        "import sys, json; from roadmap.store.store import Store\n"
         "store, signature, progress = Store(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])\n"
         "with store.claim(signature) as mine:\n"
         "    store.partial(signature); store.report(signature, progress)\n"
@@ -329,7 +329,7 @@ def test_ten_thousand_runs(store, call):
 
 WRITER = """
 import json, sys, time
-from roadmap.study.store import Store
+from roadmap.store.store import Store
 store, record = Store(sys.argv[1]), json.loads(sys.argv[2])
 history = [{"epoch": 1, "train_loss": 0.5}]
 end = time.monotonic() + 60

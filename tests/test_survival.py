@@ -24,12 +24,12 @@ import pytest
 from commands import call, end, meanwhile, once, one_sentence, start
 from folders import make_image_folder
 
+from roadmap.store.store import Store
 from roadmap.study.display import PlainDisplay
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec
 from roadmap.study.runner import run_study
-from roadmap.study.store import Store
 from roadmap.study.task import Outcome
 from roadmap.study.work import execute
 

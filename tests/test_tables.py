@@ -22,8 +22,8 @@ from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.analysis.tables import completed
 from roadmap.checks import RoadmapError
 from roadmap.plotting.style import Drawn
-from roadmap.study.folder import StudyFolder
-from roadmap.study.store import COLUMNS
+from roadmap.store.folder import StudyFolder
+from roadmap.store.records import COLUMNS
 
 PROJECT = Path(__file__).parents[1]
 HISTORY = [

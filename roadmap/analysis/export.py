@@ -11,7 +11,7 @@ from roadmap.analysis.schema import RUNS, Column
 from roadmap.checks import RoadmapError, cause
 from roadmap.files import whole_file, write_text
 from roadmap.imports import is_installed
-from roadmap.study.store import COLUMNS, csv_text
+from roadmap.store.records import COLUMNS, csv_text
 
 #: Kinds of table, and the package that writes each.
 KINDS = {"csv": None, "parquet": "pyarrow", "md": "tabulate", "latex": "tabulate"}

@@ -17,9 +17,9 @@ from roadmap.analysis.estimation import ROUNDING, Sample, default_matters, resol
 from roadmap.analysis.statistics import pooled_deviation
 from roadmap.checks import RoadmapError
 from roadmap.questions.question import Cell
+from roadmap.store.store import Store
 from roadmap.study.planning import steps_of
 from roadmap.study.prepared import Prepared
-from roadmap.study.store import Store
 from roadmap.training.spec import RunSpec
 
 #: Where no earlier run tells the deviation between seeds: an accuracy of 80 % scatters by the choice of images, and

@@ -39,9 +39,9 @@ from roadmap.questions import default_question
 from roadmap.questions.question import Question
 from roadmap.reference import sections
 from roadmap.rungs import ladder
-from roadmap.study.folder import STUDY, TABLE, StudyFolder
+from roadmap.store.folder import STUDY, TABLE, StudyFolder
+from roadmap.store.store import Store
 from roadmap.study.seeds import FIRST
-from roadmap.study.store import Store
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
 NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from roadmap.data.sources import ImageData
-    from roadmap.study.store import Store
+    from roadmap.store.store import Store
 
 
 class TestedImages:

@@ -186,8 +186,8 @@ def _execute(
     """Train a study, say where its results are, and exit with 1 where runs failed."""
     with phase("preparing to train"):
         from roadmap.api import execute
+        from roadmap.store.folder import TABLE
         from roadmap.study.display import make_display
-        from roadmap.study.folder import TABLE
 
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
@@ -216,10 +216,10 @@ def _prepare(
 ) -> Any:
     """(prepared study, its folder, its store) from the options of a command."""
     with phase("reading the study"):
+        from roadmap.store.store import store_at
         from roadmap.study.preparing import prepare
         from roadmap.study.reading import load_spec
         from roadmap.study.runner import default_folder
-        from roadmap.study.store import store_at
 
         source = click.get_current_context().get_parameter_source
         given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}

@@ -20,7 +20,7 @@ from roadmap.analysis.tables import regime_of
 from roadmap.formatting import label, number, plural
 from roadmap.reporting.sections import Section, sections_of
 from roadmap.rungs import FULL_WIDTH
-from roadmap.study.folder import STUDY, StudyFolder
+from roadmap.store.folder import STUDY, StudyFolder
 from roadmap.study.reading import yaml_text
 
 #: Columns of runs that say where and by what they were made, by the words for each.

@@ -14,13 +14,14 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
+from roadmap.files import STORE_MARK as MARK
 from roadmap.formatting import plural
 from roadmap.network.layers import load_plugins
 from roadmap.phases import phase
+from roadmap.store.store import Store
 from roadmap.study.engines.local import LocalEngine, Place
 from roadmap.study.forecast import schedule
 from roadmap.study.packing import MEMORY_SHARE, cpu_need, places
-from roadmap.study.store import MARK, Store
 from roadmap.study.task import Outcome
 from roadmap.training.spec import Execution, RunSpec
 

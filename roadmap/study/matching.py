@@ -11,8 +11,8 @@ from roadmap.cost.matching import Matched, Timing, counted, match, match_time
 from roadmap.network.design import Design
 from roadmap.network.layers import load_plugins
 from roadmap.processes import in_clean_process
+from roadmap.store.store import Store
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import Store
 from roadmap.training.spec import Execution
 
 #: Images of a step that is timed for a match, unless the recipe's batches are smaller.

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from roadmap.questions.question import Plan
+from roadmap.store.store import Store
 from roadmap.study.networks import title_of
 from roadmap.study.red_flags import optimizer_steps, red_flags
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import Store
 from roadmap.study.task import Task
 from roadmap.training.spec import RunSpec
 

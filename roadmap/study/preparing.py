@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from roadmap.network.design import Design
 from roadmap.phases import phase
 from roadmap.processes import in_clean_process, prepare_processes
+from roadmap.store.store import Store, store_at
 from roadmap.study.finetuning import find_start, plan_finetuning
 from roadmap.study.matching import rescale
 from roadmap.study.networks import plan_networks
@@ -18,7 +19,6 @@ from roadmap.study.planning import plan as plan_study
 from roadmap.study.prepared import Prepared
 from roadmap.study.red_flags import refuse_empty_training
 from roadmap.study.spec import StudySpec
-from roadmap.study.store import Store, store_at
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:

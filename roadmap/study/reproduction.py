@@ -12,12 +12,13 @@ from roadmap.checks import RoadmapError
 from roadmap.network.layers import digest_of, load_plugins
 from roadmap.processes import in_clean_process
 from roadmap.provenance import code_record
+from roadmap.store.records import WEIGHTS
+from roadmap.store.store import Store
 from roadmap.study.display import Display
 from roadmap.study.preparing import prepare
 from roadmap.study.reading import load_spec
 from roadmap.study.runner import run_study
 from roadmap.study.spec import OPENED
-from roadmap.study.store import WEIGHTS, Store
 from roadmap.training.spec import RunSpec
 
 #: What a run's numbers are, and what may change them.

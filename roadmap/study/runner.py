@@ -18,11 +18,12 @@ from roadmap.files import in_words
 from roadmap.phases import phase
 from roadmap.processes import SIGNALS
 from roadmap.provenance import code_record
+from roadmap.store.folder import StudyFolder
+from roadmap.store.records import DEFAULT_STORE, DamagedError, is_settled
+from roadmap.store.store import Store
 from roadmap.study.display import Display
 from roadmap.study.engines import Engine
-from roadmap.study.folder import StudyFolder
 from roadmap.study.prepared import Prepared
-from roadmap.study.store import DEFAULT_STORE, DamagedError, Store, is_settled
 from roadmap.study.task import Outcome
 from roadmap.study.work import record_failure
 from roadmap.training.spec import RunSpec

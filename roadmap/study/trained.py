@@ -25,8 +25,9 @@ from roadmap.network.layers import load_plugins
 from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import Weights, open_weights
 from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
+from roadmap.store.records import WEIGHTS, Entry
+from roadmap.store.store import Store, store_at
 from roadmap.study.spec import OPENED
-from roadmap.study.store import WEIGHTS, Entry, Store, store_at
 from roadmap.training.evaluate import Evaluation, evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
 

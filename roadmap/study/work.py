@@ -15,7 +15,8 @@ from roadmap.checks import RoadmapError
 from roadmap.files import in_words, refusal
 from roadmap.network.layers import digest_of, load_plugins
 from roadmap.provenance import source
-from roadmap.study.store import STOP, WEIGHTS, Store
+from roadmap.store.records import STOP, WEIGHTS
+from roadmap.store.store import Store
 from roadmap.study.task import Outcome, Task
 from roadmap.training.spec import Execution
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.processes import SIGNALS, prepare_processes, start
-from roadmap.study.store import Store
+from roadmap.store.store import Store
 from roadmap.study.task import Outcome
 from roadmap.study.work import decisive, execute
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from roadmap.checks import RoadmapError, cause
+from roadmap.files import STORE_MARK as MARK
 from roadmap.processes import clean_start, short_folder
-from roadmap.study.store import MARK, Store
+from roadmap.store.store import Store
 from roadmap.study.task import Outcome, Task
 from roadmap.study.work import decisive, execute
 

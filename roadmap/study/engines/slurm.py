@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, cause, check_choice, check_int, check_known, check_number
 from roadmap.processes import clean_start
-from roadmap.study.store import Store
+from roadmap.store.store import Store
 from roadmap.study.task import Outcome, Task
 from roadmap.study.work import decisive, execute, record_failure
 

@@ -22,7 +22,8 @@ from typing import Any
 from roadmap.checks import RoadmapError, cause
 from roadmap.files import STUDY_MARK as STUDY
 from roadmap.files import write_text
-from roadmap.study.store import COLUMNS, DamagedError, Store, csv_text, read_json, row_of
+from roadmap.store.records import COLUMNS, DamagedError, csv_text, read_json, row_of
+from roadmap.store.store import Store
 
 FORMAT = 2
 TABLE = "trajectory.csv"

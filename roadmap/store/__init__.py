@@ -1,0 +1,1 @@
+"""Runs on disk, shared by all studies, and the folder of one study."""
