@@ -51,7 +51,8 @@ def register(name: str, design: Design) -> None:
 def _create(name: str, design: Design, pretrained: bool, **options: Any):
     from timm.models import build_model_with_cfg
 
-    from roadmap.network.model import RoadmapNet, taken_stages
+    from roadmap.network.backbone import taken_stages
+    from roadmap.network.model import RoadmapNet
 
     if pretrained:
         raise RoadmapError(f"there are no pretrained weights for {name}: say pretrained=False")
