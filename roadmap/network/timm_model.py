@@ -154,12 +154,8 @@ def facts_of(name: str) -> Facts:
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from roadmap.network.registry import default_cfgs
-
     if not timm.is_model(name):
         raise RoadmapError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
-    if name in default_cfgs:
-        raise RoadmapError(f"'{name}' is a rung of the ladder and no reference: --only trains single rungs")
     with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = _create(name)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
 from roadmap.phases import phase
 from roadmap.processes import in_clean_process, prepare_processes
@@ -159,7 +160,10 @@ class LocalWorkshop:
     def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[TimmModel]:
         """See `reference_design`."""
         from roadmap.network.timm_model import reference_design
+        from roadmap.rungs import timm_names
 
+        if rungs := [name for name in self.spec.reference if name in timm_names()]:
+            raise RoadmapError(f"'{rungs[0]}' is a rung of the ladder and no reference: --only trains single rungs")
         how = (num_classes, image_size, stem_stride)
         return [in_clean_process(reference_design, name, *how) for name in self.spec.reference]
 
