@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_number, check_text, keep_plain, nearest
 from roadmap.network.design import STEM_STRIDES
@@ -49,6 +49,7 @@ class TimmModel:
     stem_stride: int = NATIVE_STEM_STRIDE
     in_channels: int = 3
     stochastic_depth: float = 0.0
+    layers: ClassVar[tuple[()]] = ()  # no plug-in has a place in timm's models
 
     def __post_init__(self) -> None:
         keep_plain(self)

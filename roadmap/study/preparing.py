@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from roadmap.cost.counting import Cost
     from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
-    from roadmap.network.timm_model import TimmModel
+    from roadmap.network.families import NetworkDesign
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
 TRAINING_FLOPS_PER_MAC = 6
@@ -157,7 +157,7 @@ class LocalWorkshop:
         """See `roadmap.network.equality.unified`."""
         return in_clean_process(_unified, self.spec.plugin, designs)
 
-    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[TimmModel]:
+    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[NetworkDesign]:
         """See `reference_design`."""
         from roadmap.network.timm_model import reference_design
         from roadmap.rungs import timm_names
@@ -187,8 +187,7 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
 
     load_plugins(spec.plugin)
     for design in {run.design for run in runs}:
-        if isinstance(design, Design):
-            check_layers(design, image_size)
+        check_layers(design, image_size)
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device
