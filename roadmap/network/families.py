@@ -64,8 +64,8 @@ class Family(Generic[D]):
     key
         A setting that no family before it in `FAMILIES` has: plain values with it are this family's.
     build
-        Settings -> network, freshly initialised: (N, in_channels, H, W) -> (N, num_classes). Its ``design`` is these, and
-        it has its ``num_classes``.
+        Settings -> network, freshly initialised: (N, in_channels, H, W) -> (N, num_classes). It has its settings as
+        ``design``, and its ``num_classes``.
     normalises_over_batch
         Whether in training what an image comes to depends on the others of its batch.
     classifiers
