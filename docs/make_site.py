@@ -148,4 +148,5 @@ def python_page() -> str:
     names = [f"::: {roadmap._HOMES[name]}.{name}" for name in roadmap.__all__]
     returned = [f"::: {name}\n    options: {{heading_level: 3}}" for name in RETURNED]
     head = "# Python\n\n`import roadmap` has these names; torch is imported when one that needs it is used."
-    return "\n\n".join([head, *names, "## Classes of results", *returned])
+    timm = "::: roadmap.timm\n    options: {members: false, heading_level: 3}"
+    return "\n\n".join([head, *names, "## Classes of results", *returned, "## With timm", timm])

@@ -1,7 +1,7 @@
 """The road from ResNet to ConvNeXt, one design choice at a time.
 
-Importing this package is instant: torch, timm and the rest are loaded when a name that needs them is used. Once timm
-is imported, every rung is among its models: ``timm.create_model("roadmap_large_kernel")``.
+Importing this package is instant: torch, timm and the rest are loaded when a name that needs them is used.
+``import roadmap.timm`` makes every rung one of timm's models: ``timm.create_model("roadmap_large_kernel")``.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ if is_command():  # before anything else is imported
 
 import importlib
 from typing import TYPE_CHECKING, Any
-
-from wrapt import register_post_import_hook
 
 if TYPE_CHECKING:  # what is loaded when it is used, for type checkers and completion
     from roadmap.analysis.foreign import effects as effects
@@ -78,14 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__]
-
-
-def _register_with_timm(_: object) -> None:
-    from roadmap.network.registry import register
-    from roadmap.rungs import ladder, timm_names
-
-    for model, (regime, step) in timm_names().items():
-        register(model, ladder(regime)[step].design)
-
-
-register_post_import_hook(_register_with_timm, "timm")

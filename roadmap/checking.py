@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
 from roadmap.cost.counting import count
+from roadmap.network.building import build_network
 from roadmap.network.design import Design
+from roadmap.network.families import NetworkDesign
 from roadmap.network.layers import NoPlaceError, Site, find_layer, in_words, line_in, site_of
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import load_weights, save_weights
@@ -116,7 +118,7 @@ def check_design(design: Design, before: Design | None = None) -> list[Finding]:
     return findings
 
 
-def check_layers(design: Design, image_size: int) -> None:
+def check_layers(design: NetworkDesign, image_size: int) -> None:
     """Run the plug-in layers of a design, if it has any, on two images of ``image_size`` pixels.
 
     Raises `RoadmapError` where one fails, or returns another shape than its site says, or numbers that are not finite.
@@ -127,7 +129,7 @@ def check_layers(design: Design, image_size: int) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            _run(RoadmapNet(design).eval(), _images(design, (image_size, image_size), 2).float())
+            _run(build_network(design).eval(), _noise(design.in_channels, (image_size, image_size), 2).float())
         except FaultError as fault:
             raise RoadmapError(str(fault)) from fault
 
@@ -411,9 +413,12 @@ def _sizes(design: Design) -> list[tuple[int, int]]:
 
 def _images(design: Design, size: tuple[int, int] | None = None, count: int = 2) -> Tensor:
     """Random images in double precision, the same every time; by default of twice the least size."""
-    size = size or (2 * _sizes(design)[0][0],) * 2
+    return _noise(design.in_channels, size or (2 * _sizes(design)[0][0],) * 2, count)
+
+
+def _noise(channels: int, size: tuple[int, int], count: int) -> Tensor:
     generator = torch.Generator().manual_seed(count)
-    return torch.randn(count, design.in_channels, *size, generator=generator, dtype=torch.float64)
+    return torch.randn(count, channels, *size, generator=generator, dtype=torch.float64)
 
 
 @torch.no_grad()

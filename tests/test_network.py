@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import roadmap
 from roadmap import Design, RoadmapError
-from roadmap.network import model
+from roadmap.network import pointwise
 from roadmap.network.model import RoadmapNet
 
 TINY = Design(blocks=(2, 1), widths=(8, 16), num_classes=5)
@@ -405,7 +405,7 @@ def test_large_products_are_the_convolution(step, monkeypatch):
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
     results = []
     for least in (0, 2**62):
-        monkeypatch.setattr(model, "LARGE_PRODUCT", least)
+        monkeypatch.setattr(pointwise, "LARGE_PRODUCT", least)
         network.zero_grad()
         logits = network(images)
         logits.square().sum().backward()

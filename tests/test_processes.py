@@ -29,7 +29,7 @@ from roadmap.training import fit
 
 STUDY = "--only layer_norm --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()
 #: Names of modules, ours, of those we need, and of Python's own, that a user's folder may have.
-NAMES = ("random", "numpy", "queue", "socket", "inspect", "tempfile", "torch", "yaml", "submitit", "wrapt")
+NAMES = ("random", "numpy", "queue", "socket", "inspect", "tempfile", "torch", "yaml", "submitit")
 #: What a Slurm or LSF job, torchrun, MPI and Kubeflow leave in the environment of the third of four processes.
 CLUSTER = {
     "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2",

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import get_graph_node_names
 
 import roadmap
+import roadmap.timm
 
 SMALL = {"widths": (8, 16), "blocks": (1, 2)}
 STEPS = roadmap.ladder().names

@@ -14,6 +14,7 @@ import torch
 from independent import randomize
 
 import roadmap
+import roadmap.timm
 from roadmap import RoadmapError
 from roadmap.network.model import RoadmapNet
 
@@ -281,10 +282,18 @@ def python(code: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("imports", ["import timm, roadmap", "import roadmap, timm"])
+@pytest.mark.parametrize(
+    "imports", ["import timm, roadmap.timm", "import roadmap.timm, timm", "import timm\nfrom roadmap import timm as _"]
+)
 def test_registered_whatever_is_imported_first(imports):
     code = f"{imports}\nprint(len(timm.list_models('roadmap_*')), timm.create_model('roadmap_gelu').design.activation)"
     assert python(code) == "34 gelu"
+
+
+@pytest.mark.slow
+def test_importing_roadmap_leaves_timm_as_it_is():
+    code = "import roadmap, timm, roadmap.rungs, roadmap.network.model\nprint(timm.list_models('roadmap_*'))"
+    assert python(code) == "[]"
 
 
 def test_importing_and_planning_load_neither_torch_nor_timm():

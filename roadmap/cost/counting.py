@@ -14,9 +14,8 @@ import torch
 from torch import nn
 
 from roadmap.network.building import build_network
-from roadmap.network.design import Design
+from roadmap.network.families import NetworkDesign
 from roadmap.network.layers import Layer, find_layer
-from roadmap.network.timm_model import TimmModel
 from roadmap.processes import one_thread
 
 with warnings.catch_warnings():
@@ -54,18 +53,18 @@ class Cost:
     macs_by_operator: dict[str, int]
 
 
-def count(design: Design | TimmModel, image_size: int | tuple[int, int] = 224) -> Cost:
+def count(design: NetworkDesign, image_size: int | tuple[int, int] = 224) -> Cost:
     """Count the cost of a design for images of ``image_size`` pixels (a side, or height and width).
 
     Raises `RoadmapError` where the strides reduce that size to nothing, and where a timm model does not take it.
     """
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
-    plugged = tuple(find_layer(name) for name, _ in design.layers) if isinstance(design, Design) else ()
+    plugged = tuple(find_layer(name) for name, _ in design.layers)
     return _count(design, size, plugged)
 
 
 @lru_cache(maxsize=256)
-def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Layer, ...]) -> Cost:
+def _count(design: NetworkDesign, size: tuple[int, int], plugged: tuple[Layer, ...]) -> Cost:
     """``plugged``: the layers that stand behind their names now; a plug-in file may be loaded anew."""
     for side in size:
         design.feature_sizes(side)
@@ -97,7 +96,7 @@ def _count(design: Design | TimmModel, size: tuple[int, int], plugged: tuple[Lay
     )
 
 
-def count_params(design: Design | TimmModel) -> int:
+def count_params(design: NetworkDesign) -> int:
     """The parameters of a design's network, as `count` has them, in a tenth of its time."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_network(design).parameters())

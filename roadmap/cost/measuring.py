@@ -11,7 +11,7 @@ from typing import Any
 
 from roadmap.checks import RoadmapError
 from roadmap.network.building import build_network
-from roadmap.network.design import Design
+from roadmap.network.families import NetworkDesign
 from roadmap.network.layers import load_plugins, loaded_plugins
 from roadmap.processes import ProcessDiedError, in_clean_process
 
@@ -33,7 +33,12 @@ class Speed:
 
 
 def measure(
-    design: Design, image_size: int, batch_size: int, device: str, seconds: float = 2.0, threads: int | None = None
+    design: NetworkDesign,
+    image_size: int,
+    batch_size: int,
+    device: str,
+    seconds: float = 2.0,
+    threads: int | None = None,
 ) -> Speed:
     """Measure one design on random images. Each of the two measurements lasts about ``seconds``, after a warm-up.
 
@@ -49,14 +54,19 @@ def measure(
 
 
 def training_seconds(
-    design: Design, image_size: int, batch_size: int, device: str, seconds: float = 2.0, threads: int | None = None
+    design: NetworkDesign,
+    image_size: int,
+    batch_size: int,
+    device: str,
+    seconds: float = 2.0,
+    threads: int | None = None,
 ) -> float:
     """Seconds of a training step for each image of its batch, measured as `measure` does."""
     design.feature_sizes(image_size)
     return 1 / _in_own_process(design, image_size, batch_size, device, seconds, threads, True)[0]
 
 
-def _in_own_process(design: Design, image_size: int, batch_size: int, *arguments: Any) -> tuple[float, float]:
+def _in_own_process(design: NetworkDesign, image_size: int, batch_size: int, *arguments: Any) -> tuple[float, float]:
     try:
         return in_clean_process(_try, loaded_plugins(), design, image_size, batch_size, *arguments)
     except (ProcessDiedError, MemoryError):
@@ -79,7 +89,7 @@ def _try(*arguments: Any) -> tuple[float, float]:
 
 def _measure(
     plugins: tuple[str, ...],
-    design: Design,
+    design: NetworkDesign,
     image_size: int,
     batch_size: int,
     device_name: str,

@@ -16,7 +16,8 @@ from roadmap.checks import RoadmapError
 from roadmap.explaining.reach import seen_by
 from roadmap.network.design import Design
 from roadmap.network.layers import in_words, site_of
-from roadmap.network.model import LayerScale, RoadmapNet
+from roadmap.network.model import RoadmapNet
+from roadmap.network.parts import LayerScale
 
 #: Facts that a change of width changes everywhere.
 WIDTHS = frozenset({"channels"})

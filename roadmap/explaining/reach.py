@@ -20,7 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from roadmap.checks import RoadmapError
 from roadmap.network.layers import Layer, Site, find_layer, in_words, layers_at, site_of
-from roadmap.network.model import Block, LayerScale, RoadmapNet
+from roadmap.network.model import Block, RoadmapNet
+from roadmap.network.parts import LayerScale
 from roadmap.processes import one_thread
 
 #: Modules that see one position at a time, in evaluation.

@@ -1,52 +1,43 @@
-"""Whatever can be trained, a rung's `Design` or a `TimmModel`, by one road. Imports torch where it builds."""
+"""Whatever can be trained, of any family of networks, by one road. Imports torch where it builds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from roadmap.network.design import Design
-from roadmap.network.timm_model import TimmModel, facts_of
+from roadmap.network.families import NetworkDesign, family_in, family_of
 
 if TYPE_CHECKING:
     from torch import nn
 
-#: The key that only the plain values of a `TimmModel` have.
-TIMM_KEY = "timm_model"
 
+def build_network(design: NetworkDesign) -> nn.Module:
+    """The network, freshly initialised: (N, in_channels, H, W) -> (N, num_classes); `design_of` it is this one.
 
-def build_network(design: Design | TimmModel) -> nn.Module:
-    """The network, freshly initialised: (N, in_channels, H, W) -> (N, num_classes). Its ``design`` is this one.
-
-    Raises `RoadmapError` where timm cannot build a model.
+    Raises `RoadmapError` where its family cannot build it.
     """
-    if isinstance(design, TimmModel):
-        return design.build()
-    from roadmap.network.model import RoadmapNet
-
-    return RoadmapNet(design)
+    return family_of(design).build(design)
 
 
-def design_from_dict(values: Mapping[str, Any]) -> Design | TimmModel:
-    """The design with these plain values, as ``dataclasses.asdict`` gives them. Raises `RoadmapError` for values that
-    cannot be, and ``TypeError`` for names that are none of its own."""
-    return TimmModel(**values) if TIMM_KEY in values else Design(**values)
+def design_of(network: nn.Module) -> NetworkDesign:
+    """The design that `build_network` has built a network from."""
+    return cast(NetworkDesign, network.design)
 
 
-def normalises_over_batch(design: Design | TimmModel) -> bool:
-    """Whether what an image comes to depends on the others of its batch in training. Asks timm for a `TimmModel`, and
-    the network where it has plug-in layers."""
-    if isinstance(design, TimmModel):
-        return facts_of(design.timm_model).batch_norm
-    if not design.layers:
-        return design.norm == "batch"
-    import torch
-    from torch.nn.modules.batchnorm import _BatchNorm
+def design_from_dict(values: Mapping[str, Any]) -> NetworkDesign:
+    """The design with these plain values, as ``dataclasses.asdict`` gives them; those that came later may be missing.
 
-    with torch.device("meta"):
-        return any(isinstance(module, _BatchNorm) for module in build_network(design).modules())
+    Raises `RoadmapError` for values that cannot be, and ``TypeError`` for names that are none of its own.
+    """
+    family = family_in(values)
+    return family.settings(**{**family.later, **values})
 
 
-def classifier_names(design: Design | TimmModel) -> tuple[str, ...]:
-    """The names of the last linear layers. Asks timm for a `TimmModel`."""
-    return facts_of(design.timm_model).classifiers if isinstance(design, TimmModel) else ("head.fc",)
+def normalises_over_batch(design: NetworkDesign) -> bool:
+    """Whether what an image comes to depends on the others of its batch in training. May have to ask timm or torch."""
+    return family_of(design).normalises_over_batch(design)
+
+
+def classifier_names(design: NetworkDesign) -> tuple[str, ...]:
+    """The names of the last linear layers. May have to ask timm."""
+    return family_of(design).classifiers(design)

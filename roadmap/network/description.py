@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_bool, check_int, check_known, check_number, check_text, keep_plain
-from roadmap.network.building import TIMM_KEY, design_from_dict
-from roadmap.network.design import LATER, Design
-from roadmap.network.timm_model import TimmModel
+from roadmap.network.building import design_from_dict
+from roadmap.network.families import NetworkDesign, family_in
 
 #: What names a rung of a scaled ladder.
 RUNG = ("regime", "step", "adopted", "width", "depth")
@@ -25,7 +24,7 @@ class Description:
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
 
-    design: Design | TimmModel
+    design: NetworkDesign
     class_names: tuple[str, ...] | None = None
     image_size: int | None = None
     mean: tuple[float, ...] | None = None
@@ -65,22 +64,21 @@ class Description:
 
 
 def parse_description(content: Any) -> Description:
-    """The description in plain values, as `Description.to_text` writes them; the ``design``, which may be one of timm's
-    models, must name all its flags but those that came later.
+    """The description in plain values, as `Description.to_text` writes them; the ``design``, of any
+    family, must name all its flags but those that came later.
 
     Raises `RoadmapError` for anything else.
     """
     if not isinstance(content, dict) or not isinstance(content.get("design"), dict):
         raise RoadmapError("there is no design")
     check_known("fact", content, [field.name for field in dataclasses.fields(Description)])
-    kind = TimmModel if TIMM_KEY in content["design"] else Design
-    flags = [field.name for field in dataclasses.fields(kind)]
+    family = family_in(content["design"])
+    flags = [field.name for field in dataclasses.fields(family.settings)]
     check_known("flag of the design", content["design"], flags)
-    design = (LATER if kind is Design else {}) | content["design"]
     for flag in flags:  # a default that has changed since must not stand in for what was trained
-        if flag not in design:
+        if flag not in {**family.later, **content["design"]}:
             raise RoadmapError(f"its design lacks {flag}")
-    return Description(**content | {"design": design_from_dict(design)})
+    return Description(**content | {"design": design_from_dict(content["design"])})
 
 
 def read_description(text: str) -> Description:

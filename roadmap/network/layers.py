@@ -74,15 +74,21 @@ class Site:
 
     def norm(self, channels: int) -> nn.Module:
         """A fresh norm of the design over (N, channels, H, W): its own, or the plug-in that replaces all norms."""
-        from roadmap.network.model import norm_layer
+        from roadmap.network.parts import norm_layer
 
-        return norm_layer(self.design, channels, path=self.path, stage=self.stage, block=self.block)
+        return self._within("norm", channels, lambda: norm_layer(self.design, channels))
 
     def activation(self, channels: int) -> nn.Module:
         """A fresh activation of the design for (N, channels, H, W): its own, or the plug-in that replaces them."""
-        from roadmap.network.model import activation_layer
+        from roadmap.network.parts import activation_layer
 
-        return activation_layer(self.design, channels, path=self.path, stage=self.stage, block=self.block)
+        return self._within("activation", channels, lambda: activation_layer(self.design))
+
+    def _within(self, place: str, channels: int, own: Callable[[], nn.Module]) -> nn.Module:
+        """What stands at a place within this module: the design's own, or the plug-in that replaces it."""
+        inner = Site(self.design, place, channels, channels, 1, self.path, self.stage, self.block)
+        replaced = list(layers_at(inner).values())
+        return replaced[0] if replaced else own()
 
     def __str__(self) -> str:
         counted = [f"{word} {n}" for word, n in (("stage", self.stage), ("block", self.block)) if n is not None]
@@ -267,12 +273,6 @@ def layers_at(site: Site) -> dict[str, nn.Module]:
         for name, options in site.design.layers
         if find_layer(name).place == site.place
     }
-
-
-def replacement(site: Site, own: Callable[[], nn.Module]) -> nn.Module:
-    """A fresh module of the layer that replaces what stands at the site; ``own`` makes it where none does."""
-    replaced = list(layers_at(site).values())
-    return replaced[0] if replaced else own()
 
 
 def site_of(module: nn.Module) -> Site | None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from roadmap.checks import RoadmapError, check_choice, check_int, check_number, check_text, keep_plain, nearest
 from roadmap.network.design import STEM_STRIDES
@@ -49,6 +49,7 @@ class TimmModel:
     stem_stride: int = NATIVE_STEM_STRIDE
     in_channels: int = 3
     stochastic_depth: float = 0.0
+    layers: ClassVar[tuple[()]] = ()  # no plug-in has a place in timm's models
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -154,12 +155,8 @@ def facts_of(name: str) -> Facts:
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    from roadmap.network.registry import default_cfgs
-
     if not timm.is_model(name):
         raise RoadmapError(f"timm has no model '{name}'{nearest(name, timm.list_models())}")
-    if name in default_cfgs:
-        raise RoadmapError(f"'{name}' is a rung of the ladder and no reference: --only trains single rungs")
     with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         network = _create(name)

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
 from roadmap.files import whole_file
-from roadmap.network.building import build_network
+from roadmap.network.building import build_network, design_of
 from roadmap.network.description import Description, read_description
 from roadmap.network.design import CONVNEXT, Design
-from roadmap.network.timm_model import TimmModel
+from roadmap.network.families import NetworkDesign, family_of, on_ladder
 
 if TYPE_CHECKING:
     from roadmap.network.model import RoadmapNet
@@ -150,15 +150,15 @@ class Weights:
         except RoadmapError as error:
             raise RoadmapError(f"{self.where} does not say what network it is for: {error}") from None
 
-    def completed(self, design: Design | TimmModel) -> Design | TimmModel:
+    def completed(self, design: NetworkDesign) -> NetworkDesign:
         """The design with as many classes as the classifier here has, and with layer scale if there is one here.
 
         Raises `RoadmapError` where there is no classifier.
         """
-        if isinstance(design, TimmModel):  # whose classifier may have any name: its files say what they are
-            told = self.description()
-            if told is None or not isinstance(told.design, TimmModel):
-                raise RoadmapError(f"{self.where} does not say that it is for timm's {design.timm_model}")
+        if not on_ladder(design):  # whose classifier may have any name: its files say what they are
+            told, family = self.description(), family_of(design)
+            if told is None or family_of(told.design) is not family:
+                raise RoadmapError(f"{self.where} does not say that it is for {family.title(design)}")
             return design.replace(num_classes=told.design.num_classes)
         classifier = self.tensors.get(_renamed("head.fc.weight", self.layout))
         if classifier is None or classifier.ndim != 2:
@@ -166,9 +166,9 @@ class Weights:
         scaled = _renamed("stages.0.blocks.0.layer_scale.gamma", self.layout) in self.tensors
         return design.replace(num_classes=len(classifier), layer_scale=1e-6 if scaled else None)
 
-    def of(self, design: Design | TimmModel) -> dict[str, Tensor]:
+    def of(self, design: NetworkDesign) -> dict[str, Tensor]:
         """The tensors of this design's network, as `fitted`, without building it in memory."""
-        if isinstance(design, Design) and sum(design.blocks) > len(self.tensors):
+        if family_of(design).fewest_tensors(design) > len(self.tensors):
             raise RoadmapError(f"{self.where} does not fit this network: it has more blocks than the file has tensors")
         try:
             with torch.device("meta"):
@@ -278,8 +278,7 @@ def save_weights(network: nn.Module, path: str | os.PathLike, **facts: Any) -> N
     such as ``class_names``. Equal weights and descriptions are equal bytes.
     """
     tensors = {name: tensor.detach().contiguous() for name, tensor in network.state_dict().items()}
-    assert isinstance(network.design, (Design, TimmModel))  # as `build_network` leaves it
-    metadata = {METADATA_KEY: Description(network.design, **facts).to_text()}
+    metadata = {METADATA_KEY: Description(design_of(network), **facts).to_text()}
     with whole_file(Path(path)) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from roadmap.data.listings import output_order
-from roadmap.network.design import Design
+from roadmap.network.families import NetworkDesign
 from roadmap.network.layers import load_plugins
-from roadmap.network.timm_model import TimmModel
 from roadmap.recipes.recipe import load_recipe
 from roadmap.study.planning import runs_of
 from roadmap.study.spec import StudySpec
@@ -28,7 +27,7 @@ class Start:
     and the digests of all of them and of all but the classifier."""
 
     path: Path
-    design: Design | TimmModel
+    design: NetworkDesign
     class_names: tuple[str, ...] | None
     labels: dict[str, Any]
     whole: str

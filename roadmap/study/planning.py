@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_int, check_known
 from roadmap.network.design import Design
+from roadmap.network.families import NetworkDesign, family_of
 from roadmap.network.layers import digest_of
-from roadmap.network.timm_model import TimmModel
 from roadmap.questions.question import Network, Plan
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.rungs import REGIMES, start_design
@@ -60,8 +60,8 @@ class NetworkResolver(Protocol):
     def unified(self, designs: list[Design]) -> list[Design]:
         """Each design, or in its place the first of them that makes the same network."""
 
-    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[TimmModel]:
-        """The models of timm's that the study names."""
+    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[NetworkDesign]:
+        """The networks beside the ladder that the study names."""
 
 
 def scale_of(spec: StudySpec, data: ImageData) -> Scale:
@@ -121,7 +121,9 @@ def plan(
     for probe in probes:
         del made[probe.name]
     for model in resolver.references(classes, data.image_size, scale.stem_stride) if resolver else ():
-        name = f"timm/{model.timm_model}" if model.timm_model in made else model.timm_model
+        family = family_of(model)
+        name = str(family.name(model))
+        name = f"{family.source}/{name}" if name in made else name
         labels = {
             "regime": spec.regime, "step": name, "adopted": True, "reference": True, "width": scale.width,
             "depth": scale.depth, "ablation": ablation.question.name,
@@ -185,7 +187,7 @@ def runs_of(
     spec: StudySpec,
     data: ImageData,
     labels: dict[str, Any],
-    design: Design | TimmModel,
+    design: NetworkDesign,
     recipe: Recipe,
     initial: str | None = None,
     training: Mapping[str, Any] | None = None,
@@ -204,7 +206,7 @@ def runs_of(
     run = RunSpec(
         **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
         data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
-        plugins=digest_of(name for name, _ in design.layers) if isinstance(design, Design) else {},
+        plugins=digest_of(name for name, _ in design.layers),
     )  # fmt: skip
     return [dataclasses.replace(run, seed=seed) for seed in seeds or spec.seeds]
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
 from roadmap.phases import phase
 from roadmap.processes import in_clean_process, prepare_processes
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from roadmap.cost.counting import Cost
     from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
-    from roadmap.network.timm_model import TimmModel
+    from roadmap.network.families import NetworkDesign
 
 
 def prepare(
@@ -79,10 +80,13 @@ class LocalResolver:
         """See `roadmap.network.equality.unified`."""
         return in_clean_process(_unified, self.spec.plugin, designs)
 
-    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[TimmModel]:
+    def references(self, num_classes: int, image_size: int, stem_stride: int) -> list[NetworkDesign]:
         """See `reference_design`."""
         from roadmap.network.timm_model import reference_design
+        from roadmap.rungs import timm_names
 
+        if rungs := [name for name in self.spec.reference if name in timm_names()]:
+            raise RoadmapError(f"'{rungs[0]}' is a rung of the ladder and no reference: --only trains single rungs")
         how = (num_classes, image_size, stem_stride)
         return [in_clean_process(reference_design, name, *how) for name in self.spec.reference]
 
@@ -106,8 +110,7 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
 
     load_plugins(spec.plugin)
     for design in {run.design for run in runs}:
-        if isinstance(design, Design):
-            check_layers(design, image_size)
+        check_layers(design, image_size)
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device

@@ -21,8 +21,8 @@ from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_da
 from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
 from roadmap.network.design import Design
+from roadmap.network.families import NetworkDesign, family_of, on_ladder
 from roadmap.network.layers import load_plugins
-from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import Weights, open_weights
 from roadmap.rungs import FULL_WIDTH, REGIMES, Rung, ladder
 from roadmap.store.records import WEIGHTS, Entry
@@ -152,11 +152,12 @@ def _labels(rung: Rung, scale: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _labels_of(design: Design | TimmModel) -> dict[str, Any]:
+def _labels_of(design: NetworkDesign) -> dict[str, Any]:
     """The labels of a network whose file names no rung."""
-    if isinstance(design, TimmModel):
-        return {"regime": "resnet50", "step": design.timm_model, "adopted": False, "width": FULL_WIDTH, "depth": 1.0}
-    return _labels(*_like(design))
+    if on_ladder(design):
+        return _labels(*_like(design))
+    name = family_of(design).name(design)
+    return {"regime": "resnet50", "step": name, "adopted": False, "width": FULL_WIDTH, "depth": 1.0}
 
 
 def _like(design: Design) -> tuple[Rung, dict[str, Any]]:
@@ -232,10 +233,9 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
         description = Description(weights.completed(asked.design))
     elif asked:
         told = description.design
-        if isinstance(told, TimmModel):
-            raise RoadmapError(
-                f"{weights.where} says that its network is timm's {told.timm_model}, not a rung: leave out {option}"
-            )
+        if not on_ladder(told):
+            name = family_of(told).title(told)
+            raise RoadmapError(f"{weights.where} says that its network is {name}, not a rung: leave out {option}")
         differing = [
             flag.name
             for flag in dataclasses.fields(Design)
@@ -248,7 +248,7 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
                 f"but the one asked for has {getattr(asked.design, flag)}: leave out {option}"
             )
     labels = _labels(asked, scale) if asked else description.rung or _labels_of(description.design)
-    if isinstance(description.design, Design):
+    if on_ladder(description.design):
         ladder(labels["regime"])[labels["step"]]
     return Trained(os.fspath(path), Path(path), weights, description, labels)
 

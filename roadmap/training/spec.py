@@ -13,9 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_int, keep_plain, said
-from roadmap.network.building import TIMM_KEY, design_from_dict, normalises_over_batch
-from roadmap.network.design import LATER, Design
-from roadmap.network.timm_model import TimmModel
+from roadmap.network.building import design_from_dict, normalises_over_batch
+from roadmap.network.families import NetworkDesign, family_of
 from roadmap.recipes.recipe import Recipe
 
 PRECISIONS = ("32", "16-mixed", "bf16-mixed")
@@ -24,9 +23,9 @@ TEST_SHARE = 0.1
 #: Part of every signature: raised when the same settings come to mean another training.
 SIGNATURE_FORMAT = 1
 #: Settings that came later, each with the value that means the training as it was before it came. At that value they
-#: are left out of the signature, so that a new setting renames no old run. Never a default: those may change.
+#: are left out of the signature, so that a new setting renames no old run. Never a default: those may change. Those of
+#: a network are its family's.
 WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
-    "design": LATER,
     "recipe": {
         "accumulate": 1,
         "layer_decay": None,
@@ -41,7 +40,7 @@ WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What has to be trained: a design, or one of timm's models, and a recipe on a data set with a seed.
+    """What has to be trained: a design of any family, and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
     ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``reference`` says
@@ -56,7 +55,7 @@ class RunSpec:
     adopted: bool
     width: int
     depth: float
-    design: Design | TimmModel
+    design: NetworkDesign
     recipe: Recipe
     data: str
     data_fingerprint: str
@@ -84,13 +83,13 @@ class RunSpec:
             del recipe[label]
         content = {
             "format": SIGNATURE_FORMAT,
-            "design": _known_of_old("design", dataclasses.asdict(self.design)),
-            "recipe": _known_of_old("recipe", recipe | {"peak_lr": self.recipe.peak_lr}),
+            "design": _known_of_old(family_of(self.design).later, dataclasses.asdict(self.design)),
+            "recipe": _known_of_old(WITHOUT["recipe"], recipe | {"peak_lr": self.recipe.peak_lr}),
             "data": self.data_fingerprint,
             "image_size": self.image_size,
             "seed": self.seed,
             "precision": self.precision,
-            **_known_of_old("run", {"initial": self.initial, "plugins": self.plugins}),
+            **_known_of_old(WITHOUT["run"], {"initial": self.initial, "plugins": self.plugins}),
         }
         return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
 
@@ -101,8 +100,8 @@ class RunSpec:
             known = {name: value for name, value in values.items() if name != "signature"}
             run = cls(
                 **{**WITHOUT["run"], **known,
-                   "design": design_from_dict(_with_older("design", values["design"])),
-                   "recipe": Recipe(**_with_older("recipe", values["recipe"]))}
+                   "design": design_from_dict(values["design"]),
+                   "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]})}
             )  # fmt: skip
         except (TypeError, KeyError):
             raise RoadmapError("the run's settings are those of another version of roadmap: use that one") from None
@@ -115,14 +114,8 @@ class RunSpec:
         return dataclasses.asdict(self) | {"signature": self.signature}
 
 
-def _with_older(part: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those that came later, as they were before; a timm model has none of a design's."""
-    return dict(settings) if TIMM_KEY in settings else {**WITHOUT[part], **settings}
-
-
-def _known_of_old(part: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings without those that came later and are as if they had not."""
-    later = WITHOUT[part]
+def _known_of_old(later: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings without those that came ``later`` and are as if they had not."""
     return {name: value for name, value in settings.items() if name not in later or value != later[name]}
 
 

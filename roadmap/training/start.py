@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from roadmap.checks import RoadmapError
-from roadmap.network.building import classifier_names
-from roadmap.network.design import Design
-from roadmap.network.timm_model import TimmModel
+from roadmap.network.building import classifier_names, design_of
+from roadmap.network.families import NetworkDesign
 from roadmap.network.weights import Weights
 
 
@@ -20,7 +19,7 @@ class StartingWeights:
     Raises `RoadmapError` where the weights do not fit.
     """
 
-    def __init__(self, weights: Weights, design: Design | TimmModel) -> None:
+    def __init__(self, weights: Weights, design: NetworkDesign) -> None:
         self._where = weights.where
         self._design = weights.completed(design)
         self._tensors = weights.of(self._design)
@@ -52,6 +51,6 @@ def scale_classifier(network: nn.Module, head_scale: float | None) -> None:
     """Multiply a fresh classifier's weights by ``head_scale``, in place; None leaves them."""
     if head_scale is not None:
         with torch.no_grad():
-            for name in classifier_names(network.design):  # type: ignore[arg-type]
+            for name in classifier_names(design_of(network)):
                 for parameter in network.get_submodule(name).parameters():
                     parameter.mul_(head_scale)

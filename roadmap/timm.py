@@ -1,11 +1,27 @@
-"""Makes designs known to ``timm.create_model``."""
+"""``import roadmap.timm`` makes every rung of both ladders one of timm's models.
+
+    import timm
+    import roadmap.timm
+
+    backbone = timm.create_model("roadmap_large_kernel", features_only=True, out_indices=(1, 3))
+
+The models of the ResNet-50 ladder are called ``roadmap_STEP``, those of the ResNet-200 ladder ``roadmap_r200_STEP``;
+``timm.list_models("roadmap_*")`` lists them. ``timm.create_model(name, num_classes=..., in_chans=...,
+features_only=..., out_indices=..., drop_rate=..., drop_path_rate=..., global_pool=..., output_stride=32)`` also takes
+every flag of the `Design`. There are no pretrained weights.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
 from roadmap.checks import RoadmapError, check_choice
+from roadmap.network.backbone import taken_stages
 from roadmap.network.design import Design
+from roadmap.network.model import RoadmapNet
+from roadmap.rungs import ladder, timm_names
 
 #: timm's words for flags of the design.
 TIMM_WORDS = {"in_chans": "in_channels", "drop_path_rate": "stochastic_depth", "ls_init_value": "layer_scale"}
@@ -18,14 +34,7 @@ default_cfgs: dict[str, Any] = {}
 
 
 def register(name: str, design: Design) -> None:
-    """Register ``design`` as the timm model ``name``. Importing this needs no timm; calling it does.
-
-    ``timm.create_model(name, num_classes=..., in_chans=..., features_only=..., out_indices=..., drop_rate=...,
-    drop_path_rate=..., global_pool=..., output_stride=32, **flags of the design)`` then works. There are no pretrained
-    weights.
-    """
-    from timm.models import generate_default_cfgs, register_model
-
+    """Register ``design`` as the timm model ``name``."""
     configuration = {
         "url": "",
         "num_classes": design.num_classes,
@@ -40,7 +49,7 @@ def register(name: str, design: Design) -> None:
     }
     default_cfgs.update(generate_default_cfgs({name: configuration}))
 
-    def entrypoint(pretrained: bool = False, **options: Any):
+    def entrypoint(pretrained: bool = False, **options: Any) -> RoadmapNet:
         return _create(name, design, pretrained, **options)
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
@@ -48,11 +57,7 @@ def register(name: str, design: Design) -> None:
     register_model(entrypoint)
 
 
-def _create(name: str, design: Design, pretrained: bool, **options: Any):
-    from timm.models import build_model_with_cfg
-
-    from roadmap.network.model import RoadmapNet, taken_stages
-
+def _create(name: str, design: Design, pretrained: bool, **options: Any) -> RoadmapNet:
     if pretrained:
         raise RoadmapError(f"there are no pretrained weights for {name}: say pretrained=False")
     output_stride = check_choice("output_stride", options.pop("output_stride", OUTPUT_STRIDES[-1]), OUTPUT_STRIDES)
@@ -72,3 +77,7 @@ def _create(name: str, design: Design, pretrained: bool, **options: Any):
         sized = design.replace(**{flag: options[flag] for flag in ("blocks", "widths") if flag in options})
         options["out_indices"] = tuple(taken_stages("out_indices", options.get("out_indices"), len(sized.blocks)))
     return build_model_with_cfg(model, name, False, feature_cfg={"flatten_sequential": True}, **options)
+
+
+for model, (regime, step) in timm_names().items():
+    register(model, ladder(regime)[step].design)
