@@ -27,12 +27,12 @@ from training_speed import bare, some_images
 
 from roadmap.data.sources import ImageData, open_data
 from roadmap.network.model import RoadmapNet
+from roadmap.planning.reading import load_spec
+from roadmap.running.display import PlainDisplay
+from roadmap.running.prepared import Prepared
+from roadmap.running.preparing import prepare
+from roadmap.running.runner import run_study
 from roadmap.store.store import Store
-from roadmap.study.display import PlainDisplay
-from roadmap.study.prepared import Prepared
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.runner import run_study
 from roadmap.training.spec import Execution, RunSpec
 
 

@@ -31,10 +31,10 @@ import torch
 from timm.optim import create_optimizer_v2
 
 from roadmap.data.sources import ImageData, Split, open_data
+from roadmap.ladders.rungs import ladder
 from roadmap.network.model import RoadmapNet
-from roadmap.rungs import ladder
-from roadmap.study.planning import plan
-from roadmap.study.spec import StudySpec
+from roadmap.planning.runs import plan
+from roadmap.planning.spec import StudySpec
 from roadmap.training.fit import fit_run
 from roadmap.training.spec import Execution, RunSpec
 

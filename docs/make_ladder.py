@@ -19,9 +19,9 @@ from roadmap.explaining.spatial import draw_fields, draw_operations, effective_f
 from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
 from roadmap.formatting import label, signed
+from roadmap.ladders.rungs import REGIMES, Rung, ladder
 from roadmap.plotting.style import Drawn, styled
 from roadmap.reference import PrintedRow
-from roadmap.rungs import REGIMES, Rung, ladder
 
 #: What the paper calls the parts of its road, and what each is about.
 PARTS = {

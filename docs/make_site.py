@@ -23,9 +23,9 @@ from roadmap.cli.main import cli
 PROJECT = Path(__file__).parents[1]
 #: Classes that public functions return, or hand over.
 RETURNED = (
-    "roadmap.analysis.study.Study",
+    "roadmap.results.study.Study",
     "roadmap.explaining.content.Explanation",
-    "roadmap.rungs.Ladder",
+    "roadmap.ladders.rungs.Ladder",
     "roadmap.network.layers.Site",
 )
 #: A link to a file, and where its target begins.

@@ -17,38 +17,38 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what is loaded when it is used, for type checkers and completion
-    from roadmap.analysis.foreign import effects as effects
-    from roadmap.analysis.study import load_study as load_study
     from roadmap.api import run as run
     from roadmap.checks import RoadmapError as RoadmapError
     from roadmap.explaining.content import diff as diff
     from roadmap.explaining.content import explain as explain
+    from roadmap.ladders.rungs import build as build
+    from roadmap.ladders.rungs import ladder as ladder
+    from roadmap.ladders.steps import step as step
     from roadmap.network.design import Design as Design
     from roadmap.network.layers import layer as layer
     from roadmap.network.weights import load_weights as load_weights
     from roadmap.reporting.page import report as report
-    from roadmap.rungs import build as build
-    from roadmap.rungs import ladder as ladder
-    from roadmap.steps import step as step
-    from roadmap.study.trained import evaluate as evaluate
+    from roadmap.results.foreign import effects as effects
+    from roadmap.results.study import load_study as load_study
+    from roadmap.running.trained import evaluate as evaluate
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Design": "roadmap.network.design",
     "RoadmapError": "roadmap.checks",
-    "build": "roadmap.rungs",
+    "build": "roadmap.ladders.rungs",
     "diff": "roadmap.explaining.content",
-    "effects": "roadmap.analysis.foreign",
-    "evaluate": "roadmap.study.trained",
+    "effects": "roadmap.results.foreign",
+    "evaluate": "roadmap.running.trained",
     "explain": "roadmap.explaining.content",
-    "ladder": "roadmap.rungs",
+    "ladder": "roadmap.ladders.rungs",
     "layer": "roadmap.network.layers",
-    "load_study": "roadmap.analysis.study",
+    "load_study": "roadmap.results.study",
     "load_weights": "roadmap.network.weights",
     "report": "roadmap.reporting.page",
     "run": "roadmap.api",
-    "step": "roadmap.steps",
+    "step": "roadmap.ladders.steps",
 }
 __all__ = [
     "Design",

@@ -7,17 +7,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from roadmap.analysis.study import Study, load_study, save_results
 from roadmap.phases import listening, phase
+from roadmap.planning.keywords import Settings, with_settings
+from roadmap.planning.reading import load_spec, settings_of
+from roadmap.planning.spec import StudySpec
+from roadmap.results.study import Study, load_study, save_results
 from roadmap.rounds import run_rounds
+from roadmap.running.display import Display, display_in_python
+from roadmap.running.prepared import Prepared
+from roadmap.running.preparing import prepare
+from roadmap.running.runner import default_folder, run_study
 from roadmap.store.store import Store, store_at
-from roadmap.study.display import Display, display_in_python
-from roadmap.study.keywords import Settings, with_settings
-from roadmap.study.prepared import Prepared
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec, settings_of
-from roadmap.study.runner import default_folder, run_study
-from roadmap.study.spec import StudySpec
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Result = TypeVar("Result")
 
 #: What a fresh process has imported before it is forked.
-PRELOAD = ["roadmap.study.preload"]
+PRELOAD = ["roadmap.running.preload"]
 
 #: Bytes that a system lets the path of a socket have at least (macOS), and of the names that multiprocessing adds.
 _SOCKET_PATH, _SOCKET_NAME = 103, len("/pymp-12345678/listener-12345678")

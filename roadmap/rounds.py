@@ -1,6 +1,6 @@
 """A study that grows by seeds until its effects are known: rounds of runs, with a look at the results after each.
 
-The state of such a study is its stored runs alone, see `roadmap.analysis.sequential`: a start after a kill trains what
+The state of such a study is its stored runs alone, see `roadmap.results.sequential`: a start after a kill trains what
 the last round lacks, looks again, and goes on as if nothing had happened.
 """
 
@@ -14,20 +14,20 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from roadmap.analysis.effects import Standing
-from roadmap.analysis.sequential import DECIDED, EXHAUSTED, SETTLED, UNTESTABLE
-from roadmap.analysis.shown import plural
-from roadmap.analysis.study import Study, load_study
+from roadmap.planning.runs import steps_of
+from roadmap.planning.seeds import FIRST, extended, parse_budget
+from roadmap.planning.spec import StudySpec
+from roadmap.results.effects import Standing
+from roadmap.results.sequential import DECIDED, EXHAUSTED, SETTLED, UNTESTABLE
+from roadmap.results.shown import plural
+from roadmap.results.study import Study, load_study
+from roadmap.running.display import Display
+from roadmap.running.prepared import Prepared
+from roadmap.running.progress import clock
+from roadmap.running.runner import run_study
 from roadmap.store.folder import STUDY, StudyFolder
 from roadmap.store.records import DamagedError
 from roadmap.store.store import Store
-from roadmap.study.display import Display
-from roadmap.study.planning import steps_of
-from roadmap.study.prepared import Prepared
-from roadmap.study.progress import clock
-from roadmap.study.runner import run_study
-from roadmap.study.seeds import FIRST, extended, parse_budget
-from roadmap.study.spec import StudySpec
 
 #: Effects are named up to this many.
 NAMED = 6

@@ -18,10 +18,10 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from roadmap.checks import RoadmapError, check_choice
+from roadmap.ladders.rungs import ladder, timm_names
 from roadmap.network.backbone import taken_stages
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
-from roadmap.rungs import ladder, timm_names
 
 #: timm's words for flags of the design.
 TIMM_WORDS = {"in_chans": "in_channels", "drop_path_rate": "stochastic_depth", "ls_init_value": "layer_scale"}

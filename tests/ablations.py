@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
+from roadmap.ladders.rungs import find_step, ladder, step_names
+from roadmap.ladders.steps import Step
 from roadmap.questions import question_named
 from roadmap.questions.question import Builder
-from roadmap.rungs import find_step, ladder, step_names
-from roadmap.steps import Step
 
 FACTORS = ["large_kernel", "gelu", "layer_norm"]
 

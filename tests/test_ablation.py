@@ -20,18 +20,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from roadmap.checks import RoadmapError
 from roadmap.cost import measuring
 from roadmap.data.sources import open_data
+from roadmap.ladders.rungs import REGIMES, ladder_steps
+from roadmap.ladders.steps import Step, compose
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
+from roadmap.planning.networks import plan_networks
+from roadmap.planning.reading import load_spec
+from roadmap.planning.runs import plan
+from roadmap.planning.spec import StudySpec
 from roadmap.questions.generators import best_generators, defining_words
 from roadmap.recipes.recipe import load_recipe
-from roadmap.rungs import REGIMES, ladder_steps
-from roadmap.steps import Step, compose
+from roadmap.running.preparing import prepare
 from roadmap.store.store import Store
-from roadmap.study.networks import plan_networks
-from roadmap.study.planning import plan
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.spec import StudySpec
 
 PROJECT = Path(__file__).parents[1]
 ADOPTED = [step.name for step in ladder_steps() if step.adopted]

@@ -18,14 +18,14 @@ from folders import make_image_folder
 from roadmap import RoadmapError
 from roadmap.data.batches import Batcher
 from roadmap.data.sources import open_data
+from roadmap.planning.reading import load_spec
 from roadmap.processes import prepare_processes
 from roadmap.recipes.recipe import Recipe
+from roadmap.running import estimate
+from roadmap.running.engines.local import LocalEngine, Place
+from roadmap.running.preparing import prepare
+from roadmap.running.task import Outcome
 from roadmap.store.store import Store
-from roadmap.study import estimate
-from roadmap.study.engines.local import LocalEngine, Place
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.task import Outcome
 from roadmap.training.device import is_memory_error, resolve_device
 from roadmap.training.module import Classifier
 from roadmap.training.rehearsal import Rehearsed, rehearse
@@ -378,7 +378,7 @@ def test_what_is_compiled_at_the_first_batch_of_a_shape_is_not_timed(planned, mo
     ],
 )
 def test_a_run_asks_ray_for_a_gpu_where_the_cluster_has_some(on, store, monkeypatch, settings, cards, gpus, device):
-    from roadmap.study.engines import ray as engine
+    from roadmap.running.engines import ray as engine
 
     asked = []
 

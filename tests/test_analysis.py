@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 
 import roadmap
-from roadmap.analysis.statistics import mean_interval
-from roadmap.analysis.study import Study, load_study
-from roadmap.analysis.tables import summarize
 from roadmap.checks import RoadmapError
-from roadmap.rungs import ladder
+from roadmap.ladders.rungs import ladder
+from roadmap.results.statistics import mean_interval
+from roadmap.results.study import Study, load_study
+from roadmap.results.tables import summarize
 from roadmap.store.folder import StudyFolder
 from roadmap.store.records import COLUMNS
 from roadmap.store.store import Store

@@ -11,9 +11,9 @@ from commands import call
 import roadmap
 from roadmap import Design, RoadmapError
 from roadmap.checking import CHECKS, check_design, check_layers, check_step
+from roadmap.ladders.steps import compose, registered_steps
 from roadmap.network import layers
 from roadmap.network.layers import load_plugins
-from roadmap.steps import compose, registered_steps
 
 SMALL = roadmap.ladder().scaled(width=8, depth=1 / 3)
 START, END = SMALL.start.design, SMALL["separate_downsample"].design
@@ -50,9 +50,9 @@ def test_every_shipped_layer_passes(name, where):
 
 @pytest.mark.parametrize("end", [False, True])
 def test_resnext_passes(end):
-    steps = roadmap.rungs.ladder_steps()
+    steps = roadmap.ladders.rungs.ladder_steps()
     steps = [step for step in steps if step.adopted] if end else []
-    start = roadmap.rungs.start_design("resnet50")
+    start = roadmap.ladders.rungs.start_design("resnet50")
     both = [compose(start, path, 32, 1 / 3) for path in (steps, [*steps, registered_steps["resnext_32x4d"]])]
     assert [finding for finding in check_design(both[1], both[0]) if not finding.ok] == []
 

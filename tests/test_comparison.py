@@ -11,9 +11,9 @@ from scipy import stats
 from test_analysis import make_runs, of_steps
 from test_effects import additive, effects, noisy
 
-from roadmap.analysis.comparison import compared, differences
 from roadmap.checks import RoadmapError
-from roadmap.rungs import ladder
+from roadmap.ladders.rungs import ladder
+from roadmap.results.comparison import compared, differences
 
 
 @dataclass(frozen=True, eq=False)

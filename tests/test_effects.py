@@ -9,10 +9,10 @@ import pytest
 from ablations import FACTORS, make_ablation, make_networks, make_star, make_sweep, own_ladder, reference
 from scipy import stats
 
-from roadmap.analysis.effects import effects_table
-from roadmap.analysis.tables import effects_of, summarize
 from roadmap.checks import RoadmapError
-from roadmap.rungs import ladder
+from roadmap.ladders.rungs import ladder
+from roadmap.results.effects import effects_table
+from roadmap.results.tables import effects_of, summarize
 
 WORTH = {"large_kernel": 1.5, "gelu": 0.25, "layer_norm": -0.5}
 

@@ -145,7 +145,7 @@ def test_a_study_on_a_ray_cluster_survives_a_dying_node(cluster, data, reference
 @pytest.mark.slow
 def test_nodes_that_do_not_see_the_store_send_their_runs_back(images, reference, tmp_path, monkeypatch):
     pytest.importorskip("ray")
-    from roadmap.study.engines import ray as engine
+    from roadmap.running.engines import ray as engine
 
     begin, adopt, adopted = engine.RayEngine._begin, engine._adopt, []
 
@@ -189,9 +189,9 @@ def test_a_study_as_slurm_jobs_survives_a_dying_job(data, reference, place):
 @pytest.mark.slow
 def test_a_job_that_finds_other_images_says_so(images, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
-    from roadmap.study.engines import slurm
-    from roadmap.study.preparing import prepare
-    from roadmap.study.spec import StudySpec
+    from roadmap.planning.spec import StudySpec
+    from roadmap.running.engines import slurm
+    from roadmap.running.preparing import prepare
 
     monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setattr(slurm.signal, "signal", lambda *handler: None)
@@ -208,8 +208,8 @@ def test_a_job_that_finds_other_images_says_so(images, tmp_path, monkeypatch):
 
 def test_settings_of_slurm_reach_submitit(monkeypatch, tmp_path):
     submitit = pytest.importorskip("submitit")
-    from roadmap.study.engines import slurm
-    from roadmap.study.spec import StudySpec
+    from roadmap.planning.spec import StudySpec
+    from roadmap.running.engines import slurm
 
     monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/bin/{name}")
     words = "partition=gpu,time=600,mem_gb=1.5,mem_per_cpu=2G,exclusive=true,setup=module load cuda"
@@ -240,8 +240,8 @@ def test_settings_of_slurm_reach_submitit(monkeypatch, tmp_path):
 )
 def test_a_run_asks_slurm_for_a_gpu_where_its_partition_has_some(tmp_path, monkeypatch, words, settings, gpus):
     pytest.importorskip("submitit")
-    from roadmap.study.engines.slurm import job_settings
-    from roadmap.study.spec import StudySpec
+    from roadmap.planning.spec import StudySpec
+    from roadmap.running.engines.slurm import job_settings
 
     table = {"plain": "plain* (null)", "big": "big (null)\\nbig gpu:a100:8(S:0-1)"}
     for name, script in {
@@ -258,8 +258,8 @@ def test_a_run_asks_slurm_for_a_gpu_where_its_partition_has_some(tmp_path, monke
 
 def test_without_an_answer_of_slurm_no_gpu_is_asked_for(monkeypatch, tmp_path):
     pytest.importorskip("submitit")
-    from roadmap.study.engines import slurm
-    from roadmap.study.spec import StudySpec
+    from roadmap.planning.spec import StudySpec
+    from roadmap.running.engines import slurm
 
     monkeypatch.setattr(slurm.shutil, "which", lambda name: f"/bin/{name}")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from roadmap.analysis import estimation
-from roadmap.analysis.estimation import (
+from roadmap.results import estimation
+from roadmap.results.estimation import (
     GAIN,
     LOSS,
     NEGLIGIBLE,

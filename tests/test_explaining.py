@@ -19,12 +19,12 @@ from roadmap import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.explaining.outline import build_on_meta
 from roadmap.explaining.reach import receptive_fields
+from roadmap.ladders.rungs import ladder_steps
+from roadmap.ladders.steps import Step, compose
 from roadmap.network.model import RoadmapNet
+from roadmap.planning.networks import plan_networks
+from roadmap.planning.reading import load_spec
 from roadmap.reference import questions
-from roadmap.rungs import ladder_steps
-from roadmap.steps import Step, compose
-from roadmap.study.networks import plan_networks
-from roadmap.study.reading import load_spec
 
 SMALL = "--width 8 --depth 0.2 --stem-stride 2 --image-size 32"
 LADDER = roadmap.ladder().scaled(8, 0.2, stem_stride=2)

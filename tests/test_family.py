@@ -11,7 +11,7 @@ from torch import nn
 import roadmap
 from roadmap import RoadmapError
 from roadmap.cost.counting import count
-from roadmap.family import FAMILY, design
+from roadmap.ladders.family import FAMILY, design
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import to_timm
 

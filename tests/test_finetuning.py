@@ -20,9 +20,9 @@ from roadmap.data.sources import open_data
 from roadmap.network.description import RUNG
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import to_timm
+from roadmap.planning.reading import load_spec
+from roadmap.running.finetuning import find_start, plan_finetuning
 from roadmap.store.store import Store
-from roadmap.study.finetuning import find_start, plan_finetuning
-from roadmap.study.reading import load_spec
 from roadmap.training.fit import Watch, fit_run
 from roadmap.training.module import StoppedError
 from roadmap.training.spec import Execution

@@ -22,13 +22,13 @@ from test_training import ONE_THREAD, make_run
 
 import roadmap
 from roadmap import RoadmapError
-from roadmap.analysis.flips import Flips, flips, flips_html, thumbnail
-from roadmap.analysis.schema import FLIPS, dtype_of
 from roadmap.data.batches import Batcher
 from roadmap.data.sources import open_data
 from roadmap.recipes.recipe import Recipe
+from roadmap.results.flips import Flips, flips, flips_html, thumbnail
+from roadmap.results.schema import FLIPS, dtype_of
+from roadmap.running.reproduction import Reproduction
 from roadmap.store.store import Store
-from roadmap.study.reproduction import Reproduction
 from roadmap.training.evaluate import evaluate_network
 from roadmap.training.fit import fit_run
 

@@ -7,9 +7,9 @@ import pytest
 from ablations import make_ablation, make_sweep, own_ladder, reference
 from test_effects import additive, interacting, noisy
 
-from roadmap.analysis.study import load_study, save_results
 from roadmap.checks import RoadmapError
 from roadmap.plotting.style import CAPTIONS, KINDS
+from roadmap.results.study import load_study, save_results
 from roadmap.store.folder import FORMAT
 
 STUDIES = {

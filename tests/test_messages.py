@@ -17,8 +17,8 @@ import roadmap
 from roadmap import RoadmapError
 from roadmap.api import command_of
 from roadmap.files import read_yaml
+from roadmap.planning.reading import load_spec
 from roadmap.recipes.recipe import load_recipe
-from roadmap.study.reading import load_spec
 
 # --- encodings
 

@@ -15,12 +15,12 @@ import roadmap
 from roadmap import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.data.sources import open_data
+from roadmap.planning.reading import load_spec
+from roadmap.planning.runs import plan
+from roadmap.running import packing
+from roadmap.running.forecast import Forecast, schedule
+from roadmap.running.loggers import check_logger
 from roadmap.store.store import Store
-from roadmap.study import packing
-from roadmap.study.forecast import Forecast, schedule
-from roadmap.study.loggers import check_logger
-from roadmap.study.planning import plan
-from roadmap.study.reading import load_spec
 
 SMALL = {
     "only": ("patchify_stem", "layer_norm"), "seeds": 2, "epochs": 2, "width": 4, "batch_size": 16, "threads": 1,
@@ -83,8 +83,8 @@ def test_processes_that_train_together_have_cores_each(machine):
 
 def test_the_memory_that_is_planned_for_is_enough(images):
     """Against the peak of real trainings, each in a process of its own."""
-    from roadmap.study.engines.local import LocalEngine, Place
-    from roadmap.study.estimate import Rehearse, execute_rehearsal
+    from roadmap.running.engines.local import LocalEngine, Place
+    from roadmap.running.estimate import Rehearse, execute_rehearsal
 
     spec = load_spec(only=("resnet50", "separate_downsample"), seeds=1, width=24, batch_size=128)
     data = open_data("embedded")
@@ -155,8 +155,8 @@ def test_a_plan_is_measured_kept_and_compared_with_what_came(images, tmp_path, c
 
 
 def test_large_batches_are_measured_in_part_on_the_cpu():
-    from roadmap.study import estimate
-    from roadmap.study.preparing import prepare
+    from roadmap.running import estimate
+    from roadmap.running.preparing import prepare
 
     study = prepare(load_spec(only="resnet50", seeds=1, width=64, depth=1.0, image_size=128, batch_size=512))
     assert estimate.FEWEST_IMAGES <= estimate._batch(study, study.runs[0]) < 512

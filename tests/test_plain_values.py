@@ -16,13 +16,13 @@ import torch
 import roadmap
 from roadmap import Design, RoadmapError
 from roadmap.data.sources import open_data
+from roadmap.ladders.steps import Step
 from roadmap.network.timm_model import TimmModel
 from roadmap.network.weights import save_weights
+from roadmap.planning.reading import load_spec, yaml_text
+from roadmap.planning.runs import plan
+from roadmap.planning.spec import StudySpec
 from roadmap.recipes.recipe import Recipe, load_recipe
-from roadmap.steps import Step
-from roadmap.study.planning import plan
-from roadmap.study.reading import load_spec, yaml_text
-from roadmap.study.spec import StudySpec
 from roadmap.training.spec import Execution
 
 
@@ -159,7 +159,7 @@ def assert_plain(value) -> None:
 def test_kept_as_plain_values(make, values):
     found, expected = make(**values[0]), make(**values[1])
     assert found == expected
-    if not isinstance(found, roadmap.rungs.Ladder):
+    if not isinstance(found, roadmap.ladders.rungs.Ladder):
         assert_plain(dataclasses.asdict(found))
         assert json.dumps(dataclasses.asdict(found)) == json.dumps(dataclasses.asdict(expected))
 

@@ -14,16 +14,16 @@ from matplotlib.colors import to_hex, to_rgb
 from test_analysis import full_scores, make_rows, make_runs, of_steps, write_study
 from test_effects import interacting, noisy
 
-from roadmap.analysis.foreign import read_runs
-from roadmap.analysis.foreign_study import ForeignStudy
-from roadmap.analysis.study import Study, load_study
-from roadmap.analysis.tables import completed
 from roadmap.checks import RoadmapError
 from roadmap.formatting import label
+from roadmap.ladders.rungs import ladder
 from roadmap.plotting.forest import Interval, Scale
 from roadmap.plotting.scatter import pareto_front
 from roadmap.plotting.style import LINES, MARKS, WIDTHS, save_figure
-from roadmap.rungs import ladder
+from roadmap.results.foreign import read_runs
+from roadmap.results.foreign_study import ForeignStudy
+from roadmap.results.study import Study, load_study
+from roadmap.results.tables import completed
 
 RESULTS = Path(__file__).parents[1] / "results"
 LONG = "timm/convnext_xxlarge.clip_laion2b_soup_ft_in12k_in1k_and_a_name_that_goes_on"

@@ -149,7 +149,7 @@ def test_what_is_shipped_is_offered_as_anybody_would():
     code = """
 import sys
 from roadmap.network.layers import layer_names, digest_of
-from roadmap.steps import registered_steps
+from roadmap.ladders.steps import registered_steps
 names = layer_names()
 assert not {"torch", "timm"} & set(sys.modules) and digest_of(names) == {}
 print(*names, *registered_steps)
@@ -159,7 +159,7 @@ print(*names, *registered_steps)
 
 
 def test_resnext_is_a_step_of_flags():
-    from roadmap.steps import compose, registered_steps
+    from roadmap.ladders.steps import compose, registered_steps
 
     layers.load_installed("resnext_32x4d")
     assert compose(Design(), [registered_steps["resnext_32x4d"]]) == Design(**RESNEXT)

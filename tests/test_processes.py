@@ -20,11 +20,11 @@ from roadmap.checks import RoadmapError
 from roadmap.data.batches import Batcher
 from roadmap.files import temporary_folder, whole_file
 from roadmap.imports import import_path
+from roadmap.planning.reading import load_spec
 from roadmap.processes import short_folder
+from roadmap.running.preparing import prepare
+from roadmap.running.work import execute
 from roadmap.store.store import Store
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.work import execute
 from roadmap.training import fit
 
 STUDY = "--only layer_norm --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()

@@ -12,12 +12,12 @@ from commands import call
 from folders import make_image_folder
 
 from roadmap import RoadmapError
-from roadmap.analysis.statistics import accuracy_interval, mean_interval
 from roadmap.data.sources import ImageData, Split, open_data
-from roadmap.study.planning import plan
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.red_flags import FEWEST_STEPS, red_flags
+from roadmap.planning.reading import load_spec
+from roadmap.planning.red_flags import FEWEST_STEPS, red_flags
+from roadmap.planning.runs import plan
+from roadmap.results.statistics import accuracy_interval, mean_interval
+from roadmap.running.preparing import prepare
 
 
 def data_of(train: int, test: int, size: int = 32) -> ImageData:
@@ -120,8 +120,8 @@ def test_the_plan_says_seeds_as_ranges_and_its_json_the_remarks(tmp_path):
     for given, told in (("300", "0-299"), ("0,4,7,8,9", "0,4,7-9"), ("2", "0,1"), ("5,4,3", "5,4,3")):
         done = call(*words, given, cwd=tmp_path)
         assert done.code == 0 and told in done.out.splitlines()[2].split(), done.err
+    from roadmap.running.estimate import plan_ahead
     from roadmap.store.store import Store
-    from roadmap.study.estimate import plan_ahead
 
     prepared = prepare(load_spec(only="gelu", width=4, data="folder", data_dir=str(images)))
     ahead = plan_ahead(prepared, Store(tmp_path / "store"), measure=False)

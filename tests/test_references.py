@@ -25,13 +25,13 @@ from roadmap.network.building import build_network, design_from_dict, normalises
 from roadmap.network.description import Description, read_description
 from roadmap.network.timm_model import TimmModel, facts_of, reference_design
 from roadmap.network.weights import open_weights, save_weights
+from roadmap.planning.reading import load_spec
 from roadmap.recipes.recipe import Recipe
+from roadmap.running.display import PlainDisplay
+from roadmap.running.preparing import prepare
+from roadmap.running.reproduction import reproduce
+from roadmap.running.runner import run_study
 from roadmap.store.store import Store
-from roadmap.study.display import PlainDisplay
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.reproduction import reproduce
-from roadmap.study.runner import run_study
 from roadmap.training import fit
 from roadmap.training.evaluate import logits_of
 from roadmap.training.fit import Watch, fit_run

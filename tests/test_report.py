@@ -21,13 +21,13 @@ from pypdf import PdfReader
 from test_analysis import make_runs
 
 import roadmap
-from roadmap.analysis.sentences import answer, headline
-from roadmap.analysis.shown import interval_text
 from roadmap.formatting import label
+from roadmap.planning.networks import plan_networks
+from roadmap.planning.reading import load_spec
 from roadmap.reporting.sections import section_ids
+from roadmap.results.sentences import answer, headline
+from roadmap.results.shown import interval_text
 from roadmap.store.folder import FORMAT
-from roadmap.study.networks import plan_networks
-from roadmap.study.reading import load_spec
 
 PROJECT = Path(__file__).parents[1]
 VOID = {"meta", "link", "br", "hr", "img", "input", "wbr"}

@@ -19,19 +19,19 @@ from scipy import stats
 
 import roadmap.api
 from roadmap import RoadmapError
-from roadmap.analysis.comparison import compared
-from roadmap.analysis.planned import assumed_deviation, plan_resolution
-from roadmap.analysis.sequential import look
+from roadmap.planning.networks import plan_networks, seeds_of
+from roadmap.planning.reading import load_spec, yaml_text
+from roadmap.planning.seeds import parse_budget
+from roadmap.planning.spec import StudySpec
+from roadmap.results.comparison import compared
+from roadmap.results.planned import assumed_deviation, plan_resolution
+from roadmap.results.sequential import look
+from roadmap.running import runner
+from roadmap.running.display import PlainDisplay
+from roadmap.running.preparing import prepare
+from roadmap.running.task import Outcome
+from roadmap.running.work import NUMBERS, _record
 from roadmap.store.store import Store
-from roadmap.study import runner
-from roadmap.study.display import PlainDisplay
-from roadmap.study.networks import plan_networks, seeds_of
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec, yaml_text
-from roadmap.study.seeds import parse_budget
-from roadmap.study.spec import StudySpec
-from roadmap.study.task import Outcome
-from roadmap.study.work import NUMBERS, _record
 
 STEPS = ("patchify_stem", "gelu", "layer_norm")
 SMALL = {"width": 4, "image_size": 16, "epochs": 1, "batch_size": 4, "threads": 1, "device": "cpu", "data": "folder"}

@@ -9,9 +9,9 @@ from commands import call
 from test_effects import additive, noisy
 from test_plots import FULL, foreign, study_of
 
-from roadmap.analysis.printing import as_latex, as_markdown
-from roadmap.analysis.sentences import answer, headline
 from roadmap.formatting import cost_text, plain
+from roadmap.results.printing import as_latex, as_markdown
+from roadmap.results.sentences import answer, headline
 
 
 def table(**effects):

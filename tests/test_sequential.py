@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from roadmap.analysis.estimation import GAIN, LOSS, NEGLIGIBLE, Sample, estimate
-from roadmap.analysis.sequential import (
+from roadmap.checks import RoadmapError
+from roadmap.results.estimation import GAIN, LOSS, NEGLIGIBLE, Sample, estimate
+from roadmap.results.sequential import (
     DECIDED,
     EXHAUSTED,
     FIRST,
@@ -17,7 +18,6 @@ from roadmap.analysis.sequential import (
     levels,
     look,
 )
-from roadmap.checks import RoadmapError
 
 FIFTHS = np.arange(1, 6) / 5
 LADDER = np.eye(17)[1:] - np.eye(17)[:-1]

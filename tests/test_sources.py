@@ -23,10 +23,10 @@ from roadmap.data import sources
 from roadmap.data.batches import Batcher
 from roadmap.data.shared import SharedData
 from roadmap.data.sources import open_data
+from roadmap.planning.networks import plan_networks, title_of
+from roadmap.planning.reading import load_spec
+from roadmap.planning.runs import plan
 from roadmap.recipes.recipe import Recipe
-from roadmap.study.networks import plan_networks, title_of
-from roadmap.study.planning import plan
-from roadmap.study.reading import load_spec
 from roadmap.training.fit import fit_run
 from roadmap.training.spec import Execution
 

@@ -11,15 +11,15 @@ from scipy import stats
 from test_analysis import full_scores, make_runs, row_of
 from test_effects import additive, by_effect, effects, interacting, lacking, noisy
 
-from roadmap.analysis.effects import COMMON
-from roadmap.analysis.estimation import Sample, estimate
-from roadmap.analysis.shown import readable
-from roadmap.analysis.statistics import mean_interval, pooled_deviation, rank_agreement
-from roadmap.analysis.study import Study
-from roadmap.analysis.tables import agreement, printed_effects, summarize
+from roadmap.ladders.rungs import ladder
 from roadmap.questions import questions
 from roadmap.reference import printed_table
-from roadmap.rungs import ladder
+from roadmap.results.effects import COMMON
+from roadmap.results.estimation import Sample, estimate
+from roadmap.results.shown import readable
+from roadmap.results.statistics import mean_interval, pooled_deviation, rank_agreement
+from roadmap.results.study import Study
+from roadmap.results.tables import agreement, printed_effects, summarize
 
 
 def test_intervals_cover_the_truth():

@@ -19,11 +19,11 @@ import roadmap
 from roadmap import RoadmapError
 from roadmap.cost.counting import count
 from roadmap.data.sources import open_data
+from roadmap.planning.networks import plan_networks, title_of
+from roadmap.planning.reading import load_spec
+from roadmap.planning.runs import plan
+from roadmap.planning.spec import StudySpec, study_settings
 from roadmap.recipes.recipe import SETTINGS
-from roadmap.study.networks import plan_networks, title_of
-from roadmap.study.planning import plan
-from roadmap.study.reading import load_spec
-from roadmap.study.spec import StudySpec, study_settings
 
 PROJECT = Path(__file__).parents[1]
 #: A study of two small networks on small images, as options of the command line.

@@ -24,14 +24,14 @@ import pytest
 from commands import call, end, meanwhile, once, one_sentence, start
 from folders import make_image_folder
 
+from roadmap.planning.reading import load_spec
+from roadmap.running.display import PlainDisplay
+from roadmap.running.engines.local import LocalEngine, Place
+from roadmap.running.preparing import prepare
+from roadmap.running.runner import run_study
+from roadmap.running.task import Outcome
+from roadmap.running.work import execute
 from roadmap.store.store import Store
-from roadmap.study.display import PlainDisplay
-from roadmap.study.engines.local import LocalEngine, Place
-from roadmap.study.preparing import prepare
-from roadmap.study.reading import load_spec
-from roadmap.study.runner import run_study
-from roadmap.study.task import Outcome
-from roadmap.study.work import execute
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="kills by Linux's means")
 

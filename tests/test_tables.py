@@ -16,12 +16,12 @@ from commands import call
 from test_analysis import full_scores, make_rows, make_runs, write_study
 from test_study import finished, images  # noqa: F401  (a study that was trained)
 
-from roadmap.analysis.curves import Curves
-from roadmap.analysis.schema import CURVES, EFFECTS, RUNS, TABLES, dtype_of, empty, typed
-from roadmap.analysis.study import Study, load_study, save_results
-from roadmap.analysis.tables import completed
 from roadmap.checks import RoadmapError
 from roadmap.plotting.style import Drawn
+from roadmap.results.curves import Curves
+from roadmap.results.schema import CURVES, EFFECTS, RUNS, TABLES, dtype_of, empty, typed
+from roadmap.results.study import Study, load_study, save_results
+from roadmap.results.tables import completed
 from roadmap.store.folder import StudyFolder
 from roadmap.store.records import COLUMNS
 

@@ -27,9 +27,9 @@ import roadmap
 from roadmap.checks import RoadmapError
 from roadmap.data.sources import open_data
 from roadmap.phases import StatusLine, listening, phase
-from roadmap.study.display import LiveDisplay, display_in_python
-from roadmap.study.planning import plan
-from roadmap.study.reading import load_spec
+from roadmap.planning.reading import load_spec
+from roadmap.planning.runs import plan
+from roadmap.running.display import LiveDisplay, display_in_python
 
 NARROW, LINES = 50, 24
 

@@ -292,7 +292,7 @@ def test_registered_whatever_is_imported_first(imports):
 
 @pytest.mark.slow
 def test_importing_roadmap_leaves_timm_as_it_is():
-    code = "import roadmap, timm, roadmap.rungs, roadmap.network.model\nprint(timm.list_models('roadmap_*'))"
+    code = "import roadmap, timm, roadmap.ladders.rungs, roadmap.network.model\nprint(timm.list_models('roadmap_*'))"
     assert python(code) == "[]"
 
 

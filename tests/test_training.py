@@ -15,10 +15,10 @@ from torch.nn.functional import cross_entropy
 from roadmap import RoadmapError
 from roadmap.data.batches import Batcher, seed_everything
 from roadmap.data.sources import open_data
+from roadmap.ladders.rungs import ladder
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet
 from roadmap.recipes.recipe import Recipe, load_recipe, recipe_names
-from roadmap.rungs import ladder
 from roadmap.training import fit
 from roadmap.training.fit import Watch, fit_run, make_fit
 from roadmap.training.module import Classifier, StoppedError

@@ -90,7 +90,7 @@ def number_text(value: Any, digits: str) -> str:
 
 def clock_text(seconds: Any) -> str:
     """A duration; empty for anything but a number of seconds."""
-    from roadmap.study.progress import clock
+    from roadmap.running.progress import clock
 
     return clock(seconds) if isinstance(seconds, (int, float)) else ""
 

@@ -13,10 +13,10 @@ from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.data import LOADINGS
 from roadmap.files import write_text
+from roadmap.ladders.rungs import REGIMES
 from roadmap.markup import printable
 from roadmap.network.design import STEM_STRIDES
 from roadmap.phases import phase
-from roadmap.rungs import REGIMES
 from roadmap.training.spec import PRECISIONS
 
 #: The confusion matrix is printed for up to this many classes; for more, this many of the most frequent confusions.
@@ -62,7 +62,7 @@ def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, 
     if table is not None and not table.parent.is_dir():
         raise RoadmapError(f"{table} cannot be written: there is no folder {table.parent}")
     with phase("testing the weights"):
-        from roadmap.study.trained import evaluate
+        from roadmap.running.trained import evaluate
 
         result = evaluate(run_or_path, stem_stride=int(stem_stride) if stem_stride else None, **options)
     if table is not None:

@@ -14,8 +14,8 @@ from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli
 from roadmap.cli.ladder import ladder_options, measuring_options
 from roadmap.cli.study import PLUGIN_OPTION
+from roadmap.ladders.rungs import Ladder
 from roadmap.phases import phase
-from roadmap.rungs import Ladder
 
 if TYPE_CHECKING:
     from roadmap.explaining.content import Explanation
@@ -41,7 +41,7 @@ def explaining_options(command: Any) -> Any:
             load_plugins(plugin)
             studies = []
             for folder in study:
-                from roadmap.analysis.study import load_study
+                from roadmap.results.study import load_study
 
                 studies.append(load_study(folder))
             asked = {

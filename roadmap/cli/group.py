@@ -105,8 +105,8 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 def print_effects(study: Any) -> None:
     """The effects of a study, or of a table of runs, what their intervals mean, and the answer in three sentences."""
-    from roadmap.analysis.sentences import answer
-    from roadmap.analysis.shown import interval_text, readable
+    from roadmap.results.sentences import answer
+    from roadmap.results.shown import interval_text, readable
 
     rows = readable(study.effects).to_dict("records")
     print_table([{str(name): value for name, value in row.items()} for row in rows])

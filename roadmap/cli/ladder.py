@@ -15,11 +15,11 @@ import click
 from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION
+from roadmap.ladders.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
+from roadmap.ladders.steps import Step, compose
 from roadmap.network.design import STEM_STRIDES
 from roadmap.phases import phase
 from roadmap.recipes.recipe import FOLLOWED, load_recipe
-from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
-from roadmap.steps import Step, compose
 
 #: Base widths, of which the first that a step can have is taken, and depth of the networks in which it is checked.
 CHECKED_WIDTHS, CHECKED_DEPTH = (8, 32), 1 / 6
@@ -195,8 +195,8 @@ def check_step_command(
     """
     with phase("preparing to check"):
         from roadmap.checking import check_step  # noqa: F401  (slow, as it imports torch)
-        from roadmap.study.networks import checked_steps
-        from roadmap.study.reading import load_spec
+        from roadmap.planning.networks import checked_steps
+        from roadmap.planning.reading import load_spec
 
     spec = load_spec(study, **({"plugin": plugin} if plugin else {})) if study else None
     steps = checked_steps(names, spec, plugin)
@@ -261,7 +261,7 @@ def family(image_size: int, as_json: bool) -> None:
     check_int("image size", image_size, 1, 4096)
     with phase("counting the cost of every network"):
         from roadmap.cost.counting import CONVENTION, count
-        from roadmap.family import FAMILY
+        from roadmap.ladders.family import FAMILY
 
         costs = {name: count(design, image_size) for name, design in FAMILY.items()}
     if as_json:

@@ -39,8 +39,8 @@ def runs_options(command: Any) -> Any:
 def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = None) -> Any:
     """The table of runs in a file as a study, understood as the `runs_options` say; remarks go to stderr."""
     with phase("reading the runs"):
-        from roadmap.analysis.foreign import read_runs, read_table
-        from roadmap.analysis.foreign_study import ForeignStudy
+        from roadmap.results.foreign import read_runs, read_table
+        from roadmap.results.foreign_study import ForeignStudy
 
     given = {name: value for name, value in settings.items() if value}
     if given.get("seed", "").lower() == "none":
@@ -110,7 +110,7 @@ def plot(
     --with "comparison", and for a table of runs after the table and the figure; other widths are added to the name.
     """
     with phase("preparing to draw"):
-        from roadmap.analysis.study import load_study, save_drawn, save_results
+        from roadmap.results.study import load_study, save_drawn, save_results
 
     look = {"width": width, "caption": caption} | ({} if title else {"title": ""}) | ({"font": font} if font else {})
     if study.is_file():
@@ -183,8 +183,8 @@ def effects(
     roadmap effects runs.csv --design factorial --steps mixup,ema,deep_stem --metric val_acc
     """
     with phase("preparing to read"):
-        from roadmap.analysis.printing import as_latex, as_markdown
-        from roadmap.analysis.study import load_study
+        from roadmap.results.printing import as_latex, as_markdown
+        from roadmap.results.study import load_study
 
     forms = {"--json": as_json, "--csv": as_csv, "--latex": latex, "--markdown": markdown}
     if len(given := [name for name, wanted in forms.items() if wanted]) > 1:

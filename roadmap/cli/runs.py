@@ -181,8 +181,8 @@ def reproduce(
     the two runs do not match.
     """
     with phase("reading the run"):
-        from roadmap.study.display import PlainDisplay, make_display
-        from roadmap.study.reproduction import reproduce as make_again
+        from roadmap.running.display import PlainDisplay, make_display
+        from roadmap.running.reproduction import reproduce as make_again
 
     place = open_store(store)
     signature = place.find(run)
@@ -231,7 +231,7 @@ def export(study: Path | None, store: Path | None, kind: str, out: Path | None, 
     roadmap export results/resnet50-to-gelu --to latex
     """
     with phase("reading the runs"):
-        from roadmap.analysis.export import export as export_table
+        from roadmap.results.export import export as export_table
 
     entries: Iterable[tuple[Entry | None, dict[str, Any]]]
     if study is None:

@@ -28,9 +28,9 @@ COMMON = ("from_", "upto", "only", "design", "steps", "data", "data_dir", "image
 def study_options(command: Any, ablation: bool = True) -> Any:
     """One option a field of `StudySpec`, which holds names, choices and help, and one a setting of the `Recipe`;
     without those of the ``ablation`` where a command trains a single network."""
+    from roadmap.planning.spec import study_settings
     from roadmap.questions import question_settings
     from roadmap.recipes.recipe import SETTINGS
-    from roadmap.study.spec import study_settings
 
     taken = {parameter.name for parameter in getattr(command, "__click_params__", [])}
     own = study_settings()
@@ -63,7 +63,7 @@ def _option(name: str, setting: Setting, part: str, default: str = "", common: b
 
 def _setting_option(name: str) -> Any:
     """The option of one field of `StudySpec`, for a command that takes no other."""
-    from roadmap.study.spec import study_settings
+    from roadmap.planning.spec import study_settings
 
     return _option(name, study_settings()[name], "", common=True)
 
@@ -186,8 +186,8 @@ def _execute(
     """Train a study, say where its results are, and exit with 1 where runs failed."""
     with phase("preparing to train"):
         from roadmap.api import execute
+        from roadmap.running.display import make_display
         from roadmap.store.folder import TABLE
-        from roadmap.study.display import make_display
 
     words = [word for word in sys.argv[1:] if word != "--resume"]
     try:
@@ -216,10 +216,10 @@ def _prepare(
 ) -> Any:
     """(prepared study, its folder, its store) from the options of a command."""
     with phase("reading the study"):
+        from roadmap.planning.reading import load_spec
+        from roadmap.running.preparing import prepare
+        from roadmap.running.runner import default_folder
         from roadmap.store.store import store_at
-        from roadmap.study.preparing import prepare
-        from roadmap.study.reading import load_spec
-        from roadmap.study.runner import default_folder
 
         source = click.get_current_context().get_parameter_source
         given = {name: value for name, value in settings.items() if source(name) is not ParameterSource.DEFAULT}
@@ -285,10 +285,10 @@ def _print_plan(
     prepared: Any, folder: Path, store: Any, again: bool = False, as_json: bool = False, measure: bool = True
 ) -> None:
     with phase("planning the study"):
-        from roadmap.analysis.planned import plan_resolution
         from roadmap.cost.counting import CONVENTION
-        from roadmap.study.estimate import plan_ahead
-        from roadmap.study.progress import clock, end_time
+        from roadmap.results.planned import plan_resolution
+        from roadmap.running.estimate import plan_ahead
+        from roadmap.running.progress import clock, end_time
 
     ahead = plan_ahead(prepared, store, again, measure)
     with phase("computing what the plan can resolve"):
@@ -329,8 +329,8 @@ def _print_plan(
 
 
 def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
-    from roadmap.study.planning import steps_of
-    from roadmap.study.progress import clock
+    from roadmap.planning.runs import steps_of
+    from roadmap.running.progress import clock
 
     rows = []
     waiting = {run.signature for run in ahead.todo}

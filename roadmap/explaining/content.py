@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_int, check_known
-from roadmap.family import FAMILY
+from roadmap.ladders.family import FAMILY
+from roadmap.ladders.rungs import FULL_WIDTH, REGIMES, Ladder, Rung, find_step, ladder, step_names
+from roadmap.ladders.steps import STUDY_RECIPE, Step, compose, half_up
 from roadmap.network.design import Design
 from roadmap.network.layers import Layer, find_layer
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
 from roadmap.reference import PrintedRow, Question, questions
-from roadmap.rungs import FULL_WIDTH, REGIMES, Ladder, Rung, find_step, ladder, step_names
-from roadmap.steps import STUDY_RECIPE, Step, compose, half_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -158,7 +158,7 @@ class Explanation:
 
 
 class StudyLike(Protocol):
-    """What is read of a finished study: a `roadmap.analysis.study.Study`."""
+    """What is read of a finished study: a `roadmap.results.study.Study`."""
 
     @property
     def path(self) -> Path: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from roadmap.steps import step
+from roadmap.ladders.steps import step
 
 step(
     "resnext_32x4d",

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from roadmap.checks import check_known
+from roadmap.ladders.steps import is_alternative
 from roadmap.questions.question import Builder, Cell, Contrast, Network, Plan, Question, difference
-from roadmap.steps import is_alternative
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from roadmap.checks import RoadmapError, check_known
+from roadmap.ladders.steps import FLAGS, TRAINING, Step
 from roadmap.recipes.recipe import SETTINGS
-from roadmap.steps import FLAGS, TRAINING, Step
 
 
 def parse_levels(value: Any) -> dict[str, tuple[Any, ...]]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from roadmap.checks import RoadmapError
+from roadmap.ladders.steps import Step, contradiction
 from roadmap.markup import consecutive
-from roadmap.steps import Step, contradiction
 
 #: A study of more networks than this is a mistake.
 MOST_NETWORKS = 20_000
@@ -138,7 +138,7 @@ class Question(ABC):
     networks, example
         For the help: which networks it trains, and a command.
     figures
-        Methods of `roadmap.analysis.study.Study` that draw its answer, the most telling first.
+        Methods of `roadmap.results.study.Study` that draw its answer, the most telling first.
     ranked
         Whether its effects are listed by size in figures, or in their own order.
     uses

@@ -11,17 +11,17 @@ from typing import Any
 import pandas as pd
 
 from roadmap import __version__
-from roadmap.analysis.figures import Figures
-from roadmap.analysis.foreign_study import ForeignStudy
-from roadmap.analysis.sentences import answer, headline, values_of
-from roadmap.analysis.shown import counted, interval_text, readable
-from roadmap.analysis.study import Study
-from roadmap.analysis.tables import regime_of
 from roadmap.formatting import label, number, plural
+from roadmap.ladders.rungs import FULL_WIDTH
+from roadmap.planning.reading import yaml_text
 from roadmap.reporting.sections import Section, sections_of
-from roadmap.rungs import FULL_WIDTH
+from roadmap.results.figures import Figures
+from roadmap.results.foreign_study import ForeignStudy
+from roadmap.results.sentences import answer, headline, values_of
+from roadmap.results.shown import counted, interval_text, readable
+from roadmap.results.study import Study
+from roadmap.results.tables import regime_of
 from roadmap.store.folder import STUDY, StudyFolder
-from roadmap.study.reading import yaml_text
 
 #: Columns of runs that say where and by what they were made, by the words for each.
 ENVIRONMENT = {

@@ -13,8 +13,6 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from roadmap.analysis.figures import Figures
-from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
@@ -27,6 +25,8 @@ from roadmap.plotting.style import MARKS, Drawn
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
 from roadmap.reporting.sections import Section
+from roadmap.results.figures import Figures
+from roadmap.results.study import Study, load_study
 
 #: The name of a report in its study's folder.
 REPORT = "report.html"

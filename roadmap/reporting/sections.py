@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from roadmap.analysis.effects import Trained
-from roadmap.analysis.figures import Figures
-from roadmap.analysis.flips import flips_html
-from roadmap.analysis.sentences import effect_label
-from roadmap.analysis.study import Study
-from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
+from roadmap.ladders.rungs import Ladder, ladder
 from roadmap.markup import ranges
 from roadmap.phases import phase
 from roadmap.reference import Question, questions
 from roadmap.reporting.trained import changed, compared
-from roadmap.rungs import Ladder, ladder
+from roadmap.results.effects import Trained
+from roadmap.results.figures import Figures
+from roadmap.results.flips import flips_html
+from roadmap.results.sentences import effect_label
+from roadmap.results.study import Study
+from roadmap.results.tables import regime_of
 
 Row = Mapping[Any, Any]
 #: Costs of two networks: the column of a study's costs, its words, digits and scale.
@@ -43,7 +43,7 @@ class Section:
     """The section of a step, or of a network that no step stands for.
 
     ``step`` is its name in the study, ``name`` that for readers, and ``kind`` says where it stands. ``verdict`` is of
-    `roadmap.analysis.statistics`, or empty; ``estimate`` is what it judges, or the score where there is no effect, with
+    `roadmap.results.statistics`, or empty; ``estimate`` is what it judges, or the score where there is no effect, with
     its ``interval``; ``results``: what else was measured, by name. ``changes``: what differs between the networks of
     ``between``: name, before, after and ratio; of a single network name and value. ``curves``: the networks whose
     learning curves tell of it. ``explanation``: what the step does, where that is drawn; ``place`` says what of it is

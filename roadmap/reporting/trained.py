@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from roadmap.analysis.study import Study
+from roadmap.results.study import Study
 
 #: Settings that are labels, or follow from others.
 LABELS = ("name", "why", "classic")

@@ -1,0 +1,1 @@
+"""What is asked for, and the runs that answer it. Needs no torch."""

@@ -1,0 +1,1 @@
+"""A planned study, carried out: prepared, trained on an engine, shown while it runs."""
