@@ -142,7 +142,7 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
     if explanation is not None:
         before = f", before ({label(explanation.before.name)}) and after" if explanation.before else ""
         pictures[f"{section.id}-blocks"] = picture(
-            partial(draw_blocks, explanation),
+            partial(draw_blocks, explanation, title=""),
             f"{section.id}-blocks",
             f"Feature maps of {section.name}{before}.",
         )

@@ -101,7 +101,7 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
         explanation = None
         if ours and rungs and diagrams and not reference:
             with phase(f"explaining {name}"):
-                explanation = _explained(ours, name, rungs)
+                explanation = _explained(ours, name, rungs, costs=not shown)
         if explanation:
             explanation = dataclasses.replace(explanation, training=training)
             flags = flags or explanation.flags
@@ -157,11 +157,12 @@ def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     return classes + 1 if not rest and classes >= 0 else None
 
 
-def _explained(study: Study, name: str, rungs: Ladder) -> Explanation | None:
+def _explained(study: Study, name: str, rungs: Ladder, costs: bool) -> Explanation | None:
     """None for what is no step, compares with nothing, or cannot be built at this size: what the study has to say is
-    told all the same."""
+    told all the same. ``costs``: count them, as there are no runs that have them."""
+    studies = [] if name in rungs.names else [study]  # which say what their own steps are
     try:
-        return explain(name, rungs=rungs, image_size=int(study.runs["image_size"].iloc[0]), studies=[study])
+        return explain(name, rungs, int(study.runs["image_size"].iloc[0]), studies=studies, costs=costs)
     except RoadmapError:
         return None
 
