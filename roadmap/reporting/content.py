@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -53,7 +54,7 @@ class Table:
     csv: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def right(self) -> tuple[bool, ...]:
         """Of every column whether it holds figures alone, which stand on the right."""
         figures = re.compile(r"[+−]?[\d.,]*\d[\d.e+-]*(?: to [+−]?[\d.]+)?|x?[\d.]+|nan|–|")

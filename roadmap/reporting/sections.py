@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import pandas as pd
+
 from roadmap.analysis.effects import Trained
 from roadmap.analysis.figures import Figures
 from roadmap.analysis.flips import flips_html
@@ -23,7 +25,7 @@ from roadmap.formatting import cost_text, decimals_of, label, number, plural, si
 from roadmap.markup import ranges
 from roadmap.phases import phase
 from roadmap.reference import Question, questions
-from roadmap.reporting.trained import changed, compared
+from roadmap.reporting.trained import changed, compared, trained_as
 from roadmap.rungs import Ladder, ladder
 
 Row = Mapping[Any, Any]
@@ -89,6 +91,8 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
     rungs = trained_ladder(ours, said, count=diagrams) if ours else None
     described = {step["name"]: step for step in study.described.get("steps", ())}
     decimals = decimals_of(study.effects["estimate"]) + 1
+    trained, costs = (trained_as(ours, said), ours.costs.set_index("step")) if ours else ({}, None)
+    lost, drawn = (_lost(ours), {*ours.curves["step"]}) if ours else ({}, ())
     ids = section_ids(dict.fromkeys(names))
     for name in ids:
         network, effect = networks.get(name), effects.get(name)
@@ -97,7 +101,8 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
         told = {"why": rung.why, "section": rung.section, "change": rung.change} if rung else described.get(name, {})
         own = _pair(effect) if effect else (name,)
         shown = [networks[one] for one in own] if {*own} <= networks.keys() else []
-        flags, training = changed(ours, said, compared(ours, name, effect)) if ours else ({}, {})
+        pair = [trained[one] for one in compared(ours, name, effect)] if ours else []
+        flags, training = (changed(*sides) for sides in zip(*pair, strict=True)) if pair else ({}, {})
         explanation = None
         if ours and rungs and diagrams and not reference:
             with phase(f"explaining {name}"):
@@ -121,9 +126,9 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
             interval=_interval(effect, decimals),
             results=tuple(_results(effect, decimals, study.unit)),
             between=" → ".join(label(one) for one in ends),
-            changes=(*_scores(study, shown), *settings, *_costs(ours, shown, explanation), *_stages(explanation)),
-            lost=tuple(_lost(ours, name)) if ours else (),
-            curves=tuple(one.cell.name for one in shown if ours and one.cell.name in set(ours.curves["step"])),
+            changes=(*_scores(study, shown), *settings, *_costs(costs, shown, explanation), *_stages(explanation)),
+            lost=tuple(lost.get(name, ())),
+            curves=tuple(one.cell.name for one in shown if one.cell.name in drawn),
             questions=questions().get(name, ()) if rung else (),
             explanation=explanation,
             place=" ".join(_place(ours, effect, explanation, rung is not None)) if ours else "",
@@ -255,14 +260,14 @@ def _scores(study: Figures, shown: Sequence[Trained]) -> Iterable[tuple[str, ...
         yield "the paper: ImageNet-1K (%)", *(number(one, ".2f") for one in printed), *ratio
 
 
-def _costs(study: Study | None, shown: Sequence[Trained], explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+def _costs(costs: pd.DataFrame | None, shown: Sequence[Trained], explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
     """Rows of costs as they were counted and measured in the study's runs, where they differ; of an effect that no two
     networks tell, as they are in the place where it is explained."""
-    if study is None:
+    if costs is None:
         return
     if not shown and explanation is not None:
         yield from (row for row in words.costs(explanation.before, explanation.after) if len(set(row[1:3])) > 1)
-    known = study.costs.set_index("step").loc[[one.cell.name for one in shown]]
+    known = costs.loc[[one.cell.name for one in shown]]
     for column, name, form, scale in COSTS:
         values = [float(value) / scale for value in known[column].dropna()]
         alike = column != "images_per_second" or known["device_name"].nunique() == 1
@@ -282,14 +287,16 @@ def _stages(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
             yield f"{name}, by stage", before, after, ""
 
 
-def _lost(study: Study, name: str) -> Iterable[str]:
-    runs = study.runs[(study.runs["step"] == name) & (study.runs["status"] != "done")]
-    for run in runs.to_dict("records"):
+def _lost(study: Study) -> dict[str, list[str]]:
+    """Network -> sentences on its runs that failed, and on those that are missing."""
+    lost: dict[str, list[str]] = {}
+    for run in study.runs.query("status != 'done'").to_dict("records"):
         reason = f": {run['reason']}" if isinstance(run["reason"], str) else ""
-        yield f"Seed {run['seed']} failed{reason}."
-    seeds = [seed for step, seed in study.missing if step == name]
-    if seeds:
-        yield f"Missing so far: seed {ranges(seeds)}."
+        lost.setdefault(run["step"], []).append(f"Seed {run['seed']} failed{reason}.")
+    for name in dict.fromkeys(step for step, _ in study.missing):
+        seeds = [seed for step, seed in study.missing if step == name]
+        lost.setdefault(name, []).append(f"Missing so far: seed {ranges(seeds)}.")
+    return lost
 
 
 def _flips(study: Study, name: str) -> str:
