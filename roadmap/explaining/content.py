@@ -53,8 +53,8 @@ class Stage:
 class Network:
     """A network that was built: its flags, its layers, what it costs for one image, and its stages.
 
-    ``gmacs``: multiply-accumulates in 1e9; ``params`` and ``activations`` in 1; NaN where nobody counted. ``speed``: images per second and memory
-    in MiB where they were measured, by `roadmap.cost.measuring.Speed`.
+    ``gmacs``: multiply-accumulates in 1e9; ``params`` and ``activations`` in 1; NaN where nobody counted. ``speed``:
+    images per second and memory in MiB where they were measured, by `roadmap.cost.measuring.Speed`.
     """
 
     name: str

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from roadmap.analysis.figures import Figures
@@ -18,7 +19,7 @@ from roadmap.analysis.study import Study, load_study
 from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
-from roadmap.explaining.spatial import draw_operations
+from roadmap.explaining.spatial import draw_fields, draw_operations, field_of, half_side
 from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
 from roadmap.formatting import label
@@ -26,7 +27,7 @@ from roadmap.phases import phase
 from roadmap.plotting.style import MARKS, Drawn
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
-from roadmap.reporting.sections import Section
+from roadmap.reporting.sections import SEEN, Section
 
 #: The name of a report in its study's folder.
 REPORT = "report.html"
@@ -70,6 +71,7 @@ def page_of(study: Figures, diagrams: bool = True) -> str:
         content=content,
         pictures=pictures,
         words=words,
+        seen=SEEN,
         layer_by_layer=layer_by_layer,
         marks=MARKS,
         style=Markup(f"{font_faces(drawings)}\n{style}"),  # noqa: S704
@@ -120,10 +122,26 @@ def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
     built = {section.name: section.explanation.after for section in content.sections if section.explanation}
     if len(built) > 1 and study.question.cumulative:
         pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
+        if fields := _fields(content.sections):
+            pictures["fields"] = picture(partial(draw_fields, fields), "fields", _ALT["fields"])
     for section in content.sections:
         with phase(f"drawing {section.name}"):
             pictures |= _section_pictures(study, section)
     return pictures
+
+
+def _fields(sections: Sequence[Section]) -> dict[str, np.ndarray]:
+    """Effective receptive fields of the first and the last network and of those that see least and most, by name; none
+    where a network has none, and where all see the same."""
+    explained = {section.step: section.explanation for section in sections if section.explanation}
+    try:
+        fields = {name: field_of(one.after, one.image_size) for name, one in explained.items()}
+    except RoadmapError:
+        return {}
+    halves = {name: half_side(field) for name, field in fields.items()}
+    least, most = (choose(halves, key=halves.__getitem__) for choose in (min, max))
+    chosen = {next(iter(fields)), least, most, next(reversed(fields))}
+    return {name: field for name, field in fields.items() if name in chosen} if halves[least] < halves[most] else {}
 
 
 _ALT = {
@@ -132,6 +150,7 @@ _ALT = {
     "interactions": "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
     "pareto": "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
     "operations": "Operations of every network, as it is explained, by what they are for.",
+    "fields": "Effective receptive fields of a few networks: how much each pixel changes the middle position.",
     "curves": "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
 }
 

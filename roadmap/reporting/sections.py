@@ -21,6 +21,7 @@ from roadmap.analysis.tables import regime_of
 from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
+from roadmap.explaining.spatial import field_of, half_side, spatial_share
 from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
 from roadmap.markup import ranges
 from roadmap.phases import phase
@@ -38,6 +39,8 @@ COSTS = (
 )
 #: Columns of `words.stages` of a network, and what they are called; the blocks are a flag.
 STAGES = {1: "channels", 2: "size, px", 3: "receptive field, px"}
+#: The row of `roadmap.explaining.spatial.half_side`.
+SEEN = "half of the effective receptive field, px"
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,13 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
             interval=_interval(effect, decimals),
             results=tuple(_results(effect, decimals, study.unit)),
             between=" → ".join(label(one) for one in ends),
-            changes=(*_scores(study, shown), *settings, *_costs(costs, shown, explanation), *_stages(explanation)),
+            changes=(
+                *_scores(study, shown),
+                *settings,
+                *_costs(costs, shown, explanation),
+                *_stages(explanation),
+                *_seen(explanation),
+            ),
             lost=tuple(lost.get(name, ())),
             curves=tuple(one.cell.name for one in shown if one.cell.name in drawn),
             questions=questions().get(name, ()) if rung else (),
@@ -260,7 +269,9 @@ def _scores(study: Figures, shown: Sequence[Trained]) -> Iterable[tuple[str, ...
         yield "the paper: ImageNet-1K (%)", *(number(one, ".2f") for one in printed), *ratio
 
 
-def _costs(costs: pd.DataFrame | None, shown: Sequence[Trained], explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+def _costs(
+    costs: pd.DataFrame | None, shown: Sequence[Trained], explanation: Explanation | None
+) -> Iterable[tuple[str, ...]]:
     """Rows of costs as they were counted and measured in the study's runs, where they differ; of an effect that no two
     networks tell, as they are in the place where it is explained."""
     if costs is None:
@@ -285,6 +296,22 @@ def _stages(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
         before, after = (", ".join(row[1 + column + side] for row in rows) for side in (0, width))
         if before != after:
             yield f"{name}, by stage", before, after, ""
+
+
+def _seen(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+    """Rows on how the networks look around, where they differ in that."""
+    if explanation is None or explanation.before is None:
+        return
+    networks = explanation.before, explanation.after
+    before, after = (f"{100 * spatial_share(one):.0f}" for one in networks)
+    if before != after:
+        yield "spatial convolutions, % of GMACs", before, after, ""
+    kernels = [[stage.receptive_field for stage in one.stages] for one in networks]
+    if kernels[0] != kernels[1]:
+        try:
+            yield SEEN, *(str(half_side(field_of(one, explanation.image_size))) for one in networks), ""
+        except RoadmapError:
+            return
 
 
 def _lost(study: Study) -> dict[str, list[str]]:
