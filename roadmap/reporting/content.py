@@ -18,7 +18,7 @@ from roadmap.analysis.sentences import answer, headline, values_of
 from roadmap.analysis.shown import counted, interval_text, readable
 from roadmap.analysis.study import Study
 from roadmap.analysis.tables import regime_of
-from roadmap.formatting import label, number, plural
+from roadmap.formatting import label, macs_unit, number, plural
 from roadmap.reporting.sections import Section, sections_of
 from roadmap.rungs import FULL_WIDTH
 from roadmap.study.folder import STUDY, StudyFolder
@@ -214,6 +214,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
     steps = {row["step"]: row for row in study.steps.to_dict("records")} if isinstance(study, Study) else {}
     costs = {row["step"]: row for row in study.costs.to_dict("records")} if isinstance(study, Study) else {}
     rows = []
+    factor, unit = macs_unit(one.gmacs for one in study.networks)
     for one in study.networks:
         name, sample = one.cell.name, one.sample
         step, cost = (table.get(name, {}) for table in (steps, costs))
@@ -227,7 +228,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
             "seeds": str(sample.count),
             "failed": str(sample.failed or ""),
             "missing": str(one.missing or ""),
-            "GMACs": number(one.gmacs, ".4g"),
+            unit: number(factor * one.gmacs, ".4g"),
             "params, M": number(one.params / 1e6, ".4g"),
             "activations, M": number(_millions(cost.get("activations")), ".4g"),
             "rescaled by": number(step.get("match_factor"), ".3f"),

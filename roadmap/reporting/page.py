@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -70,6 +72,7 @@ def page_of(study: Figures, diagrams: bool = True) -> str:
     return _template().render(
         content=content,
         pictures=pictures,
+        reading=_reading(content, pictures),
         words=words,
         seen=SEEN,
         layer_by_layer=layer_by_layer,
@@ -119,6 +122,9 @@ def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
         alt = f"{content.heading}: {content.headline}. Every row leads to its step; the tables have all numbers."
         pictures["main"] = picture(draw, "main", alt, _targets(content.sections))
     pictures |= {name: picture(method, name, alt) for name, (method, alt) in wanted.items()}
+    about = " ".join(study.about)  # which the main figure says
+    for name in wanted:
+        pictures[name] = replace(pictures[name], caption=pictures[name].caption.removesuffix(about))
     built = {section.name: section.explanation.after for section in content.sections if section.explanation}
     if len(built) > 1 and study.question.cumulative:
         pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
@@ -173,6 +179,14 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
             widths=("column", "column"),
         )
     return pictures
+
+
+def _reading(content: Content, pictures: Mapping[str, Picture]) -> list[str]:
+    """How to read the figures of sections, each sentence once."""
+    captions = [picture.caption for name, picture in pictures.items() if name.startswith("step-")]
+    said = dict.fromkeys(sentence for caption in captions for sentence in re.split(r"(?<=[.]) (?=[A-Z])", caption))
+    sizes = dict.fromkeys(one.explanation.image_size for one in content.sections if one.explanation)
+    return [*said, *(f"Diagrams are of one image of {size} px." for size in sizes)]
 
 
 def _targets(sections: Sequence[Section]) -> Callable[[Drawn], Sequence[Target]]:

@@ -22,7 +22,7 @@ from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
 from roadmap.explaining.spatial import field_of, half_side, spatial_share
-from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
+from roadmap.formatting import cost_text, decimals_of, label, macs_unit, number, plural, signed
 from roadmap.markup import ranges
 from roadmap.phases import phase
 from roadmap.reference import Question, questions
@@ -30,9 +30,8 @@ from roadmap.reporting.trained import changed, compared, trained_as
 from roadmap.rungs import Ladder, ladder
 
 Row = Mapping[Any, Any]
-#: Costs of two networks: the column of a study's costs, its words, digits and scale.
+#: Costs of two networks but for their operations: the column of a study's costs, its words, digits and scale.
 COSTS = (
-    ("gmacs", "GMACs", ".4g", 1.0),
     ("params", "parameters, M", ".4g", 1e6),
     ("activations", "activations, M", ".4g", 1e6),
     ("images_per_second", "training, img/s", ".0f", 1.0),
@@ -279,7 +278,8 @@ def _costs(
     if not shown and explanation is not None:
         yield from (row for row in words.costs(explanation.before, explanation.after) if len(set(row[1:3])) > 1)
     known = costs.loc[[one.cell.name for one in shown]]
-    for column, name, form, scale in COSTS:
+    factor, unit = macs_unit(costs["gmacs"].astype(float))
+    for column, name, form, scale in (("gmacs", unit, ".4g", 1 / factor), *COSTS):
         values = [float(value) / scale for value in known[column].dropna()]
         alike = column != "images_per_second" or known["device_name"].nunique() == 1
         if values and alike and len(values) == len(shown) and (len(values) == 1 or values[0] != values[1]):
@@ -305,7 +305,7 @@ def _seen(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
     networks = explanation.before, explanation.after
     before, after = (f"{100 * spatial_share(one):.0f}" for one in networks)
     if before != after:
-        yield "spatial convolutions, % of GMACs", before, after, ""
+        yield "spatial convolutions, % of operations", before, after, ""
     kernels = [[stage.receptive_field for stage in one.stages] for one in networks]
     if kernels[0] != kernels[1]:
         try:
