@@ -65,7 +65,7 @@ def report(
 def page_of(study: Figures, diagrams: bool = True) -> str:
     """The report of a study as HTML, see `report`. Raises `RoadmapError` where its runs cannot be summarised."""
     content = content_of(study, diagrams)
-    pictures = _pictures(study, content)
+    pictures = _said_once(_pictures(study, content))
     style, script = (_part(name) for name in ("page.css", "page.js"))
     drawings = [drawing for one in pictures.values() for drawing in (one.wide, one.narrow)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -122,9 +122,6 @@ def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
         alt = f"{content.heading}: {content.headline}. Every row leads to its step; the tables have all numbers."
         pictures["main"] = picture(draw, "main", alt, _targets(content.sections))
     pictures |= {name: picture(method, name, alt) for name, (method, alt) in wanted.items()}
-    about = " ".join(study.about)  # which the main figure says
-    for name in wanted:
-        pictures[name] = replace(pictures[name], caption=pictures[name].caption.removesuffix(about))
     built = {section.name: section.explanation.after for section in content.sections if section.explanation}
     if len(built) > 1 and study.question.cumulative:
         pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
@@ -181,12 +178,22 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
     return pictures
 
 
+def _said_once(pictures: Mapping[str, Picture]) -> dict[str, Picture]:
+    """The pictures, with no sentence of a caption that an earlier one has."""
+    said: set[str] = set()
+    found = {}
+    for name, one in pictures.items():
+        new = [sentence for sentence in re.split(r"(?<=[.]) ", one.caption) if sentence not in said]
+        said.update(new)
+        found[name] = replace(one, caption=" ".join(new))
+    return found
+
+
 def _reading(content: Content, pictures: Mapping[str, Picture]) -> list[str]:
-    """How to read the figures of sections, each sentence once."""
-    captions = [picture.caption for name, picture in pictures.items() if name.startswith("step-")]
-    said = dict.fromkeys(sentence for caption in captions for sentence in re.split(r"(?<=[.]) (?=[A-Z])", caption))
+    """How to read the figures of sections."""
+    captions = [one.caption for name, one in pictures.items() if name.startswith("step-")]
     sizes = dict.fromkeys(one.explanation.image_size for one in content.sections if one.explanation)
-    return [*said, *(f"Diagrams are of one image of {size} px." for size in sizes)]
+    return [*filter(None, captions), *(f"Diagrams are of one image of {size} px." for size in sizes)]
 
 
 def _targets(sections: Sequence[Section]) -> Callable[[Drawn], Sequence[Target]]:
