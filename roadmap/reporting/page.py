@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -65,14 +66,14 @@ def report(
 def page_of(study: Figures, diagrams: bool = True) -> str:
     """The report of a study as HTML, see `report`. Raises `RoadmapError` where its runs cannot be summarised."""
     content = content_of(study, diagrams)
-    pictures = _said_once(_pictures(study, content))
+    pictures, reading = _said_once(_pictures(study, content))
     style, script = (_part(name) for name in ("page.css", "page.js"))
     drawings = [drawing for one in pictures.values() for drawing in (one.wide, one.narrow)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(
         content=content,
         pictures=pictures,
-        reading=_reading(content, pictures),
+        reading=reading,
         words=words,
         seen=SEEN,
         layer_by_layer=layer_by_layer,
@@ -178,22 +179,18 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
     return pictures
 
 
-def _said_once(pictures: Mapping[str, Picture]) -> dict[str, Picture]:
-    """The pictures, with no sentence of a caption that an earlier one has."""
-    said: set[str] = set()
-    found = {}
+def _said_once(pictures: Mapping[str, Picture]) -> tuple[dict[str, Picture], list[str]]:
+    """(the pictures, with no sentence of a caption that stands before them; the sentences that several of the steps'
+    figures would have, diagrams first)."""
+    sentences = {name: re.split(r"(?<=[.]) ", one.caption) for name, one in pictures.items()}
+    of_steps = sorted((name for name in pictures if name.startswith("step-")), key=lambda name: name.endswith("curves"))
+    counts = Counter(sentence for name in of_steps for sentence in sentences[name])
+    shared = [sentence for sentence, count in counts.items() if count > 1]
+    said, found = {*shared}, {}
     for name, one in pictures.items():
-        new = [sentence for sentence in re.split(r"(?<=[.]) ", one.caption) if sentence not in said]
-        said.update(new)
-        found[name] = replace(one, caption=" ".join(new))
-    return found
-
-
-def _reading(content: Content, pictures: Mapping[str, Picture]) -> list[str]:
-    """How to read the figures of sections."""
-    captions = [one.caption for name, one in pictures.items() if name.startswith("step-")]
-    sizes = dict.fromkeys(one.explanation.image_size for one in content.sections if one.explanation)
-    return [*filter(None, captions), *(f"Diagrams are of one image of {size} px." for size in sizes)]
+        found[name] = replace(one, caption=" ".join(text for text in sentences[name] if text not in said))
+        said.update(sentences[name])
+    return found, shared
 
 
 def _targets(sections: Sequence[Section]) -> Callable[[Drawn], Sequence[Target]]:
