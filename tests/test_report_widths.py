@@ -7,7 +7,7 @@ import commands
 import pytest
 from ablations import make_ablation, make_star, make_sweep
 from test_analysis import make_runs
-from test_report import LINK, SMALLEST, TEXTS, Page, keep, keep_curves
+from test_report import LINK, PROJECT, SMALLEST, TEXTS, Page, keep, keep_curves, printed_text
 
 import roadmap
 from roadmap.cost.counting import count
@@ -127,3 +127,14 @@ def test_the_page_tells_how_networks_look_around(tmp_path):
     assert "half of the effective" not in page.section("modern_recipe")
     drawn = [attributes["aria-label"] for attributes in page.all("svg")]
     assert sum(one.startswith("Effective receptive fields") for one in drawn) == 2  # wide and narrow
+
+
+@pytest.mark.parametrize("kept", ["cifar10", "cifar10-leave-one-out", "cifar10-order", "embedded"])
+def test_a_kept_study_answers_on_the_first_screen_and_prints_on_few_pages(chromium, tmp_path, kept):
+    path = roadmap.report(PROJECT / "results" / kept, tmp_path / "page.html", diagrams=False)
+    for width in (1440, 390):
+        with browsers.visit(chromium, path, width) as page:
+            first = [page.locator(part).bounding_box() for part in ("h1", "#figure-main svg:visible", ".answer")]
+            assert all(0 <= box["y"] <= box["y"] + box["height"] <= 800 for box in first)
+            pages, _ = printed_text(page, tmp_path / "page.pdf")
+            assert pages <= 5  # of six, the last of which is for the figures of built networks

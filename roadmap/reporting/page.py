@@ -43,10 +43,10 @@ def report(
 ) -> Path:
     """Write the report of a study, of that in a folder, or of a table of runs as one page of HTML; returns its path.
 
-    It goes to ``out``, by default ``report.html`` in the study's folder (of a table: named after it, into the
-    current folder), in one atomic write. ``diagrams``: draw the blocks of every step, list the layers that differ and
-    tell receptive fields, which takes most of the time. Raises `RoadmapError` where the study cannot be read or the
-    page cannot be written.
+    It goes to ``out``, by default ``report.html`` in the study's folder (of a table: named after it, into the current
+    folder), in one atomic write. ``diagrams``: draw the blocks of every step, list the layers that differ and tell
+    receptive fields, theoretical and effective, which takes most of the time. Raises `RoadmapError` where the study
+    cannot be read or the page cannot be written.
     """
     study = study if isinstance(study, Figures) else load_study(study)
     own = study.path / REPORT if isinstance(study, Study) else Path(f"{study.name}-{REPORT}")
