@@ -17,16 +17,21 @@ from roadmap.phases import phase
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html",
               help="File to write [default: report.html in the study's folder, or beside the table].")  # fmt: skip
-@click.option("--diagrams/--no-diagrams", default=True, help="Draw the blocks of every step, which is the slow part.")
+@click.option(
+    "--diagrams/--no-diagrams",
+    default=True,
+    help="Build the networks to draw their blocks and receptive fields, the slow part.",
+)
 @runs_options
 @PLUGIN_OPTION
 def report_command(study: Path, out: Path | None, diagrams: bool, plugin: tuple[str, ...], **settings: Any) -> None:
     """Write the report of a study, or of any table of runs: one HTML page that needs only a browser.
 
-    It has the findings, the figure, a row for every step that opens in place (what changes, why, costs, block diagrams,
-    curves, test images gained and lost), all tables, and how to repeat the study. STUDY is a study's folder. The page
-    is self-contained: it can be sent, and opened offline. It prints with the sections that are open; its button, or
-    ?appendix after its address, opens all. Blocks with your own layers are drawn if --plugin names their file.
+    It has the findings, the figure, a row for every step that opens in place (what changes, why, costs, receptive
+    fields, block diagrams, curves, test images gained and lost), all tables, and how to repeat the study. STUDY is
+    a study's folder. The page is self-contained: it can be sent, and opened offline. It prints with the sections
+    that are open; its button, or ?appendix after its address, opens all. Blocks with your own layers are drawn if
+    --plugin names their file.
 
     \b
     roadmap report results/cifar10

@@ -53,15 +53,15 @@ class Stage:
 class Network:
     """A network that was built: its flags, its layers, what it costs for one image, and its stages.
 
-    ``gmacs``: multiply-accumulates in 1e9; ``params`` and ``activations`` in 1. ``speed``: images per second and memory
-    in MiB where they were measured, by `roadmap.cost.measuring.Speed`.
+    ``gmacs``: multiply-accumulates in 1e9; ``params`` and ``activations`` in 1; NaN where nobody counted. ``speed``:
+    images per second and memory in MiB where they were measured, by `roadmap.cost.measuring.Speed`.
     """
 
     name: str
     design: dict[str, Any]
     gmacs: float
-    params: int
-    activations: int
+    params: float
+    activations: float
     speed: Speed | None
     stages: tuple[Stage, ...]
     layers: tuple[Piece, ...]
@@ -192,12 +192,14 @@ def explain(
     onto: str | None = None,
     measure: Measuring | None = None,
     studies: Iterable[StudyLike] = (),
+    costs: bool = True,
 ) -> Explanation:
     """What a step does: a rung of the ladder, in its place, or a step of a plug-in or of one of the ``studies``, on the
     network ``onto``, named as in `diff`: that which the first study with such a step puts it onto, else the last rung.
 
     ``rungs``: the ladder, of some size: ``roadmap.ladder("resnet200").scaled(16)``. ``studies``: finished ones, whose
-    results for this step are to be told: ``[roadmap.load_study("results/ladder")]``. Raises `RoadmapError` with the
+    results for this step are to be told: ``[roadmap.load_study("results/ladder")]``. ``costs``: count what the networks
+    cost, which takes a third of the time. Raises `RoadmapError` with the
     nearest name for an unknown step, and where the network cannot be built or does not take images of this size.
     """
     rungs, studies = rungs or ladder(), list(studies)
@@ -206,7 +208,7 @@ def explain(
     return _explanation(
         name, what.section, what.why, rungs, before, after, image_size, measure,
         [_of_step(study, name, rungs.regime) for study in studies],
-        questions().get(name, ()) if after.rung else (),
+        questions().get(name, ()) if after.rung else (), costs,
     )  # fmt: skip
 
 
@@ -396,6 +398,7 @@ def _explanation(
     measure: Measuring | None,
     studies: Sequence[Measured],
     asked: tuple[Question, ...],
+    costs: bool = True,
 ) -> Explanation:
     image_size = check_int("image size", image_size, 1, 4096)
     for chosen in (before, after):
@@ -404,8 +407,8 @@ def _explanation(
     from roadmap.explaining.outline import differences, views
 
     time, machine = _stopwatch(measure, image_size)
-    old = _network(before, image_size, time) if before else None
-    new = _network(after, image_size, time)
+    old = _network(before, image_size, time, costs) if before else None
+    new = _network(after, image_size, time, costs)
     return Explanation(
         title=title,
         regime=rungs.regime,
@@ -427,33 +430,42 @@ def _explanation(
     )
 
 
-def _network(chosen: _Chosen, image_size: int, time: Callable[[Design], Speed | None]) -> Network:
-    plugged = tuple(find_layer(name) for name, _ in chosen.design.layers)
-    built = _built(chosen.design, image_size, plugged)
-    return dataclasses.replace(built, name=chosen.name, speed=time(chosen.design))
+def network_of(name: str, design: Design, image_size: int, costs: bool = True) -> Network:
+    """The network of a design as it is built, without its speed; its ``costs`` are counted, or not."""
+    built = _built(design, image_size, tuple(find_layer(layer) for layer, _ in design.layers))
+    if costs:
+        from roadmap.cost.counting import count
+
+        cost = count(design, image_size)
+        built = dataclasses.replace(built, gmacs=cost.gmacs, params=cost.params, activations=cost.activations)
+    return dataclasses.replace(built, name=name)
+
+
+def _network(chosen: _Chosen, image_size: int, time: Callable[[Design], Speed | None], costs: bool) -> Network:
+    built = network_of(chosen.name, chosen.design, image_size, costs)
+    return dataclasses.replace(built, speed=time(chosen.design))
 
 
 @lru_cache(maxsize=256)
 def _built(design: Design, image_size: int, plugged: tuple[Layer, ...]) -> Network:
-    """A network without name and speed: what comes after one step stands before the next. ``plugged``: the layers that
-    stand behind their names now; a plug-in file may be loaded anew."""
-    from roadmap.cost.counting import count
-    from roadmap.explaining.outline import build_on_meta, outline, stage_shapes
+    """A network without name, costs and speed: what comes after one step stands before the next. ``plugged``: the
+    layers that stand behind their names now; a plug-in file may be loaded anew."""
+    from roadmap.explaining.outline import build_on_meta, outline
     from roadmap.explaining.reach import receptive_fields
 
     built = build_on_meta(design)
-    cost = count(design, image_size)
+    layers, shapes = outline(built, image_size)
     names = ["stem", *(f"stages.{index}" for index in range(len(design.blocks)))]
-    rows = zip(names, (0, *design.blocks), stage_shapes(built, image_size), receptive_fields(built), strict=True)
+    rows = zip(names, (0, *design.blocks), shapes, receptive_fields(built), strict=True)
     return Network(
         name="",
         design=dataclasses.asdict(design),
-        gmacs=cost.gmacs,
-        params=cost.params,
-        activations=cost.activations,
+        gmacs=math.nan,
+        params=math.nan,
+        activations=math.nan,
         speed=None,
-        stages=tuple(Stage(name, blocks, *shape, side) for name, blocks, shape, side in rows),
-        layers=outline(built, image_size),
+        stages=tuple(Stage(name, blocks, shape[0], shape[1], shape[2], side) for name, blocks, shape, side in rows),
+        layers=layers,
     )
 
 

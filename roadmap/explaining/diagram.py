@@ -7,6 +7,7 @@ one a rod and a depthwise one a plate. Lengths are inches on a page; at other wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -71,14 +72,16 @@ class _Row:
         return len(self.maps) * ((GAP if self.joined else CLOSE) + LEAST) + SIGN * signs + DEEP * HIGH
 
 
-def draw_blocks(explanation: Explanation, width: str = "page", caption: bool | None = None) -> Drawn:
+def draw_blocks(
+    explanation: Explanation, width: str = "page", caption: bool | None = None, title: str | None = None
+) -> Drawn:
     """What a step changes, before and after: a block, the stem, or what stands between two stages; where these stay,
     all blocks of the network.
 
     ``width``: a ``page``, a ``column`` or a ``slide``; ``caption``: whether it is part of the picture, by default on a
-    page. Raises `RoadmapError` for any other width.
+    page; ``title``: in place of its own, or none where it is empty. Raises `RoadmapError` for any other width.
     """
-    look = Look(width, caption=caption)
+    look = Look(width, title, caption)
     unit = look.size.text / 10
     rows = list(_rows(explanation))
     head, tall = line_of(look.size.text) + 0.06 * unit, (HIGH * (1 + DEEP) + 2 * PATH) * unit
@@ -115,6 +118,8 @@ def draw_blocks(explanation: Explanation, width: str = "page", caption: bool | N
 def _headline(explanation: Explanation) -> str:
     before, after = explanation.before, explanation.after
     section = f" ({explanation.section})" if explanation.section else ""
+    if math.isnan(after.gmacs):
+        return f"{label(explanation.title)}{section}"
     factor, unit = macs_unit(network.gmacs for network in (before, after) if network)
     costs = [f"{factor * network.gmacs:.3g}" for network in (before, after) if network]
     same = " as before" if len(costs) == 2 and costs[0] == costs[1] else ""
@@ -289,7 +294,8 @@ class _Pen:
         above = [(x, top), (x + long, top), (x + long + deep, top - deep), (x + deep, top - deep)]
         aside = [(x + long, low), (x + long + deep, low - deep), (x + long + deep, top - deep), (x + long, top)]
         for corners, colour in zip((front, above, aside), colours, strict=True):
-            self.axes.add_patch(
+            # `add_patch` would look for the limits of the axes, which are set, at twice the time
+            self.axes.add_artist(
                 Polygon(corners, closed=True, facecolor=colour, edgecolor="white", linewidth=0.4 * self.weight)
             )
 

@@ -78,22 +78,26 @@ def by(sizes: Any) -> str:
     return "x".join(map(str, sizes))
 
 
-def outline(network: RoadmapNet, image_size: int) -> tuple[Piece, ...]:
-    """All layers of a network on torch's meta device, in the order in which an image passes them.
+def outline(network: RoadmapNet, image_size: int) -> tuple[tuple[Piece, ...], tuple[tuple[int, ...], ...]]:
+    """All layers of a network on torch's meta device, in the order in which an image passes them, and (C, H, W) behind
+    the stem and behind every stage.
 
     A plug-in's module is one of them, followed by the layers within it. Layers that do nothing are left out.
     """
     shapes: dict[str, tuple[int, ...]] = {}
+    behind: dict[int, tuple[int, ...]] = {}
 
-    def note(name: str) -> Callable[..., None]:
+    def note(found: dict[Any, tuple[int, ...]], name: Any) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor):
-                shapes.setdefault(name, tuple(output.shape[1:]))
+                found.setdefault(name, tuple(output.shape[1:]))
 
         return hook
 
     layers = dict(_layers(network, ""))
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(note(shapes, name)) for name, layer in layers.items()]
+    parts = [network.stem, *network.stages]
+    hooks += [part.register_forward_hook(note(behind, place)) for place, part in enumerate(parts)]
     _run(network, image_size)
     for hook in hooks:
         hook.remove()
@@ -102,19 +106,7 @@ def outline(network: RoadmapNet, image_size: int) -> tuple[Piece, ...]:
     first = {name: min(order.index(other) for other in order if other == name or other.startswith(f"{name}."))
              for name in order}  # fmt: skip
     order.sort(key=lambda name: (first[name], name.count(".")))
-    return tuple(_piece(name, layers[name], shapes[name]) for name in order)
-
-
-def stage_shapes(network: RoadmapNet, image_size: int) -> list[tuple[int, int, int]]:
-    """(C, H, W) behind the stem and behind every stage of a network on torch's meta device."""
-    shapes: list[tuple[int, int, int]] = []
-    parts = [network.stem, *network.stages]
-    hooks = [part.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(output.shape[1:])))
-             for part in parts]  # fmt: skip
-    _run(network, image_size)
-    for hook in hooks:
-        hook.remove()
-    return shapes
+    return tuple(_piece(name, layers[name], shapes[name]) for name in order), tuple(behind.values())
 
 
 def _run(network: RoadmapNet, image_size: int) -> None:
@@ -238,7 +230,7 @@ def views(
     """The parts of two networks that show how they differ: an ordinary block always, and of stem, first blocks,
     downsampling and head those in which other facts change than in the parts before; widths alone are no such fact.
 
-    ``shapes``: of either network, what `stage_shapes` gives, with the image's in front.
+    ``shapes``: of either network, what `outline` gives of stem and stages, with the image's in front.
     """
     blocks = [_block_names(pieces) for pieces in (before, after)]
     common = [name for name in blocks[1] if name in blocks[0]] or blocks[1]

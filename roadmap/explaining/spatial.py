@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.patches import Rectangle
 
+from roadmap.checks import RoadmapError
 from roadmap.formatting import label, macs_unit
+from roadmap.network.design import Design
+from roadmap.network.layers import Layer, find_layer, in_words
 from roadmap.plotting.style import EDGE, FAINT, PAPER, Drawn, Look, line_of, open_sheet
+from roadmap.processes import one_thread
 
 if TYPE_CHECKING:
     from roadmap.explaining.content import Network
-    from roadmap.network.design import Design
 
 #: What a convolution or linear layer is for -> its colour.
 PURPOSES = {"spatial": PAPER, "1x1": "#56B4E9", "stem, between stages, head": "#999999"}
+#: Random images whose gradients make an effective receptive field, and fewer where they have more pixels in all.
+IMAGES, PIXELS = 8, 2**17
 
 
 def operations(network: Network) -> dict[str, float]:
@@ -39,15 +44,20 @@ def operations(network: Network) -> dict[str, float]:
     return sums
 
 
+def spatial_share(network: Network) -> float:
+    """The share of a network's operations that is in its blocks' spatial convolutions, 0 to 1."""
+    split = operations(network)
+    return split["spatial"] / sum(split.values())
+
+
 def draw_operations(networks: Mapping[str, Network], width: str = "page", caption: bool | None = None) -> Drawn:
     """The operations of networks by what they are for, a bar each. Raises `RoadmapError` for an unknown ``width``."""
     look = Look(width, caption=caption)
     row, small = 1.3 * line_of(look.size.text), line_of(look.size.small)
     split = {name: operations(network) for name, network in networks.items()}
-    totals = {name: sum(one.values()) for name, one in split.items()}
-    shares = {name: one["spatial"] / totals[name] for name, one in split.items()}
+    shares = {name: spatial_share(network) for name, network in networks.items()}
     first, last = next(iter(shares)), next(reversed(shares))
-    scale, unit = macs_unit(totals.values())
+    scale, unit = macs_unit(sum(one.values()) for one in split.values())
     percent = {name: f"{100 * share:.0f} % of the operations of {name}" for name, share in shares.items()}
     headline = f"Spatial convolutions: {percent[first]}, {percent[last]}"
     how = "Multiply-accumulates of convolution and linear layers for one image, by what the layer is for."
@@ -70,33 +80,51 @@ def draw_operations(networks: Mapping[str, Network], width: str = "page", captio
     return sheet.figure
 
 
-def effective_field(design: Design, side: int = 208, images: int = 8, stage: int = 1, seed: int = 0) -> np.ndarray:
+def field_of(network: Network, side: int) -> np.ndarray:
+    """The `effective_field` of a built network behind its second stage, for images of ``side`` pixels; it is computed
+    once, and not to be changed."""
+    design = Design(**network.design)
+    return _field(design, side, tuple(find_layer(name) for name, _ in design.layers))
+
+
+@lru_cache(maxsize=256)
+def _field(design: Design, side: int, plugged: tuple[Layer, ...]) -> np.ndarray:
+    """``plugged``: the layers that stand behind their names now; a plug-in file may be loaded anew."""
+    return effective_field(design, side, min(IMAGES, 1 + PIXELS // side**2), min(1, len(design.blocks) - 1))
+
+
+def effective_field(design: Design, side: int = 208, images: int = IMAGES, stage: int = 1, seed: int = 0) -> np.ndarray:
     """How much each pixel changes the middle position behind a stage, in a freshly initialised network: (side, side).
 
     The absolute gradient of that position's channels, weighted at random, summed over colours and averaged over random
     images of ``side`` pixels: Luo et al., "Understanding the Effective Receptive Field in Deep Convolutional Neural
-    Networks" (arXiv 1701.04128). Leaves torch's own random numbers as they are.
+    Networks" (arXiv 1701.04128). Leaves torch's own random numbers as they are. Raises `RoadmapError` where a layer of
+    a plug-in fails on such images.
     """
     import torch
     from torch.nn.modules.batchnorm import _BatchNorm
 
     from roadmap.network.model import RoadmapNet
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = RoadmapNet(design)
-        pixels = torch.randn(images, design.in_channels, side, side, requires_grad=True)
-        see = partial(network.forward_intermediates, indices=[stage], stop_early=True, intermediates_only=True)
-        for module in network.modules():
-            if isinstance(module, _BatchNorm):
-                module.momentum = 1.0
-        with torch.no_grad():
-            see(pixels)
-        network.eval()  # with these images' statistics, held fixed: in training they tie every position to every pixel
-        features = see(pixels)[0]
-        weights = torch.randn(features.shape[:2])  # a plain sum of the channels could cancel
-    middle = features.shape[2] // 2
-    (features[:, :, middle, middle] * weights).sum().backward()
+    try:
+        with one_thread():  # the more of them, the longer they wait for each other on a busy machine
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                network = RoadmapNet(design)
+                pixels = torch.randn(images, design.in_channels, side, side, requires_grad=True)
+                see = partial(network.forward_intermediates, indices=[stage], stop_early=True, intermediates_only=True)
+                for module in network.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.momentum = 1.0
+                with torch.no_grad():
+                    see(pixels)
+                network.eval()  # with these images' statistics, held fixed: in training they tie every position to all
+                features = see(pixels)[0]
+                weights = torch.randn(features.shape[:2])  # a plain sum of the channels could cancel
+            middle = features.shape[2] // 2
+            (features[:, :, middle, middle] * weights).sum().backward()
+    except Exception as error:  # a layer of a plug-in, which may do anything
+        raise RoadmapError(f"the network has no gradient at {side} px: {in_words(error)}") from error
     assert pixels.grad is not None
     return pixels.grad.abs().sum(dim=1).mean(dim=0).numpy()
 
@@ -141,5 +169,7 @@ def draw_fields(fields: Mapping[str, np.ndarray], width: str = "page", caption: 
             axes.imshow(np.sqrt(field), cmap="magma", interpolation="nearest")
             axes.set_axis_off()
             corner = (side - halves[name] - 1) / 2
-            axes.add_patch(Rectangle((corner, corner), halves[name], halves[name], fill=False, edgecolor="white"))
+            axes.add_patch(
+                Rectangle((corner, corner), halves[name], halves[name], fill=False, edgecolor="#56B4E9")
+            )  # seen on dark paper, too
     return sheet.figure

@@ -102,7 +102,7 @@ def _draw_shared(
     size = look.size
     sheet = open_sheet(look, headline, caption, HEIGHT[look.width] + 0.2 + 2 * line_of(size.small))
     longest = max(look.measure(text) for curve in curves for text in (curve.label, curve.end))
-    right = min(longest, 0.32 * sheet.room)
+    right = min(longest, 0.4 * sheet.room)
     left = look.measure("100.0", size.small) + line_of(size.small) + 0.16
     high = sheet.bottom - sheet.top - 2 * line_of(size.small) - 0.25
     axes = sheet.axes(EDGE + left, sheet.top + 0.08, sheet.room - left - right - 0.25, high, "curves")

@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
 from roadmap import __version__
-from roadmap.formatting import label, number, plural
+from roadmap.formatting import label, macs_unit, number, plural
 from roadmap.ladders.rungs import FULL_WIDTH
 from roadmap.planning.reading import yaml_text
 from roadmap.reporting.sections import Section, sections_of
@@ -53,7 +54,7 @@ class Table:
     csv: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def right(self) -> tuple[bool, ...]:
         """Of every column whether it holds figures alone, which stand on the right."""
         figures = re.compile(r"[+−]?[\d.,]*\d[\d.e+-]*(?: to [+−]?[\d.]+)?|x?[\d.]+|nan|–|")
@@ -213,6 +214,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
     steps = {row["step"]: row for row in study.steps.to_dict("records")} if isinstance(study, Study) else {}
     costs = {row["step"]: row for row in study.costs.to_dict("records")} if isinstance(study, Study) else {}
     rows = []
+    factor, unit = macs_unit(one.gmacs for one in study.networks)
     for one in study.networks:
         name, sample = one.cell.name, one.sample
         step, cost = (table.get(name, {}) for table in (steps, costs))
@@ -226,7 +228,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
             "seeds": str(sample.count),
             "failed": str(sample.failed or ""),
             "missing": str(one.missing or ""),
-            "GMACs": number(one.gmacs, ".4g"),
+            unit: number(factor * one.gmacs, ".4g"),
             "params, M": number(one.params / 1e6, ".4g"),
             "activations, M": number(_millions(cost.get("activations")), ".4g"),
             "rescaled by": number(step.get("match_factor"), ".3f"),

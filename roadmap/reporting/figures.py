@@ -137,9 +137,12 @@ def font_faces(drawings: Iterable[str]) -> str:
     """CSS that brings along the letters that these drawings use, as data."""
     text = "".join(drawings)
     letters = "".join(sorted(set(text)))
-    used = {
-        ("bold" if "bold" in font else "normal", "oblique" if re.search("italic|oblique", font) else "normal")
-        for font in set(re.findall(r"font:([^;\"]*)", text))
+    used = {  # matplotlib writes a font in one property of CSS or in several, and weights as words or as numbers
+        (
+            "bold" if re.search(r"\b(bold|[6-9]00)\b", style) else "normal",
+            "oblique" if re.search("italic|oblique", style) else "normal",
+        )
+        for style in set(re.findall(r"<text [^>]*style=\"([^\"]*)", text))
     }
     return "\n".join(_font_face(*face, letters) for face in FACES if face in used)
 

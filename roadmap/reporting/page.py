@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from roadmap.checks import RoadmapError, cause
 from roadmap.explaining import words
 from roadmap.explaining.diagram import draw_blocks
-from roadmap.explaining.spatial import draw_operations
+from roadmap.explaining.spatial import draw_fields, draw_operations, field_of, half_side
 from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
 from roadmap.formatting import label
@@ -24,7 +28,7 @@ from roadmap.phases import phase
 from roadmap.plotting.style import MARKS, Drawn
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
-from roadmap.reporting.sections import Section
+from roadmap.reporting.sections import SEEN, Section
 from roadmap.results.figures import Figures
 from roadmap.results.study import Study, load_study
 
@@ -39,10 +43,10 @@ def report(
 ) -> Path:
     """Write the report of a study, of that in a folder, or of a table of runs as one page of HTML; returns its path.
 
-    It goes to ``out``, by default ``report.html`` in the study's folder (of a table: named after it, into the
-    current folder), in one atomic write. ``diagrams``: draw the blocks of every step, list the layers that differ and
-    tell receptive fields, which takes most of the time. Raises `RoadmapError` where the study cannot be read or the
-    page cannot be written.
+    It goes to ``out``, by default ``report.html`` in the study's folder (of a table: named after it, into the current
+    folder), in one atomic write. ``diagrams``: draw the blocks of every step, list the layers that differ and tell
+    receptive fields, theoretical and effective, which takes most of the time. Raises `RoadmapError` where the study
+    cannot be read or the page cannot be written.
     """
     study = study if isinstance(study, Figures) else load_study(study)
     own = study.path / REPORT if isinstance(study, Study) else Path(f"{study.name}-{REPORT}")
@@ -62,14 +66,16 @@ def report(
 def page_of(study: Figures, diagrams: bool = True) -> str:
     """The report of a study as HTML, see `report`. Raises `RoadmapError` where its runs cannot be summarised."""
     content = content_of(study, diagrams)
-    pictures = _pictures(study, content)
+    pictures, reading = _said_once(_pictures(study, content))
     style, script = (_part(name) for name in ("page.css", "page.js"))
     drawings = [drawing for one in pictures.values() for drawing in (one.wide, one.narrow)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(
         content=content,
         pictures=pictures,
+        reading=reading,
         words=words,
+        seen=SEEN,
         layer_by_layer=layer_by_layer,
         marks=MARKS,
         style=Markup(f"{font_faces(drawings)}\n{style}"),  # noqa: S704
@@ -120,10 +126,26 @@ def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
     built = {section.name: section.explanation.after for section in content.sections if section.explanation}
     if len(built) > 1 and study.question.cumulative:
         pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
+        if fields := _fields(content.sections):
+            pictures["fields"] = picture(partial(draw_fields, fields), "fields", _ALT["fields"])
     for section in content.sections:
         with phase(f"drawing {section.name}"):
             pictures |= _section_pictures(study, section)
     return pictures
+
+
+def _fields(sections: Sequence[Section]) -> dict[str, np.ndarray]:
+    """Effective receptive fields of the first and the last network and of those that see least and most, by name; none
+    where a network has none, and where all see the same."""
+    explained = {section.step: section.explanation for section in sections if section.explanation}
+    try:
+        fields = {name: field_of(one.after, one.image_size) for name, one in explained.items()}
+    except RoadmapError:
+        return {}
+    halves = {name: half_side(field) for name, field in fields.items()}
+    least, most = (choose(halves, key=halves.__getitem__) for choose in (min, max))
+    chosen = {next(iter(fields)), least, most, next(reversed(fields))}
+    return {name: field for name, field in fields.items() if name in chosen} if halves[least] < halves[most] else {}
 
 
 _ALT = {
@@ -132,6 +154,7 @@ _ALT = {
     "interactions": "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
     "pareto": "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
     "operations": "Operations of every network, as it is explained, by what they are for.",
+    "fields": "Effective receptive fields of a few networks: how much each pixel changes the middle position.",
     "curves": "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
 }
 
@@ -142,7 +165,7 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
     if explanation is not None:
         before = f", before ({label(explanation.before.name)}) and after" if explanation.before else ""
         pictures[f"{section.id}-blocks"] = picture(
-            partial(draw_blocks, explanation),
+            partial(draw_blocks, explanation, title=""),
             f"{section.id}-blocks",
             f"Feature maps of {section.name}{before}.",
         )
@@ -154,6 +177,20 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
             widths=("column", "column"),
         )
     return pictures
+
+
+def _said_once(pictures: Mapping[str, Picture]) -> tuple[dict[str, Picture], list[str]]:
+    """(the pictures, with no sentence of a caption that stands before them; the sentences that several of the steps'
+    figures would have, diagrams first)."""
+    sentences = {name: re.split(r"(?<=[.]) ", one.caption) for name, one in pictures.items()}
+    of_steps = sorted((name for name in pictures if name.startswith("step-")), key=lambda name: name.endswith("curves"))
+    counts = Counter(sentence for name in of_steps for sentence in sentences[name])
+    shared = [sentence for sentence, count in counts.items() if count > 1]
+    said, found = {*shared}, {}
+    for name, one in pictures.items():
+        found[name] = replace(one, caption=" ".join(text for text in sentences[name] if text not in said))
+        said.update(sentences[name])
+    return found, shared
 
 
 def _targets(sections: Sequence[Section]) -> Callable[[Drawn], Sequence[Target]]:

@@ -10,15 +10,18 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import pandas as pd
+
 from roadmap.checks import RoadmapError
 from roadmap.explaining import words
 from roadmap.explaining.content import Explanation, explain
-from roadmap.formatting import cost_text, decimals_of, label, number, plural, signed
+from roadmap.explaining.spatial import field_of, half_side, spatial_share
+from roadmap.formatting import cost_text, decimals_of, label, macs_unit, number, plural, signed
 from roadmap.ladders.rungs import Ladder, ladder
 from roadmap.markup import ranges
 from roadmap.phases import phase
 from roadmap.reference import Question, questions
-from roadmap.reporting.trained import changed, compared
+from roadmap.reporting.trained import changed, compared, trained_as
 from roadmap.results.effects import Trained
 from roadmap.results.figures import Figures
 from roadmap.results.flips import flips_html
@@ -27,15 +30,16 @@ from roadmap.results.study import Study
 from roadmap.results.tables import regime_of
 
 Row = Mapping[Any, Any]
-#: Costs of two networks: the column of a study's costs, its words, digits and scale.
+#: Costs of two networks but for their operations: the column of a study's costs, its words, digits and scale.
 COSTS = (
-    ("gmacs", "GMACs", ".4g", 1.0),
     ("params", "parameters, M", ".4g", 1e6),
     ("activations", "activations, M", ".4g", 1e6),
     ("images_per_second", "training, img/s", ".0f", 1.0),
 )
 #: Columns of `words.stages` of a network, and what they are called; the blocks are a flag.
 STAGES = {1: "channels", 2: "size, px", 3: "receptive field, px"}
+#: The row of `roadmap.explaining.spatial.half_side`.
+SEEN = "half of the effective receptive field, px"
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
     rungs = trained_ladder(ours, said, count=diagrams) if ours else None
     described = {step["name"]: step for step in study.described.get("steps", ())}
     decimals = decimals_of(study.effects["estimate"]) + 1
+    trained, costs = (trained_as(ours, said), ours.costs.set_index("step")) if ours else ({}, None)
+    lost, drawn = (_lost(ours), {*ours.curves["step"]}) if ours else ({}, ())
     ids = section_ids(dict.fromkeys(names))
     for name in ids:
         network, effect = networks.get(name), effects.get(name)
@@ -97,11 +103,12 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
         told = {"why": rung.why, "section": rung.section, "change": rung.change} if rung else described.get(name, {})
         own = _pair(effect) if effect else (name,)
         shown = [networks[one] for one in own] if {*own} <= networks.keys() else []
-        flags, training = changed(ours, said, compared(ours, name, effect)) if ours else ({}, {})
+        pair = [trained[one] for one in compared(ours, name, effect)] if ours else []
+        flags, training = (changed(*sides) for sides in zip(*pair, strict=True)) if pair else ({}, {})
         explanation = None
         if ours and rungs and diagrams and not reference:
             with phase(f"explaining {name}"):
-                explanation = _explained(ours, name, rungs)
+                explanation = _explained(ours, name, rungs, costs=not shown)
         if explanation:
             explanation = dataclasses.replace(explanation, training=training)
             flags = flags or explanation.flags
@@ -121,9 +128,15 @@ def sections_of(study: Figures, said: Mapping[str, Any], diagrams: bool) -> Iter
             interval=_interval(effect, decimals),
             results=tuple(_results(effect, decimals, study.unit)),
             between=" → ".join(label(one) for one in ends),
-            changes=(*_scores(study, shown), *settings, *_costs(ours, shown, explanation), *_stages(explanation)),
-            lost=tuple(_lost(ours, name)) if ours else (),
-            curves=tuple(one.cell.name for one in shown if ours and one.cell.name in set(ours.curves["step"])),
+            changes=(
+                *_scores(study, shown),
+                *settings,
+                *_costs(costs, shown, explanation),
+                *_stages(explanation),
+                *_seen(explanation),
+            ),
+            lost=tuple(lost.get(name, ())),
+            curves=tuple(one.cell.name for one in shown if one.cell.name in drawn),
             questions=questions().get(name, ()) if rung else (),
             explanation=explanation,
             place=" ".join(_place(ours, effect, explanation, rung is not None)) if ours else "",
@@ -157,11 +170,12 @@ def _counted_classes(study: Study, rungs: Ladder) -> int | None:
     return classes + 1 if not rest and classes >= 0 else None
 
 
-def _explained(study: Study, name: str, rungs: Ladder) -> Explanation | None:
+def _explained(study: Study, name: str, rungs: Ladder, costs: bool) -> Explanation | None:
     """None for what is no step, compares with nothing, or cannot be built at this size: what the study has to say is
-    told all the same."""
+    told all the same. ``costs``: count them, as there are no runs that have them."""
+    studies = [] if name in rungs.names else [study]  # which say what their own steps are
     try:
-        return explain(name, rungs=rungs, image_size=int(study.runs["image_size"].iloc[0]), studies=[study])
+        return explain(name, rungs, int(study.runs["image_size"].iloc[0]), studies=studies, costs=costs)
     except RoadmapError:
         return None
 
@@ -254,15 +268,18 @@ def _scores(study: Figures, shown: Sequence[Trained]) -> Iterable[tuple[str, ...
         yield "the paper: ImageNet-1K (%)", *(number(one, ".2f") for one in printed), *ratio
 
 
-def _costs(study: Study | None, shown: Sequence[Trained], explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+def _costs(
+    costs: pd.DataFrame | None, shown: Sequence[Trained], explanation: Explanation | None
+) -> Iterable[tuple[str, ...]]:
     """Rows of costs as they were counted and measured in the study's runs, where they differ; of an effect that no two
     networks tell, as they are in the place where it is explained."""
-    if study is None:
+    if costs is None:
         return
     if not shown and explanation is not None:
         yield from (row for row in words.costs(explanation.before, explanation.after) if len(set(row[1:3])) > 1)
-    known = study.costs.set_index("step").loc[[one.cell.name for one in shown]]
-    for column, name, form, scale in COSTS:
+    known = costs.loc[[one.cell.name for one in shown]]
+    factor, unit = macs_unit(costs["gmacs"].astype(float))
+    for column, name, form, scale in (("gmacs", unit, ".4g", 1 / factor), *COSTS):
         values = [float(value) / scale for value in known[column].dropna()]
         alike = column != "images_per_second" or known["device_name"].nunique() == 1
         if values and alike and len(values) == len(shown) and (len(values) == 1 or values[0] != values[1]):
@@ -281,14 +298,32 @@ def _stages(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
             yield f"{name}, by stage", before, after, ""
 
 
-def _lost(study: Study, name: str) -> Iterable[str]:
-    runs = study.runs[(study.runs["step"] == name) & (study.runs["status"] != "done")]
-    for run in runs.to_dict("records"):
+def _seen(explanation: Explanation | None) -> Iterable[tuple[str, ...]]:
+    """Rows on how the networks look around, where they differ in that."""
+    if explanation is None or explanation.before is None:
+        return
+    networks = explanation.before, explanation.after
+    before, after = (f"{100 * spatial_share(one):.0f}" for one in networks)
+    if before != after:
+        yield "spatial convolutions, % of operations", before, after, ""
+    kernels = [[stage.receptive_field for stage in one.stages] for one in networks]
+    if kernels[0] != kernels[1]:
+        try:
+            yield SEEN, *(str(half_side(field_of(one, explanation.image_size))) for one in networks), ""
+        except RoadmapError:
+            return
+
+
+def _lost(study: Study) -> dict[str, list[str]]:
+    """Network -> sentences on its runs that failed, and on those that are missing."""
+    lost: dict[str, list[str]] = {}
+    for run in study.runs.query("status != 'done'").to_dict("records"):
         reason = f": {run['reason']}" if isinstance(run["reason"], str) else ""
-        yield f"Seed {run['seed']} failed{reason}."
-    seeds = [seed for step, seed in study.missing if step == name]
-    if seeds:
-        yield f"Missing so far: seed {ranges(seeds)}."
+        lost.setdefault(run["step"], []).append(f"Seed {run['seed']} failed{reason}.")
+    for name in dict.fromkeys(step for step, _ in study.missing):
+        seeds = [seed for step, seed in study.missing if step == name]
+        lost.setdefault(name, []).append(f"Missing so far: seed {ranges(seeds)}.")
+    return lost
 
 
 def _flips(study: Study, name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from roadmap.results.study import Study
@@ -12,21 +12,27 @@ LABELS = ("name", "why", "classic")
 #: Columns of a table of runs that tell of the training, where study.json is not there to tell all of it.
 KEPT = ("recipe", "optimizer", "epochs", "batch_size", "lr")
 
+Settings = Mapping[str, Any]
 Changes = dict[str, tuple[Any, Any]]
 
 
-def changed(study: Study, said: Mapping[str, Any], pair: Sequence[str]) -> tuple[Changes, Changes]:
-    """(flags of the networks, settings of their training) that differ between two networks, with their values before
-    and after, as they were trained; nothing where there is no ``pair``. ``said``: what study.json says."""
-    if not pair:
-        return {}, {}
+def trained_as(study: Study, said: Mapping[str, Any]) -> dict[str, tuple[Settings, Settings]]:
+    """Network -> (flags of the network, settings of its training), as it was trained; of a kept table that has no
+    study.json beside it no flags, and `KEPT`. ``said``: what study.json says."""
     runs = {run["step"]: run for run in said.get("runs", ()) if {"step", "design", "recipe"} <= run.keys()}
-    if all(network in runs for network in pair):
-        one, other = (runs[network] for network in pair)
-        return _differing(one["design"], other["design"]), _differing(one["recipe"], other["recipe"])
     own = study.runs.drop_duplicates("step").set_index("step")
-    before, after = (own.loc[network, list(KEPT)].dropna().to_dict() for network in pair)
-    return {}, {name: (before[name], after[name]) for name in after if name in before and before[name] != after[name]}
+    if runs.keys() >= {*own.index}:
+        return {step: (run["design"], run["recipe"]) for step, run in runs.items()}
+    return {step: ({}, row.dropna().to_dict()) for step, row in own[[*KEPT]].iterrows()}
+
+
+def changed(before: Settings, after: Settings) -> Changes:
+    """The settings that differ, labels aside, with their values before and after."""
+    return {
+        name: (before[name], value)
+        for name, value in after.items()
+        if name not in LABELS and name in before and before[name] != value
+    }
 
 
 def compared(study: Study, name: str, effect: Mapping[Any, Any] | None) -> tuple[str, ...]:
@@ -40,11 +46,3 @@ def compared(study: Study, name: str, effect: Mapping[Any, Any] | None) -> tuple
         (networks[key - {name}], step) for key, step in networks.items() if name in key and key - {name} in networks
     )
     return next(pairs, ())
-
-
-def _differing(before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
-    return {
-        name: (before.get(name), value)
-        for name, value in after.items()
-        if name not in LABELS and before.get(name) != value
-    }

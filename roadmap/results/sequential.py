@@ -38,7 +38,6 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from roadmap.checks import check_int, check_number
@@ -255,6 +254,8 @@ def boundaries(information: Sequence[float], spent: Sequence[float]) -> list[flo
     score is a Brownian motion over it. Its density within the boundaries is carried on from look to look by numerical
     integration (Gauss-Legendre), which gives the next boundary; exact to about ten decimals.
     """
+    from scipy.optimize import brentq  # which nothing else needs, and takes long to import
+
     found = [float(-ndtri(spent[0] / 2))]
     points, mass, before = np.zeros(1), np.ones(1), 0.0  # where the sum was at the last look, and how probably
     for now, following, spend in zip(information, information[1:], np.diff(spent), strict=False):

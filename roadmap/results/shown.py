@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from roadmap.formatting import number, plural, signed
+from roadmap.formatting import macs_unit, number, plain, plural, signed
 from roadmap.planning.seeds import FIRST
 from roadmap.results.estimation import FINDINGS
 from roadmap.results.sequential import Rule
@@ -30,6 +30,7 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
 
     largest = effects["estimate"].abs().max()
     decimals = 2 if not largest < 1 else min(2 - math.floor(math.log10(largest or 1)), 8)
+    factor, unit = macs_unit(effects.get("gmacs", ()))
 
     def row(effect: Mapping[Any, Any]) -> dict[str, str]:
         interval = f"{signed(effect['low'], decimals)} to {signed(effect['high'], decimals)}"
@@ -43,7 +44,7 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
             "missing": number(effect["missing"] or None, "d"),
         }
         if "gmacs" in effect:
-            shown["GMACs"] = number(effect["gmacs"], "+.3g")
+            shown[unit] = plain(factor * effect["gmacs"], "+")
             shown["params M"] = number(effect["params"] / 1e6, "+.3g")
         if "orders" in effect:
             between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"

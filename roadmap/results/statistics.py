@@ -58,15 +58,26 @@ def pooled_deviation(deviations: Sequence[float], seeds: Sequence[float]) -> flo
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far two rankings of rungs agree: Kendall's tau (1 the same, -1 the reverse), its 95 % interval, and the p
-    that it is zero; how many rungs it is of, and how many more have no value."""
+    """How far two rankings of rungs agree: Kendall's tau (1 the same, -1 the reverse) and its 95 % interval; how many
+    more rungs have no value, and the values of all others, ours and theirs."""
 
     tau: float
     low: float
     high: float
-    p: float
-    rungs: int
     unknown: int
+    pairs: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @property
+    def rungs(self) -> int:
+        """How many rungs it is of."""
+        return len(self.pairs[0])
+
+    @property
+    def p(self) -> float:
+        """The p that tau is zero; NaN where tau is."""
+        from scipy.stats import kendalltau  # takes as long to import as all else that a page of a study needs
+
+        return math.nan if math.isnan(self.tau) else float(kendalltau(*self.pairs).pvalue)
 
     def __str__(self) -> str:
         if math.isnan(self.tau):
@@ -86,16 +97,14 @@ def rank_agreement(ours: Sequence[float], theirs: Sequence[float]) -> Agreement:
     resamples of three seeds and none of one, and adds noise to the noise. NaN: tau for fewer than two rungs, or where
     all values of a side are alike; the interval for fewer than five rungs, and where tau is 1 or -1.
     """
-    from scipy.stats import kendalltau
-
     pairs = np.round(np.array([ours, theirs], dtype=float), DECIMALS)
     known = pairs[:, ~np.isnan(pairs).any(axis=0)]
     rungs, unknown = known.shape[1], pairs.shape[1] - known.shape[1]
-    if rungs < 2:
-        return Agreement(math.nan, math.nan, math.nan, math.nan, rungs, unknown)
-    tau, p = map(float, kendalltau(*known))
+    ahead, behind = (np.sign(side[:, None] - side) for side in known)
+    untied = float((ahead**2).sum() * (behind**2).sum())
+    tau = float((ahead * behind).sum()) / math.sqrt(untied) if untied else math.nan
     low = high = math.nan
     if rungs > 4 and abs(tau) < 1 - 1e-12:
         half = half_width(math.sqrt(0.437 / (rungs - 4)), math.inf)
         low, high = math.tanh(math.atanh(tau) - half), math.tanh(math.atanh(tau) + half)
-    return Agreement(tau, low, high, p, rungs, unknown)
+    return Agreement(tau, low, high, unknown, (tuple(known[0].tolist()), tuple(known[1].tolist())))

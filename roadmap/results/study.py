@@ -91,7 +91,7 @@ class Study(TestedImages, Figures):
         tables = [EFFECTS, *([] if self.curves.empty else [CURVES_TABLE])]
         return [*(f"{figure}.{kind}" for figure in self.figures for kind in (*KINDS, *CAPTIONS)), *tables]
 
-    @property
+    @cached_property
     def missing(self) -> list[tuple[str, int]]:
         """(step, seed) of the runs that the study consists of and that are neither done nor failed."""
         present = {*zip(self.runs["step"], self.runs["seed"], strict=True)}
@@ -150,7 +150,7 @@ class Study(TestedImages, Figures):
         found = {one.cell.name: one for one in trained_networks(completed(self.runs), self.missing)}
         return [found[name] for name in self.steps["step"]]
 
-    @property
+    @cached_property
     def scores(self) -> dict[str, list[float]]:
         """Network -> top1 of its runs that ended well, in per cent."""
         done = self.runs[self.runs["status"] == "done"]
