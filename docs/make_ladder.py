@@ -13,8 +13,9 @@ from typing import Any
 import matplotlib
 
 from roadmap.explaining import words
-from roadmap.explaining.content import Explanation, explain
+from roadmap.explaining.content import explain
 from roadmap.explaining.diagram import draw_blocks
+from roadmap.explaining.explanation import Explanation
 from roadmap.explaining.spatial import draw_fields, draw_operations, effective_field
 from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text

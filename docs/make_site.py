@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parents[1]
 #: Classes that public functions return, or hand over.
 RETURNED = (
     "roadmap.results.study.Study",
-    "roadmap.explaining.content.Explanation",
+    "roadmap.explaining.explanation.Explanation",
     "roadmap.ladders.rungs.Ladder",
     "roadmap.network.layers.Site",
 )

@@ -82,6 +82,14 @@ def test_no_modules_import_each_other_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
+def test_no_two_classes_have_one_name():
+    found = [
+        node.name for path in SOURCES for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+    ]
+    public = [name for name in found if not name.startswith("_")]
+    assert len(public) == len(set(public)), sorted({name for name in public if public.count(name) > 1})
+
+
 def test_every_room_is_in_the_plan():
     rooms = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"}
     assert rooms == set(floors())
@@ -209,7 +217,6 @@ def test_a_questions_name_stands_only_in_its_own_file():
 #: Files of more than 400 lines. This list may only shrink.
 LONG = {
     "roadmap/checking.py",
-    "roadmap/explaining/content.py",
     "roadmap/ladders/rungs.py",
     "tests/test_ablation.py",
     "tests/test_evaluate.py",

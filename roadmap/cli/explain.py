@@ -18,7 +18,7 @@ from roadmap.ladders.rungs import Ladder
 from roadmap.phases import phase
 
 if TYPE_CHECKING:
-    from roadmap.explaining.content import Explanation
+    from roadmap.explaining.explanation import Explanation
 
 
 def explaining_options(command: Any) -> Any:

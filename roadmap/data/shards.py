@@ -32,7 +32,7 @@ NO_IMAGE, MORE_IMAGES = "labels without an image", "further images of a sample"
 Label = int | str
 
 
-class Sample(NamedTuple):
+class ShardSample(NamedTuple):
     """An image of a shard, where its bytes lie, and its label: a number, or the name of a class."""
 
     name: str
@@ -149,7 +149,7 @@ class _Group:
         return self.images[usual[0] if usual else min(self.images)]
 
 
-def _samples(path: Path, contents: _Contents, left_out: Counter[str]) -> list[Sample]:
+def _samples(path: Path, contents: _Contents, left_out: Counter[str]) -> list[ShardSample]:
     """The samples of a shard.
 
     Names may have dots: files that share all of it but the ending are a sample where they have an image and a label.
@@ -187,7 +187,7 @@ def _samples(path: Path, contents: _Contents, left_out: Counter[str]) -> list[Sa
             for kind in group.labels:
                 left_out[NO_IMAGE if labels[key] is not None else kind] += 1
     images = ((group.image(left_out), label) for group, label in samples if label is not None)
-    return [Sample(image.name, image.offset, image.size, label) for image, label in images]
+    return [ShardSample(image.name, image.offset, image.size, label) for image, label in images]
 
 
 def _groups(path: Path, left_out: Counter[str]) -> dict[tuple[str, int], _Group]:

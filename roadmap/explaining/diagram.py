@@ -21,7 +21,7 @@ from roadmap.formatting import label, macs_unit
 from roadmap.plotting.style import EDGE, FAINT, INK, PAPER, Drawn, Look, line_of, open_sheet
 
 if TYPE_CHECKING:
-    from roadmap.explaining.content import Explanation, Network
+    from roadmap.explaining.explanation import BuiltNetwork, Explanation
     from roadmap.explaining.outline import Piece, View
 
 #: Front, top and right side of a feature map, of what is read of it, and of what changes.
@@ -174,11 +174,11 @@ def _words(explanation: Explanation, side: int) -> str:
     return "; ".join(flags) if len(flags) <= NAMED else f"{len(flags)} flags, such as {flags[0]}"
 
 
-def _counts(network: Network) -> list[int]:
+def _counts(network: BuiltNetwork) -> list[int]:
     return [stage.blocks for stage in network.stages]
 
 
-def _blocks(network: Network, others: Sequence[int] = ()) -> list[_Map]:
+def _blocks(network: BuiltNetwork, others: Sequence[int] = ()) -> list[_Map]:
     """What comes out of every block; changed are those that a network with these blocks per stage lacks."""
     stages = zip(network.stages, others or _counts(network), strict=True)
     return [

@@ -12,7 +12,7 @@ from roadmap.explaining.text import layer_by_layer
 from roadmap.markup import element, folded, items, table
 
 if TYPE_CHECKING:
-    from roadmap.explaining.content import Explanation
+    from roadmap.explaining.explanation import Explanation
 
 
 def as_html(explanation: Explanation) -> str:

@@ -18,7 +18,7 @@ from roadmap.plotting.style import EDGE, FAINT, PAPER, Drawn, Look, line_of, ope
 from roadmap.processes import one_thread
 
 if TYPE_CHECKING:
-    from roadmap.explaining.content import Network
+    from roadmap.explaining.explanation import BuiltNetwork
 
 #: What a convolution or linear layer is for -> its colour.
 PURPOSES = {"spatial": PAPER, "1x1": "#56B4E9", "stem, between stages, head": "#999999"}
@@ -26,7 +26,7 @@ PURPOSES = {"spatial": PAPER, "1x1": "#56B4E9", "stem, between stages, head": "#
 IMAGES, PIXELS = 8, 2**17
 
 
-def operations(network: Network) -> dict[str, float]:
+def operations(network: BuiltNetwork) -> dict[str, float]:
     """GMACs of one image by `PURPOSES`: of the blocks' spatial convolutions, of their 1x1 ones, and of all else.
 
     Each layer has C C' k² / g multiply-accumulates at every position of its output, as its module was built.
@@ -44,13 +44,13 @@ def operations(network: Network) -> dict[str, float]:
     return sums
 
 
-def spatial_share(network: Network) -> float:
+def spatial_share(network: BuiltNetwork) -> float:
     """The share of a network's operations that is in its blocks' spatial convolutions, 0 to 1."""
     split = operations(network)
     return split["spatial"] / sum(split.values())
 
 
-def draw_operations(networks: Mapping[str, Network], width: str = "page", caption: bool | None = None) -> Drawn:
+def draw_operations(networks: Mapping[str, BuiltNetwork], width: str = "page", caption: bool | None = None) -> Drawn:
     """The operations of networks by what they are for, a bar each. Raises `RoadmapError` for an unknown ``width``."""
     look = Look(width, caption=caption)
     row, small = 1.3 * line_of(look.size.text), line_of(look.size.small)
@@ -80,7 +80,7 @@ def draw_operations(networks: Mapping[str, Network], width: str = "page", captio
     return sheet.figure
 
 
-def field_of(network: Network, side: int) -> np.ndarray:
+def field_of(network: BuiltNetwork, side: int) -> np.ndarray:
     """The `effective_field` of a built network behind its second stage, for images of ``side`` pixels; it is computed
     once, and not to be changed."""
     design = Design(**network.design)

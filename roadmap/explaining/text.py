@@ -14,7 +14,7 @@ from roadmap.explaining.lines import Line, aligned, lines_after
 from roadmap.markup import printable
 
 if TYPE_CHECKING:
-    from roadmap.explaining.content import Explanation, Network
+    from roadmap.explaining.explanation import BuiltNetwork, Explanation
     from roadmap.explaining.outline import View
 
 COLUMNS = 80
@@ -120,7 +120,7 @@ def layer_by_layer(explanation: Explanation) -> str:
     return click.unstyle("\n\n".join(parts))
 
 
-def _diagram(view: View, before: Network | None, after: Network) -> Iterator[str]:
+def _diagram(view: View, before: BuiltNetwork | None, after: BuiltNetwork) -> Iterator[str]:
     """A part of the network, before and after beside each other; once where it stays."""
     if before is None or view.same:
         stays = "" if before is None else ", which stays"
@@ -164,7 +164,7 @@ def _beside(left: str, right: str, half: int, between: str) -> Iterator[str]:
 # --- tables
 
 
-def _stages(before: Network | None, after: Network) -> list[str]:
+def _stages(before: BuiltNetwork | None, after: BuiltNetwork) -> list[str]:
     titles = words.STAGE_COLUMNS * (2 if before else 1)
     lines = _table([("", *titles), *words.stages(before, after)])
     if before:

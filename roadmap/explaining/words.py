@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from roadmap.explaining.content import Explanation, Measured, Network
+    from roadmap.explaining.explanation import BuiltNetwork, Explanation, StudyFindings
     from roadmap.explaining.outline import Difference, Piece
 
 #: Where the formula for receptive fields is from, see `roadmap.explaining.reach`.
@@ -46,7 +46,7 @@ def shown(value: Any) -> str:
 # --- layers that differ
 
 
-def count_layers(before: Network, after: Network) -> int:
+def count_layers(before: BuiltNetwork, after: BuiltNetwork) -> int:
     """How many layers there are in either network, by name."""
     return len({piece.name for network in (before, after) for piece in network.layers})
 
@@ -73,7 +73,7 @@ def grouped_layers(explanation: Explanation) -> Iterator[str]:
         yield f"{names}{count}: {'; '.join(_facts(layers, changed, kinds))}"
 
 
-def _blocks(network: Network) -> set[tuple[int, int]]:
+def _blocks(network: BuiltNetwork) -> set[tuple[int, int]]:
     return {(stage, block) for stage, count in enumerate(network.design["blocks"]) for block in range(count)}
 
 
@@ -134,7 +134,7 @@ def _fact(piece: Piece, fact: str) -> str:
 # --- figures
 
 
-def costs(before: Network | None, after: Network) -> list[tuple[str, ...]]:
+def costs(before: BuiltNetwork | None, after: BuiltNetwork) -> list[tuple[str, ...]]:
     """Rows of costs: name, before, after and their ratio; name and value where nothing stands before."""
     rows: list[tuple[str, str, float | None, float]] = []
     for name, form, scale in (
@@ -163,7 +163,7 @@ def cost_row(name: str, digits: str, before: float | None, after: float) -> tupl
 STAGE_COLUMNS = ("blocks", "channels", "size", "sees px")
 
 
-def stages(before: Network | None, after: Network) -> list[tuple[str, ...]]:
+def stages(before: BuiltNetwork | None, after: BuiltNetwork) -> list[tuple[str, ...]]:
     """Rows of stages: name, and of both networks, or of the one there is, `STAGE_COLUMNS`."""
     networks = [network for network in (before, after) if network]
     rows = []
@@ -197,7 +197,7 @@ def printed(explanation: Explanation) -> Iterator[str]:
             yield f"Of {row.step}, {row.gflops:.2f} GFLOPs are printed; the network has {row.gmacs:.2f}."
 
 
-def measured(study: Measured) -> Iterator[str]:
+def measured(study: StudyFindings) -> Iterator[str]:
     """Sentences on what a study measured."""
     if study.remark:
         yield f"{study.remark[0].upper()}{study.remark[1:]}."

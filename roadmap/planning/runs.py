@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Scale:
+class NetworkScale:
     """How large the networks of a study are where it does not say, and how they train: for images below
     ``SMALL_IMAGE`` pixels, or fewer of them than ``FEW_IMAGES``, small ones that a laptop trains, else the paper's."""
 
@@ -43,10 +43,10 @@ FEW_IMAGES = 5000
 #: on the smallest sets to fewer, until it has at least some.
 FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 LEAST_STEPS, LEAST_BATCH = 10, 8
-SMALL = Scale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
-FEW = Scale(width=16, depth=1 / 3, stem_stride=4, recipe="small")
-PAPER = Scale(width=64, depth=1.0, stem_stride=4, recipe="modern")
-EMBEDDED = Scale(width=8, depth=1 / 3, stem_stride=4, recipe="quick")
+SMALL = NetworkScale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
+FEW = NetworkScale(width=16, depth=1 / 3, stem_stride=4, recipe="small")
+PAPER = NetworkScale(width=64, depth=1.0, stem_stride=4, recipe="modern")
+EMBEDDED = NetworkScale(width=8, depth=1 / 3, stem_stride=4, recipe="quick")
 #: What a match rescales -> flags of steps that it undoes.
 UNDONE = {"width": {"width_factor", "widths"}, "depth": {"depth_factor", "blocks"}}
 
@@ -64,7 +64,7 @@ class NetworkResolver(Protocol):
         """The networks beside the ladder that the study names."""
 
 
-def scale_of(spec: StudySpec, data: ImageData) -> Scale:
+def scale_of(spec: StudySpec, data: ImageData) -> NetworkScale:
     """The size of the networks and the recipe: what the study says, else what suits its images."""
     if spec.data == "embedded":
         # four stages halve three times behind the stem: smaller images would leave nothing behind a stride of 4
@@ -132,7 +132,7 @@ def plan(
     return [run for runs in made.values() for run in runs]
 
 
-def _composed(start: Design, network: Network, scale: Scale) -> Design:
+def _composed(start: Design, network: Network, scale: NetworkScale) -> Design:
     try:
         return compose(start, network.steps, scale.width, scale.depth)
     except RoadmapError as error:

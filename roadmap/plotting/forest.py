@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from roadmap.formatting import plain, signed
-from roadmap.plotting.rows import Column, Name, Panel, draw_rows
+from roadmap.plotting.rows import Name, Panel, TextColumn, draw_rows
 from roadmap.plotting.style import FAINT, INK, MARKS, PALE, Drawn, Look
 
 #: A verdict, or where there is one, its word, is known of these.
@@ -158,22 +158,22 @@ def forest_panel(effects: Effects, scale: Scale, matters: float, least: float) -
     return Panel(effects.name, effects.axis, draw, effects.header, least, rank=effects.rank)
 
 
-def number_column(header: str, intervals: Sequence[Interval], form: Any, rank: int = 0) -> Column:
+def number_column(header: str, intervals: Sequence[Interval], form: Any, rank: int = 0) -> TextColumn:
     """The estimates as numbers, each with the sign and the colour of its verdict."""
     texts = ["" if math.isnan(one.value) else f"{form(one.value)} {MARKS[one.verdict].sign}" for one in intervals]
-    return Column(header, texts, rank, [MARKS[one.verdict].colour for one in intervals])
+    return TextColumn(header, texts, rank, [MARKS[one.verdict].colour for one in intervals])
 
 
-def interval_column(intervals: Sequence[Interval], form: Any, rank: int = 3) -> Column:
+def interval_column(intervals: Sequence[Interval], form: Any, rank: int = 3) -> TextColumn:
     """The intervals as numbers."""
     texts = ["" if math.isnan(one.low) else f"{form(one.low)} to {form(one.high)}" for one in intervals]
-    return Column("interval", texts, rank, [MARKS[one.verdict].colour for one in intervals])
+    return TextColumn("interval", texts, rank, [MARKS[one.verdict].colour for one in intervals])
 
 
 def draw_forest(
     names: Sequence[Name],
     panels: Sequence[Effects],
-    columns: Sequence[Column],
+    columns: Sequence[TextColumn],
     look: Look,
     headline: str,
     caption: str,
@@ -182,7 +182,7 @@ def draw_forest(
 ) -> Drawn:
     """A row for every name: in each of the ``panels`` its effect, with its number beside it, and of a single panel its
     interval, too; then further ``columns``."""
-    items: list[Column | Panel] = []
+    items: list[TextColumn | Panel] = []
     scale = Scale.of([one for effects in panels for one in effects.intervals])
     for effects in panels:
         least = 11.0 if len(panels) == 1 else 7.0

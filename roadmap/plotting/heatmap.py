@@ -20,7 +20,7 @@ DARK = 0.3
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeatCell:
     """A cell: its place, the name by which it is known, its effect, and what is written in place of the estimate where
     that is another number, or none is known."""
 
@@ -33,7 +33,7 @@ class Cell:
 
 
 def draw_triangle(
-    cells: Sequence[Cell], names: Sequence[str], look: Look, headline: str, caption: str, form: Any
+    cells: Sequence[HeatCell], names: Sequence[str], look: Look, headline: str, caption: str, form: Any
 ) -> Drawn:
     """Effects of steps alone on the diagonal, of two together below it. Each step's name stands once, to the right of
     its diagonal cell, at the head of its column and at the end of its row."""
@@ -41,7 +41,7 @@ def draw_triangle(
 
 
 def draw_grid(
-    cells: Sequence[Cell],
+    cells: Sequence[HeatCell],
     downs: Sequence[str],
     acrosses: Sequence[str],
     titles: tuple[str, str],
@@ -57,7 +57,7 @@ def draw_grid(
 
 
 def _draw(
-    cells: Sequence[Cell],
+    cells: Sequence[HeatCell],
     downs: Sequence[str],
     acrosses: Sequence[str],
     diagonal: Sequence[str],
@@ -134,7 +134,7 @@ def _halves(text: str) -> list[str]:
     return [f"{low} to", high] if to else [text]
 
 
-def _texts(cell: Cell, form: Any) -> list[str]:
+def _texts(cell: HeatCell, form: Any) -> list[str]:
     """The lines of a cell: its number with the sign of its verdict, and its interval."""
     one = cell.effect
     first = cell.text or ("–" if math.isnan(one.value) else form(one.value))
@@ -145,7 +145,7 @@ def _texts(cell: Cell, form: Any) -> list[str]:
     return lines
 
 
-def _draw_cell(axes: Any, cell: Cell, lines: Sequence[str], look: Look, largest: float, width: float) -> None:
+def _draw_cell(axes: Any, cell: HeatCell, lines: Sequence[str], look: Look, largest: float, width: float) -> None:
     one, mark = cell.effect, MARKS[cell.effect.verdict]
     if one.verdict in ("gain", "loss"):
         share = PALEST + (1 - PALEST) * abs(one.value) / largest

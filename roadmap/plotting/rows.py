@@ -30,7 +30,7 @@ class Name:
 
 
 @dataclass(frozen=True)
-class Column:
+class TextColumn:
     """A column of text beside the rows, each with its colour. Of columns that find no room those with the highest
     ``rank`` are left out."""
 
@@ -44,7 +44,7 @@ class Column:
 @dataclass(frozen=True)
 class Panel:
     """A panel beside the rows: its name, the label of its axis, the function that draws into it, what is above it, how
-    many letters wide it is at least, its share of what room is left, and its rank, as of a `Column`.
+    many letters wide it is at least, its share of what room is left, and its rank, as of a `TextColumn`.
 
     It is drawn by the axes, the look and, by the numbers of the rows that are shown, their places on the y axis, on
     which a row is 1 high."""
@@ -63,13 +63,13 @@ class _Layout:
     """What is shown: inches of the names, the columns and panels, and the inches of each."""
 
     names: float
-    items: list[Column | Panel] = field(default_factory=list)
+    items: list[TextColumn | Panel] = field(default_factory=list)
     widths: list[float] = field(default_factory=list)
 
 
 def draw_rows(
     names: Sequence[Name],
-    items: Sequence[Column | Panel],
+    items: Sequence[TextColumn | Panel],
     look: Look,
     headline: str,
     caption: str,
@@ -115,7 +115,7 @@ def draw_rows(
             _write(sheet, EDGE, top + row / 2, folded[index], color=FAINT if names[index].pale else INK)
         x = EDGE + layout.names + apart
         for item, width, label in zip(layout.items, layout.widths, labels, strict=True):
-            if isinstance(item, Column):
+            if isinstance(item, TextColumn):
                 _write_column(sheet, item, x, width, placed, row, above)
             else:
                 _draw_panel(sheet, item, label, (x, width, end), placed, row, above)
@@ -169,7 +169,7 @@ def _draw_panel(
     sheet.write(left + width / 2, top - 0.08, panel.header, ha="center", size=sheet.size.small, color=FAINT)
 
 
-def _lay_out(names: Sequence[Name], items: Sequence[Column | Panel], look: Look) -> _Layout:
+def _lay_out(names: Sequence[Name], items: Sequence[TextColumn | Panel], look: Look) -> _Layout:
     """What fits: items of high rank go first, then names are folded."""
     size, room = look.size, look.size.across - 2 * EDGE
     apart = GAP * size.text / 72
@@ -177,7 +177,7 @@ def _lay_out(names: Sequence[Name], items: Sequence[Column | Panel], look: Look)
     wanted = min(longest + 0.02, 0.4 * room)
     kept = [item for item in items if isinstance(item, Panel) or any(item.texts)]
 
-    def least(item: Column | Panel) -> float:
+    def least(item: TextColumn | Panel) -> float:
         if isinstance(item, Panel):
             return item.least * size.text / 72
         return max([look.measure(text) for text in item.texts] + [look.measure(item.header, size.small)]) + 0.02
@@ -237,7 +237,7 @@ def _draw_bands(sheet: Sheet, names: Sequence[Name], tops: Mapping[int, float], 
 
 
 def _write_column(
-    sheet: Sheet, column: Column, x: float, width: float, placed: Mapping[int, float], row: float, above: float
+    sheet: Sheet, column: TextColumn, x: float, width: float, placed: Mapping[int, float], row: float, above: float
 ) -> None:
     side, place = ("left", x) if column.left else ("right", x + width)
     for index, top in placed.items():

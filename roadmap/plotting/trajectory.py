@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
 from roadmap.plotting.forest import Interval, Scale, draw_interval
-from roadmap.plotting.rows import Column, Name, Panel, draw_rows
+from roadmap.plotting.rows import Name, Panel, TextColumn, draw_rows
 from roadmap.plotting.style import FAINT, INK, MARKS, REFERENCE, Drawn, Look
 
 #: Height of a bar, as a share of a row.
@@ -22,7 +22,7 @@ BAR = 0.62
 def draw_trajectory(
     names: Sequence[Name],
     panels: Sequence[Panel],
-    columns: Sequence[Column],
+    columns: Sequence[TextColumn],
     look: Look,
     headline: str,
     caption: str,

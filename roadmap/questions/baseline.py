@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_known
-from roadmap.questions.ladder import Ladder
+from roadmap.questions.ladder import LadderQuestion
 from roadmap.questions.question import Builder, Cell, Contrast, Plan, difference
 from roadmap.settings import setting
 
 
 @dataclass(frozen=True)
-class Baseline(Ladder):
+class Baseline(LadderQuestion):
     """The networks of a ladder, each against one named network."""
 
     name = "baseline"

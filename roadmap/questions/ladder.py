@@ -12,7 +12,7 @@ from roadmap.questions.question import Builder, Cell, Contrast, Network, Plan, Q
 
 
 @dataclass(frozen=True)
-class Ladder(Question):
+class LadderQuestion(Question):
     """The base, then the steps one after the other, each kept; a road not taken is measured and not built upon."""
 
     name = "ladder"

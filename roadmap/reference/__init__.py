@@ -50,7 +50,7 @@ def printed_table(regime: str) -> dict[str, PrintedRow]:
 
 
 @dataclass(frozen=True)
-class Section:
+class PaperSection:
     """A section of the paper that groups steps: its title, and a word for it where there is no room."""
 
     section: str
@@ -59,14 +59,14 @@ class Section:
 
 
 @cache
-def sections() -> dict[str, Section]:
+def sections() -> dict[str, PaperSection]:
     """Section -> the group of steps that it is about, ``§2.2`` -> macro design; in the paper's order."""
     with files(__package__).joinpath("sections.csv").open(encoding="utf-8") as file:
-        return {cells["section"]: Section(**cells) for cells in csv.DictReader(file)}
+        return {cells["section"]: PaperSection(**cells) for cells in csv.DictReader(file)}
 
 
 @dataclass(frozen=True)
-class Question:
+class QuizQuestion:
     """What a teacher would ask about a step, the answer, and where to read more: a section of the paper or another."""
 
     question: str
@@ -75,7 +75,7 @@ class Question:
 
 
 @cache
-def questions() -> dict[str, tuple[Question, ...]]:
+def questions() -> dict[str, tuple[QuizQuestion, ...]]:
     """Rung -> two questions about it; the start's are under its name in each regime."""
     asked = yaml.safe_load(files(__package__).joinpath("questions.yaml").read_text(encoding="utf-8"))
-    return {step: tuple(Question(**question) for question in of_step) for step, of_step in asked.items()}
+    return {step: tuple(QuizQuestion(**question) for question in of_step) for step, of_step in asked.items()}

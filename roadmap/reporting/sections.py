@@ -14,15 +14,16 @@ import pandas as pd
 
 from roadmap.checks import RoadmapError
 from roadmap.explaining import words
-from roadmap.explaining.content import Explanation, explain
+from roadmap.explaining.content import explain
+from roadmap.explaining.explanation import Explanation
 from roadmap.explaining.spatial import field_of, half_side, spatial_share
 from roadmap.formatting import cost_text, decimals_of, label, macs_unit, number, plural, signed
 from roadmap.ladders.rungs import Ladder, ladder
 from roadmap.markup import ranges
 from roadmap.phases import phase
-from roadmap.reference import Question, questions
+from roadmap.reference import QuizQuestion, questions
 from roadmap.reporting.trained import changed, compared, trained_as
-from roadmap.results.effects import Trained
+from roadmap.results.effects import TrainedNetwork
 from roadmap.results.figures import Figures
 from roadmap.results.flips import flips_html
 from roadmap.results.sentences import effect_label
@@ -68,7 +69,7 @@ class Section:
     changes: tuple[tuple[str, ...], ...]
     lost: tuple[str, ...]
     curves: tuple[str, ...] = ()
-    questions: tuple[Question, ...] = ()
+    questions: tuple[QuizQuestion, ...] = ()
     explanation: Explanation | None = None
     place: str = ""
     flips: str = ""
@@ -202,7 +203,7 @@ def _pair(effect: Row | None) -> tuple[str, ...]:
     return pair if all(pair) else ()
 
 
-def _kind(network: Trained | None, effect: Row | None, first: bool) -> str:
+def _kind(network: TrainedNetwork | None, effect: Row | None, first: bool) -> str:
     if network is None:
         return "interaction" if _text(effect, "kind") == "interaction" else ""
     if network.cell.reference:
@@ -211,7 +212,7 @@ def _kind(network: Trained | None, effect: Row | None, first: bool) -> str:
     return "the start" if first and effect is None else "" if network.cell.adopted else "road not taken"
 
 
-def _estimate(study: Figures, network: Trained | None, effect: Row | None, decimals: int) -> str:
+def _estimate(study: Figures, network: TrainedNetwork | None, effect: Row | None, decimals: int) -> str:
     if effect is not None:
         unit = study.unit and f" {study.unit}"
         return "no result" if math.isnan(effect["estimate"]) else signed(effect["estimate"], decimals) + unit
@@ -228,7 +229,7 @@ def _interval(effect: Row | None, decimals: int) -> str:
     return f"{signed(effect['low'], decimals)} to {signed(effect['high'], decimals)}"
 
 
-def _score(network: Trained) -> str:
+def _score(network: TrainedNetwork) -> str:
     sample = network.sample
     if not sample.count:
         return "no result"
@@ -236,7 +237,7 @@ def _score(network: Trained) -> str:
     return f"{_mean(network)}{deviation} ({plural(sample.count, 'seed')})"
 
 
-def _mean(network: Trained) -> str:
+def _mean(network: TrainedNetwork) -> str:
     return number(network.sample.mean, ".4g" if abs(network.sample.mean) < 1 else ".2f")
 
 
@@ -259,7 +260,7 @@ def _results(effect: Row | None, decimals: int, unit: str) -> Iterable[tuple[str
 # --- what differs
 
 
-def _scores(study: Figures, shown: Sequence[Trained]) -> Iterable[tuple[str, ...]]:
+def _scores(study: Figures, shown: Sequence[TrainedNetwork]) -> Iterable[tuple[str, ...]]:
     ratio = ("",) * (len(shown) == 2)
     if shown:
         yield study.metric, *map(_score, shown), *ratio
@@ -269,7 +270,7 @@ def _scores(study: Figures, shown: Sequence[Trained]) -> Iterable[tuple[str, ...
 
 
 def _costs(
-    costs: pd.DataFrame | None, shown: Sequence[Trained], explanation: Explanation | None
+    costs: pd.DataFrame | None, shown: Sequence[TrainedNetwork], explanation: Explanation | None
 ) -> Iterable[tuple[str, ...]]:
     """Rows of costs as they were counted and measured in the study's runs, where they differ; of an effect that no two
     networks tell, as they are in the place where it is explained."""

@@ -15,7 +15,7 @@ from scipy.special import stdtr, stdtrit
 
 from roadmap.checks import RoadmapError
 from roadmap.questions.question import Question
-from roadmap.results.effects import Measured, Trained, trained_networks
+from roadmap.results.effects import Measured, TrainedNetwork, trained_networks
 from roadmap.results.estimation import CONFIDENCE, ROUNDING, Moderated, sidak, verdict_of
 from roadmap.results.sequential import Rule
 from roadmap.results.tables import completed, effects_of, question_of, summarize
@@ -60,7 +60,7 @@ class Compared:
         return question_of(self.runs, self.described)
 
     @cached_property
-    def networks(self) -> list[Trained]:
+    def networks(self) -> list[TrainedNetwork]:
         """Its networks, with the samples of their runs."""
         return trained_networks(self.runs)
 

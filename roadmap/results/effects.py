@@ -15,14 +15,14 @@ from roadmap.checks import RoadmapError
 from roadmap.questions.question import Cell, Contrast, Question
 from roadmap.results.estimation import Effect, Moderated, Sample, estimate
 from roadmap.results.schema import EFFECTS, typed
-from roadmap.results.sequential import Look, Rule, look
+from roadmap.results.sequential import InterimLook, Rule, look
 
 #: Columns of the effects of every question.
 COMMON = tuple(EFFECTS)[: list(EFFECTS).index("params") + 1]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A network that has runs: as a question sees it, the sample of its scores, how many runs it still lacks, what it
     costs (GMACs and parameters, NaN where unknown), and the signatures of its runs, where they have some: two networks
     of the same runs are one network. ``scores`` are those of its seeds in their order up to the first that is not there
@@ -59,7 +59,7 @@ def effects_table(measured: Sequence[Measured]) -> pd.DataFrame:
 def measure(
     question: type[Question],
     facts: Mapping[str, Any],
-    networks: Sequence[Trained],
+    networks: Sequence[TrainedNetwork],
     matters: float,
     lower_is_better: bool = False,
     rule: Rule | None = None,
@@ -110,12 +110,12 @@ class Arranged:
     have one."""
 
     contrasts: list[Contrast]
-    taken: list[Trained]
+    taken: list[TrainedNetwork]
     place: dict[str, int]
     weights: np.ndarray
 
 
-def arrange(question: type[Question], facts: Mapping[str, Any], networks: Sequence[Trained]) -> Arranged:
+def arrange(question: type[Question], facts: Mapping[str, Any], networks: Sequence[TrainedNetwork]) -> Arranged:
     """The effects of a question over these networks. Raises `RoadmapError` where the facts lack what it needs."""
     for name in question.needs:
         if not facts.get(name):
@@ -154,7 +154,7 @@ def standing(these: Arranged, rule: Rule, matters: float, slots: int) -> Standin
     return Standing(effects, [these.taken[network].cell.name for network in found.next], found.forecast)
 
 
-def looked(these: Arranged, rule: Rule, matters: float, lower_is_better: bool = False, slots: int = 1) -> Look:
+def looked(these: Arranged, rule: Rule, matters: float, lower_is_better: bool = False, slots: int = 1) -> InterimLook:
     """What `look` finds of these effects; its networks are numbered as in ``these``."""
     kept = sorted({*these.place.values()})
     weights = these.weights.copy()
@@ -177,7 +177,7 @@ def looked(these: Arranged, rule: Rule, matters: float, lower_is_better: bool = 
     return replace(found, effects=effects, next=[kept[index] for index in found.next], counts=counts)
 
 
-def _failed(contrast: Contrast, taken: Sequence[Trained], place: Mapping[str, int]) -> int:
+def _failed(contrast: Contrast, taken: Sequence[TrainedNetwork], place: Mapping[str, int]) -> int:
     return sum(taken[place[name]].sample.failed for name in {*contrast.weights, *contrast.rest})
 
 
@@ -205,7 +205,7 @@ def _row(
     contrast: Contrast,
     effect: Effect,
     weights: np.ndarray,
-    taken: Sequence[Trained],
+    taken: Sequence[TrainedNetwork],
     place: Mapping[str, int],
     usual: int,
 ) -> dict[str, Any]:
@@ -269,7 +269,7 @@ def trained_networks(
     missing: Collection[tuple[str, int]] = (),
     correct: Mapping[tuple[str, int], np.ndarray] | None = None,
     asked: Sequence[tuple[str, int]] = (),
-) -> list[Trained]:
+) -> list[TrainedNetwork]:
     """The networks of `completed` runs, in the order of their first appearance, references among them.
 
     ``missing``: (network, seed) of runs that the study still lacks; ``correct``: (network, seed) -> which test images
@@ -298,7 +298,7 @@ def trained_networks(
         signatures = frozenset(group["signature"].dropna())
         costs = float(first["gmacs"]), float(first["params"])
         scores, kept = _in_turn(cell.name, group, correct or {}, asked) if whole else ((), None)
-        networks.append(Trained(cell, sample, lacking.get(cell.name, 0), *costs, signatures, scores, kept))
+        networks.append(TrainedNetwork(cell, sample, lacking.get(cell.name, 0), *costs, signatures, scores, kept))
     return networks
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 from roadmap.checks import RoadmapError, check_known
 from roadmap.formatting import UNKNOWN, decimals_of, label, listed, macs_unit, name_of, number, plain, signed
 from roadmap.plotting.forest import Effects, Interval, draw_forest, number_column
-from roadmap.plotting.heatmap import Cell, draw_grid, draw_triangle
+from roadmap.plotting.heatmap import HeatCell, draw_grid, draw_triangle
 from roadmap.plotting.line import Level, draw_levels, places_of
-from roadmap.plotting.rows import Column, Name
+from roadmap.plotting.rows import Name, TextColumn
 from roadmap.plotting.scatter import Point, draw_scatter, pareto_front
 from roadmap.plotting.style import FAINT, REFERENCE, Drawn, Look
 from roadmap.plotting.trajectory import draw_trajectory, trajectory_panel
@@ -28,7 +28,7 @@ from roadmap.results.effect_rows import (
     scaled,
     weight_of,
 )
-from roadmap.results.effects import Measured, Trained
+from roadmap.results.effects import Measured, TrainedNetwork
 from roadmap.results.printing import paper_table
 from roadmap.results.sentences import headline, how_decided, lost_text
 from roadmap.results.sequential import Rule
@@ -55,7 +55,7 @@ class Figures:
         @property
         def question(self) -> type[Question]: ...
         @property
-        def networks(self) -> Sequence[Trained]: ...
+        def networks(self) -> Sequence[TrainedNetwork]: ...
         @property
         def measured(self) -> Sequence[Measured]: ...
         @property
@@ -149,9 +149,11 @@ class Figures:
         ]
         decimals = decimals_of(one.value for one in steps)
         columns = [
-            Column(self.metric_short, [number(one.sample.mean, f".{decimals}f") or "failed" for one in self.networks]),
+            TextColumn(
+                self.metric_short, [number(one.sample.mean, f".{decimals}f") or "failed" for one in self.networks]
+            ),
             number_column(f"gain ({self.unit})" if self.unit else "gain", steps, form),
-            Column("paper", [signed(value, 1) for value in printed], 1, [FAINT] * len(rows)),
+            TextColumn("paper", [signed(value, 1) for value in printed], 1, [FAINT] * len(rows)),
             *self._cost_columns([one.gmacs for one in self.networks]),
         ]
         adopted = [one.adopted for one in rows]
@@ -172,7 +174,7 @@ class Figures:
         shown = [one.verdict for one in steps if one.value == one.value]
         return draw_trajectory(names, panels, columns, Look(**look), headline(self.effects), caption, shown)
 
-    def _standing(self, network: Trained, gain: Mapping[str, Any], means: Mapping[str, float]) -> Interval:
+    def _standing(self, network: TrainedNetwork, gain: Mapping[str, Any], means: Mapping[str, float]) -> Interval:
         start = means.get(gain.get("against") or "", math.nan)
         return Interval(
             network.sample.mean,
@@ -186,9 +188,9 @@ class Figures:
     def _printed_start(self, gain: Mapping[str, Any]) -> float:
         return self.printed.get(gain.get("against") or "", math.nan)
 
-    def _cost_columns(self, gmacs: Sequence[float], sign: str = "") -> list[Column]:
+    def _cost_columns(self, gmacs: Sequence[float], sign: str = "") -> list[TextColumn]:
         factor, unit = macs_unit(gmacs)
-        return [Column(unit, [plain(value * factor, sign) for value in gmacs], 2, [FAINT] * len(gmacs))]
+        return [TextColumn(unit, [plain(value * factor, sign) for value in gmacs], 2, [FAINT] * len(gmacs))]
 
     def ablation(self, **look: Any) -> Drawn:
         """What every step is worth: its effect with the interval that decides it, and what it costs; small dots are its
@@ -206,7 +208,7 @@ class Figures:
         intervals += [Interval()] * len(references)
         gmacs = [one.row["gmacs"] for one in ranked] + [math.nan] * len(references)
         values = [""] * len(ranked) + [number(one.sample.mean, ".1f") or UNKNOWN for one in references]
-        columns = [*self._cost_columns(gmacs, "+"), Column("top-1", values, 1, [REFERENCE] * len(values))]
+        columns = [*self._cost_columns(gmacs, "+"), TextColumn("top-1", values, 1, [REFERENCE] * len(values))]
         effects = Effects("forest", self._axis, intervals)
         dots = " Dots: the parts that it is the mean of." if any(len(one.dots) for one in intervals) else ""
         return draw_forest(
@@ -246,10 +248,10 @@ class Figures:
             cells, [label(name) for name in factors], Look(**look), headline(self.effects), caption, self._form
         )
 
-    def _cell(self, row: int, column: int, name: str, found: Measured | None) -> Cell:
+    def _cell(self, row: int, column: int, name: str, found: Measured | None) -> HeatCell:
         if found is None:
-            return Cell(row, column, name, Interval(), "–")
-        return Cell(
+            return HeatCell(row, column, name, Interval(), "–")
+        return HeatCell(
             row,
             column,
             name,
@@ -300,10 +302,10 @@ class Figures:
         every = {name for names in self.described["levels"].values() for name in names}
         return next((one.cell.name for one in self.networks if every & {*one.cell.steps} == steps), " & ".join(steps))
 
-    def _grid_cell(self, row: int, column: int, name: str, effects: Mapping[str, Measured]) -> Cell:
+    def _grid_cell(self, row: int, column: int, name: str, effects: Mapping[str, Measured]) -> HeatCell:
         mean = number(self._means.get(name, math.nan), ".1f") or "failed"
         effect = next((one for one in effects.values() if one.row["network"] == name), None)
-        return Cell(row, column, name, effect_interval(effect) if effect else Interval(), mean)
+        return HeatCell(row, column, name, effect_interval(effect) if effect else Interval(), mean)
 
     def _level(self, name: str, effects: Mapping[str, Measured]) -> Level:
         network = self._network_of({name})

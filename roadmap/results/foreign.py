@@ -18,7 +18,7 @@ import pandas as pd
 from roadmap.checks import RoadmapError, check_number, nearest
 from roadmap.questions import default_question, question_named
 from roadmap.questions.question import Cell, Question
-from roadmap.results.effects import Trained, effects_table, measure
+from roadmap.results.effects import TrainedNetwork, effects_table, measure
 from roadmap.results.estimation import Sample, default_matters
 
 #: What trackers call the state of a run. Whatever is not listed is taken for a run that did not end well.
@@ -38,7 +38,7 @@ class ForeignRuns:
 
     question: type[Question]
     facts: Mapping[str, Any]
-    networks: Sequence[Trained]
+    networks: Sequence[TrainedNetwork]
     runs: pd.DataFrame
     remarks: Sequence[str]
     matters: float
@@ -167,7 +167,7 @@ def read_runs(
     _check_duplicates(rows)
     networks = [_network(str(name), group) for name, group in rows.groupby("step", sort=False)]
     cells = question.compared([one.cell for one in networks], baseline)
-    networks = [Trained(cell, one.sample) for cell, one in zip(cells, networks, strict=True)]
+    networks = [TrainedNetwork(cell, one.sample) for cell, one in zip(cells, networks, strict=True)]
     if chosen:
         _check_twins(cells)
     if len(networks) < 2:
@@ -327,7 +327,7 @@ def _check_duplicates(rows: pd.DataFrame) -> None:
         )
 
 
-def _network(name: str, rows: pd.DataFrame) -> Trained:
+def _network(name: str, rows: pd.DataFrame) -> TrainedNetwork:
     for column in ("steps", "against"):
         if column in rows and rows[column].dropna().nunique() > 1:
             one, other = rows[column].dropna().unique()[:2]
@@ -337,7 +337,7 @@ def _network(name: str, rows: pd.DataFrame) -> Trained:
     against = [str(one) for one in rows["against"].dropna()] if "against" in rows else []
     steps = rows["steps"].iloc[0] if "steps" in rows else ()
     cell = Cell(name, steps, against=against[0] if against else None, done=len(done))
-    return Trained(cell, Sample.of(done, failed=len(rows) - len(done)))
+    return TrainedNetwork(cell, Sample.of(done, failed=len(rows) - len(done)))
 
 
 def _check_twins(cells: Sequence[Cell]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from roadmap.plotting.style import save_figure
 from roadmap.questions.question import Question
-from roadmap.results.effects import Measured, Trained, measure
+from roadmap.results.effects import Measured, TrainedNetwork, measure
 from roadmap.results.figures import Figures
 from roadmap.results.foreign import ForeignRuns, effects_of_foreign
 
@@ -39,7 +39,7 @@ class ForeignStudy(Figures):
         return self.found.question
 
     @property
-    def networks(self) -> Sequence[Trained]:
+    def networks(self) -> Sequence[TrainedNetwork]:
         """Its networks, in the order of their first appearance."""
         return self.found.networks
 

@@ -15,7 +15,7 @@ import numpy as np
 from roadmap.checks import RoadmapError
 from roadmap.planning.runs import steps_of
 from roadmap.questions.question import Cell
-from roadmap.results.effects import Trained, arrange
+from roadmap.results.effects import TrainedNetwork, arrange
 from roadmap.results.estimation import ROUNDING, Sample, default_matters, resolvable
 from roadmap.results.statistics import pooled_deviation
 from roadmap.running.prepared import Prepared
@@ -89,7 +89,7 @@ def plan_resolution(study: Prepared, store: Store) -> Resolution | None:
         return None
     by_step = {step: [run for run in study.runs if run.step == step] for step in steps_of(study.runs)}
     networks = [
-        Trained(
+        TrainedNetwork(
             Cell(step, runs[0].steps or (), runs[0].adopted, runs[0].reference),
             Sample(len(runs), 0.0, math.nan),
             signatures=frozenset(run.signature for run in runs[:1]),

@@ -10,7 +10,7 @@ import pandas as pd
 from roadmap.formatting import decimals_of, macs_unit, name_of, number, plain, signed
 from roadmap.markup import latex
 from roadmap.questions.question import Question
-from roadmap.results.effects import Measured, Trained
+from roadmap.results.effects import Measured, TrainedNetwork
 from roadmap.results.sentences import effect_label
 
 #: Columns of words; all others are numbers.
@@ -26,7 +26,7 @@ class Printed(Protocol):
     @property
     def question(self) -> type[Question]: ...
     @property
-    def networks(self) -> Sequence[Trained]: ...
+    def networks(self) -> Sequence[TrainedNetwork]: ...
     @property
     def measured(self) -> Sequence[Measured]: ...
 
@@ -76,7 +76,7 @@ def paper_table(study: Printed) -> pd.DataFrame:
     return table.loc[:, [column for column in table if table[column].any()]]
 
 
-def _score(network: Trained, decimals: int) -> str:
+def _score(network: TrainedNetwork, decimals: int) -> str:
     sample = network.sample
     spread = "" if sample.count < 2 else f" ± {sample.variance**0.5:.{decimals}f}"
     return (number(sample.mean, f".{decimals}f") or "failed") + spread

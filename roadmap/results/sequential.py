@@ -67,7 +67,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Look:
+class InterimLook:
     """Where a study stands.
 
     ``effects`` are as they were at their last look (none before all networks have three seeds), and ``closed`` says
@@ -95,7 +95,7 @@ def look(
     lower_is_better: bool = False,
     slots: int = 1,
     correct: Sequence[np.ndarray] | None = None,
-) -> Look:
+) -> InterimLook:
     """Where the study of these ``runs`` stands, and which networks to train next.
 
     ``runs`` holds for each network the scores of its seeds in their order, up to the first that is not there yet, with
@@ -113,7 +113,7 @@ def look(
     stored = np.array([len(scores) for scores in runs], dtype=int)
     first = [k for n in range(FIRST) for k in np.flatnonzero(stored <= n).tolist()]
     if first:
-        return Look(
+        return InterimLook(
             [], [None] * len(contrasts), first[:slots], None, np.minimum(stored, FIRST).tolist(), [0] * len(contrasts)
         )
     way = _Way(runs, contrasts, width, most_seeds, matters, lower_is_better, correct)
@@ -124,7 +124,7 @@ def look(
         counts[network] += 1
         if counts[network] > stored[network]:
             lacking.append(network)
-    return Look(way.effects, way.closed, lacking[:slots], len(lacking), way.counts.tolist(), way.seen)
+    return InterimLook(way.effects, way.closed, lacking[:slots], len(lacking), way.counts.tolist(), way.seen)
 
 
 class _Way:

@@ -25,7 +25,7 @@ from roadmap.results.curves import CURVES_TABLE, Curves, curves_of, no_curves, r
 from roadmap.results.effects import (
     Measured,
     Standing,
-    Trained,
+    TrainedNetwork,
     arrange,
     effects_table,
     standing,
@@ -145,7 +145,7 @@ class Study(TestedImages, Figures):
         return self.path.resolve().name
 
     @cached_property
-    def networks(self) -> list[Trained]:
+    def networks(self) -> list[TrainedNetwork]:
         """Its networks, with the samples of their runs, in the order of `steps`."""
         found = {one.cell.name: one for one in trained_networks(completed(self.runs), self.missing)}
         return [found[name] for name in self.steps["step"]]

@@ -15,7 +15,7 @@ from roadmap.ladders.rungs import ladder
 from roadmap.questions import default_question, question_named
 from roadmap.questions.question import Cell, Question
 from roadmap.reference import PrintedRow, printed_table
-from roadmap.results.effects import Measured, Trained, effects_table, measure, steps_in, trained_networks
+from roadmap.results.effects import Measured, TrainedNetwork, effects_table, measure, steps_in, trained_networks
 from roadmap.results.estimation import Effect, Sample, default_matters, estimate
 from roadmap.results.schema import COSTS, RUNS, STEPS, typed
 from roadmap.results.sequential import Rule
@@ -97,7 +97,7 @@ def summarize(
 
 def _summary_row(
     first: pd.Series,
-    network: Trained,
+    network: TrainedNetwork,
     mean: Effect,
     gain: Mapping[str, Any] | None,
     printed: tuple[float, float],
@@ -179,7 +179,7 @@ def printed_effects(regime: str) -> pd.DataFrame:
     """
     printed = printed_table(regime)
     networks = [
-        Trained(Cell(rung.name, rung.steps, rung.adopted), _printed_sample(printed[rung.name]))
+        TrainedNetwork(Cell(rung.name, rung.steps, rung.adopted), _printed_sample(printed[rung.name]))
         for rung in ladder(regime)
     ]
     return effects_table(measure(default_question(), {}, networks, default_matters(IMAGENET_TEST)))

@@ -38,7 +38,7 @@ SIZES = ("blocks", "widths", "stem_stride", "in_channels")
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedWeights:
     """Weights, their name, which is a signature or a path, and what is known of the network. ``labels``: the rung that
     it stands for, as in a `RunSpec`.
 
@@ -115,7 +115,7 @@ def find_trained(
     step: str | None,
     scale: dict[str, Any],
     option: str = "--step",
-) -> Trained:
+) -> TrainedWeights:
     """A run of the store or a file, read; ``step`` and ``scale`` name the network of a file.
 
     ``option`` is what sentences call the step. Raises `RoadmapError`.
@@ -174,7 +174,7 @@ def _like(design: Design) -> tuple[Rung, dict[str, Any]]:
     return rung, {"regime": regime, "width": width, "depth": sum(design.blocks) / sum(rung.design.blocks)}
 
 
-def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None, option: str) -> Trained:
+def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None, option: str) -> TrainedWeights:
     store = store_at(folder)
     store.check()
     signature = store.find(beginning)
@@ -187,7 +187,7 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
         run, data, made_by = record["run"], record["data"], record["environment"]
         check_known("setting of the data", data["opened"], OPENED)
         facts = {"design": run["design"], "image_size": run["image_size"], "class_names": data["classes"]}
-        return Trained(
+        return TrainedWeights(
             name=signature,
             path=store.path(signature) / WEIGHTS,
             labels={name: run[name] for name in RUNG},
@@ -224,7 +224,7 @@ def _whole_record(store: Store, signature: str, entry: Entry | None) -> dict[str
     return entry.record
 
 
-def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any], option: str) -> Trained:
+def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any], option: str) -> TrainedWeights:
     weights = open_weights(path)
     description = weights.description()
     if description is None:
@@ -250,10 +250,10 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
     labels = _labels(asked, scale) if asked else description.rung or _labels_of(description.design)
     if on_ladder(description.design):
         ladder(labels["regime"])[labels["step"]]
-    return Trained(os.fspath(path), Path(path), weights, description, labels)
+    return TrainedWeights(os.fspath(path), Path(path), weights, description, labels)
 
 
-def _network(trained: Trained) -> nn.Module:
+def _network(trained: TrainedWeights) -> nn.Module:
     """The network with its weights. Raises `RoadmapError` where they do not fit, before it fills the memory."""
     design = trained.description.design
     if design.in_channels != 3:
@@ -268,7 +268,7 @@ def _network(trained: Trained) -> nn.Module:
 
 
 def _open_data(
-    trained: Trained,
+    trained: TrainedWeights,
     name: str | None,
     folder: str | os.PathLike | None,
     image_size: int | None,
@@ -294,7 +294,7 @@ def _open_data(
     return data
 
 
-def _as_trained(data: ImageData, trained: Trained) -> ImageData:
+def _as_trained(data: ImageData, trained: TrainedWeights) -> ImageData:
     """The data with the classes in the order of the network's outputs, and normalised as its training images were.
 
     Raises `RoadmapError` where the classes are others.
