@@ -83,10 +83,8 @@ def test_no_modules_import_each_other_in_a_circle():
 
 
 def test_no_two_classes_have_one_name():
-    found = [
-        node.name for path in SOURCES for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
-    ]
-    public = [name for name in found if not name.startswith("_")]
+    nodes = [node for path in SOURCES for node in ast.parse(path.read_text()).body]
+    public = [node.name for node in nodes if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
     assert len(public) == len(set(public)), sorted({name for name in public if public.count(name) > 1})
 
 
