@@ -208,7 +208,7 @@ def test_only_what_changed_is_tabulated(tmp_path):
     runs = make_runs({"resnet50": {0: 70.0, 1: 70.5}, "modern_recipe": {0: 73.0, 1: 72.0}})
     runs["gmacs"], runs["params"] = [0.01, 0.01, 0.02, 0.02], 5e6
     said = Page(roadmap.report(keep(tmp_path / "study", runs), diagrams=False).read_text()).section("modern_recipe")
-    assert "GMACs 0.01 0.02 x2.00" in said and "parameters" not in said and "top-1 accuracy (%) 70.25 ± 0.35" in said
+    assert "MMACs 10 20 x2.00" in said and "parameters" not in said and "top-1 accuracy (%) 70.25 ± 0.35" in said
 
 
 def test_without_diagrams_no_network_is_built(tmp_path):
