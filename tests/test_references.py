@@ -166,7 +166,8 @@ def test_which_networks_normalise_over_the_batch():
 def test_planning_needs_neither_torch_nor_timm():
     code = (
         "import sys, dataclasses, roadmap.training.spec, roadmap.network.building as building\n"
-        "from roadmap.network.timm_model import TimmModel\ndesign = TimmModel('resnet18', 3, 32)\ndesign.feature_sizes(32)\n"
+        "from roadmap.network.timm_model import TimmModel\n"
+        "design = TimmModel('resnet18', 3, 32)\ndesign.feature_sizes(32)\n"
         "assert building.design_from_dict(dataclasses.asdict(design)) == design\n"
         "assert not {'torch', 'timm'} & set(sys.modules)"
     )
