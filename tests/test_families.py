@@ -49,17 +49,28 @@ class Plain:
 
     def build(self):
         network = nn.Sequential(
-            nn.Conv2d(3, self.hidden, 3, 2, 1, padding_mode=self.padding), nn.BatchNorm2d(self.hidden), nn.ReLU(),
-            nn.Conv2d(self.hidden, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, self.num_classes),
-        )  # fmt: skip
+            nn.Conv2d(3, self.hidden, 3, 2, 1, padding_mode=self.padding),
+            nn.BatchNorm2d(self.hidden),
+            nn.ReLU(),
+            nn.Conv2d(self.hidden, 8, 3, 2, 1),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(8, self.num_classes),
+        )
         network.design, network.num_classes = self, self.num_classes
         return network
 
 
 PLAIN = Family(
-    source="plainlib", settings=Plain, key="hidden", build=Plain.build, normalises_over_batch=lambda _: True,
-    classifiers=lambda _: ("6",), name=lambda design: f"plain{design.hidden}", later={"padding": "zeros"},
-)  # fmt: skip
+    source="plainlib",
+    settings=Plain,
+    key="hidden",
+    build=Plain.build,
+    normalises_over_batch=lambda _: True,
+    classifiers=lambda _: ("6",),
+    name=lambda design: f"plain{design.hidden}",
+    later={"padding": "zeros"},
+)
 
 
 @pytest.fixture
@@ -70,9 +81,18 @@ def third(monkeypatch):
 def run_of(design, data):
     recipe = Recipe("test", epochs=1, batch_size=16, lr=1e-2, lr_batch_size=16, optimizer="adamw", weight_decay=0.05)
     return RunSpec(
-        regime="resnet50", step="plain4", adopted=False, width=8, depth=1.0, design=design, recipe=recipe,
-        data=data.name, data_fingerprint=data.identity, image_size=data.image_size, seed=0,
-    )  # fmt: skip
+        regime="resnet50",
+        step="plain4",
+        adopted=False,
+        width=8,
+        depth=1.0,
+        design=design,
+        recipe=recipe,
+        data=data.name,
+        data_fingerprint=data.identity,
+        image_size=data.image_size,
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,9 +125,9 @@ def test_a_third_family_is_trained_kept_and_tested(third, tmp_path):
     classes = len(data.class_names)
     run = run_of(Plain(4, classes), data)
     assert RunSpec.from_dict(json.loads(json.dumps(run.to_dict()))) == run
-    assert run.signature == RunSpec.from_dict(
-        {**run.to_dict(), "design": {"hidden": 4, "num_classes": classes}}
-    ).signature, "a setting that came later renames no run"  # fmt: skip
+    assert (
+        run.signature == RunSpec.from_dict({**run.to_dict(), "design": {"hidden": 4, "num_classes": classes}}).signature
+    ), "a setting that came later renames no run"
     with pytest.raises(RoadmapError, match="plain4 normalises over the whole batch"):
         Execution(device="cpu", devices=2).check_shares(run, "cpu")
 
