@@ -8,7 +8,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import Field
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 from roadmap.checks import check_choice
 from roadmap.questions.question import Question
@@ -20,7 +20,8 @@ def questions() -> dict[str, type[Question]]:
     found: dict[str, type[Question]] = {}
     for module in pkgutil.iter_modules(__path__):
         for thing in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(thing, type) and issubclass(thing, Question) and "name" in vars(thing):
+            is_class = isinstance(thing, type) and get_origin(thing) is None  # Python 3.10 takes list[int] for a type
+            if is_class and issubclass(thing, Question) and "name" in vars(thing):
                 found[thing.name] = thing
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
 
@@ -37,7 +38,7 @@ def default_question() -> type[Question]:
 
 
 @cache
-def question_settings() -> dict[str, Field]:
+def question_settings() -> dict[str, Field[Any]]:
     """Name -> field of every setting that belongs to a question."""
     return {one.name: one for question in questions().values() for one in dataclasses.fields(question)}
 
