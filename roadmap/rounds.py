@@ -16,8 +16,8 @@ from pathlib import Path
 
 from roadmap.analysis.effects import Standing
 from roadmap.analysis.sequential import DECIDED, EXHAUSTED, SETTLED, UNTESTABLE
-from roadmap.analysis.shown import plural
 from roadmap.analysis.study import Study, load_study
+from roadmap.formatting import plural
 from roadmap.study.display import Display
 from roadmap.study.folder import STUDY, StudyFolder
 from roadmap.study.planning import steps_of
