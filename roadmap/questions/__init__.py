@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import Field
 from functools import cache
 from typing import Any, get_origin
 
 from roadmap.checks import check_choice
+from roadmap.found import modules_of
 from roadmap.questions.question import Question
 
 
@@ -18,8 +17,8 @@ from roadmap.questions.question import Question
 def questions() -> dict[str, type[Question]]:
     """Name -> class of every question in this package, in the order of their ``rank``."""
     found: dict[str, type[Question]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for thing in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
+    for module in modules_of(__name__):
+        for thing in vars(module).values():
             is_class = isinstance(thing, type) and get_origin(thing) is None  # Python 3.10 takes list[int] for a type
             if is_class and issubclass(thing, Question) and "name" in vars(thing):
                 found[thing.name] = thing
