@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -241,8 +241,7 @@ def save_drawn(
 
 
 def _drawn(study: Study, name: str, paper: bool, **look: Any) -> Drawn:
-    draw: Callable[..., Drawn] = getattr(study, name)
-    return draw(paper, **look) if paper else draw(**look)
+    return study.figure(name, **({"paper": True} if paper else {}), **look)
 
 
 def load_study(path: str | Path, matters: float | None = None) -> Study:
