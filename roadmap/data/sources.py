@@ -18,7 +18,7 @@ from roadmap.checks import RoadmapError, cause, check_choice, check_int
 from roadmap.data import HUB, LOADINGS, check_data
 from roadmap.data.entries import told
 from roadmap.data.images import fit, named
-from roadmap.data.known import EMBEDDED, Decoded, compose_embedded, sources
+from roadmap.data.known import EMBEDDED, Decoded, compose_embedded, data_sets
 from roadmap.data.listings import HELD_OUT, HELD_OUT_OF, Listing, fingerprint_lines, hold_out, with_same_classes
 from roadmap.data.looking import (
     look_at,
@@ -129,7 +129,7 @@ def open_data(
 ) -> ImageData:
     """Open a data set and look whether it can be trained on, before anything starts.
 
-    ``name`` is one of `roadmap.data.known.sources`, or ``hfds/`` and the name of a Hugging Face data set, whose
+    ``name`` is one of `roadmap.data.known.data_sets`, or ``hfds/`` and the name of a Hugging Face data set, whose
     ``directory``, if any, is its cache. ``image_size`` is the side in pixels that images are resized and cropped to;
     by default 32 for the embedded set and CIFAR, 224 for ImageNet, else the usual size of the images, 224 at most.
     ``loading`` keeps the decoded images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB, and above 128
@@ -164,10 +164,10 @@ def open_data(
 def _open(
     name: str, root: Path | None, image_size: int | None, download: bool, loading: str, skip_corrupt: bool
 ) -> ImageData:
-    source = sources().get(name)
+    source = data_sets().get(name)
     if download:
         if source is None or source.fetch is None or root is None:
-            fetched = [one.name for one in sources().values() if one.fetch]
+            fetched = [one.name for one in data_sets().values() if one.fetch]
             raise RoadmapError(f"--download can fetch {listed(fetched)}, not {name}")
         source.fetch(root)
     if source is None or root is None:

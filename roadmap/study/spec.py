@@ -25,7 +25,7 @@ from roadmap.checks import (
 )
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
 from roadmap.data import HUB, LOADINGS, check_data
-from roadmap.data.known import sources
+from roadmap.data.known import data_sets
 from roadmap.files import read_yaml
 from roadmap.network.design import STEM_STRIDES
 from roadmap.network.layers import load_plugins
@@ -95,7 +95,7 @@ class StudySpec:
     match: str | None = _ablation("rescale every network to the cost of the study's start: multiply-accumulates, "
                                   "parameters, or measured time of a training step", choices=MATCHED_COSTS)  # fmt: skip
     match_by: str = _ablation("what --match rescales", "width", choices=MATCHED_BY)
-    data: str = _data(f"data set: {', '.join(sources())}, or {HUB}NAME for one from Hugging Face", "embedded",
+    data: str = _data(f"data set: {', '.join(data_sets())}, or {HUB}NAME for one from Hugging Face", "embedded",
                       metavar="NAME")  # fmt: skip
     data_dir: str | None = _data("folder of the data set; for one from Hugging Face, its cache", metavar="PATH")
     download: bool = _data("download the data set to --data-dir if it is not there", False)

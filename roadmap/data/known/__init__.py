@@ -130,7 +130,7 @@ SHIPPED = (
 
 
 @cache
-def sources() -> dict[str, Source]:
+def data_sets() -> dict[str, Source]:
     """Name -> data set."""
     found = [thing for module in modules_of(__name__) for thing in vars(module).values() if isinstance(thing, Source)]
     return {source.name: source for source in (*SHIPPED, *found)}
