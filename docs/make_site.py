@@ -45,7 +45,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add all pages, and what they link to."""
     pages = {f"commands/{name}.md": command_page(f"roadmap {name}", command) for name, command in cli.commands.items()}
     pages |= {"commands/index.md": command_page("roadmap", cli), "python.md": python_page()}
-    waiting = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md"]
+    waiting = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
     waiting += [PROJECT / "docs" / page.src_uri for page in files.documentation_pages()]
     known = set(waiting)
     for source in waiting:  # grows while it is gone through

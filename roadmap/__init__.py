@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # what is loaded when it is used, for type checkers and compl
     from roadmap.results.study import load_study as load_study
     from roadmap.running.trained import evaluate as evaluate
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Design": "roadmap.network.design",

@@ -14,12 +14,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from roadmap.formatting import plural
 from roadmap.planning.runs import steps_of
 from roadmap.planning.seeds import FIRST, extended, parse_budget
 from roadmap.planning.spec import StudySpec
 from roadmap.results.effects import Standing
 from roadmap.results.sequential import DECIDED, EXHAUSTED, SETTLED, UNTESTABLE
-from roadmap.results.shown import plural
 from roadmap.results.study import Study, load_study
 from roadmap.running.display import Display
 from roadmap.running.prepared import Prepared

@@ -10,6 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ["OMP_NUM_THREADS"] = "1"
 torch = importlib.util.find_spec("torch")
 if sys.dont_write_bytecode and torch and torch.cached and not Path(torch.cached).exists():
@@ -17,3 +19,11 @@ if sys.dont_write_bytecode and torch and torch.cached and not Path(torch.cached)
     sys.dont_write_bytecode = False
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu"):
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device, and torch sees none on this machine")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,12 +33,16 @@ def test_a_benchmark_runs_as_its_help_says(script, monkeypatch, capsys):
 
 
 def test_every_benchmark_is_run_here():
-    """The soak kills processes for minutes: of that only what its help says is tried."""
     assert {path.name for path in BENCHMARKS.glob("*.py")} == {key.split()[0] for key in SMALLEST} | {"soak.py"}
 
 
-def test_the_soak_takes_what_its_help_says(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["soak.py", "--help"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(BENCHMARKS / "soak.py"), run_name="__main__")
-    assert ended.value.code == 0 and "--engine {local,ray}" in capsys.readouterr().out
+@pytest.mark.slow
+def test_the_soak_kills_and_finds_equal_weights(tmp_path):
+    """Six short runs in peace, and again with one kill."""
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "soak.py", "1", "--images", "16", "--folder", tmp_path],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith("1 kills (1 ")
+    assert done.stdout.endswith("6 of 6 weight files equal, 0 faults\n")

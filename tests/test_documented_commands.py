@@ -22,8 +22,8 @@ from folders import make_cifar10, make_image_folder, make_shards, make_tars
 import roadmap
 
 PROJECT = Path(__file__).parents[1]
-#: Its code and commands are those of a package with one more file: tests/test_add_a_question.py runs them.
-WITH_A_FILE = PROJECT / "docs" / "add-a-question.md"
+#: Their code and commands are those of a package with something more: tests/test_adding.py runs them.
+ADDING = sorted((PROJECT / "docs").glob("add-a-*.md"))
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md")),
          *sorted((PROJECT / "results").glob("**/README.md"))]  # fmt: skip
 #: What a training, or a measurement, is made small with.
@@ -56,6 +56,7 @@ OTHERS = {
     ".venv/bin/ruff": ".ci/run",
     ".venv/bin/mypy": ".ci/run",
     ".venv/bin/mkdocs": ".ci/run",
+    ".venv/bin/pre-commit": "each contributor",
     "bash .ci/run": "whoever merges",
     "export ROADMAP_STORE=": "a shell",
 }
@@ -98,7 +99,7 @@ def tables() -> dict[str, str]:
 def commands() -> list[Command]:
     """Every command of roadmap's on the pages, once. In a sentence a command alone, such as `roadmap rm`, is a name."""
     found: dict[tuple[str, ...], Command] = {}
-    for page in [page for page in PAGES if page != WITH_A_FILE]:
+    for page in [page for page in PAGES if page not in ADDING]:
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
         inline = [" ".join(text.split()) for text in re.findall(r"(?<!`)`(roadmap [^\s`]+\s[^`]+)`", prose)]
         for line in [*shell_lines(page), *inline]:
@@ -241,7 +242,7 @@ def test_what_else_stands_in_shell_blocks_is_known():
     assert others and [line for line in others if not line.startswith(tuple(OTHERS))] == []
 
 
-PYTHON = [(page, block) for page in PAGES if page != WITH_A_FILE for block in blocks(page, "python")]
+PYTHON = [(page, block) for page in PAGES if page not in ADDING for block in blocks(page, "python")]
 #: In front of every block: trainings are made small.
 HEADER = """
 import functools, roadmap

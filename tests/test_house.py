@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import yaml
 
 import roadmap
 from roadmap.cli.main import cli
@@ -103,9 +104,28 @@ def test_files_that_pages_point_to_are_there():
 def test_the_projects_address_is_the_same_everywhere():
     """It stands in pyproject.toml; the README and the notebooks, which cannot look it up, repeat it."""
     (address,) = re.findall(r'^Repository = "https://github.com/(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M)
-    pages = [PROJECT / "README.md", *(PROJECT / "notebooks").glob("*.ipynb")]
+    pages = [PROJECT / "pyproject.toml", PROJECT / "README.md", *(PROJECT / "notebooks").glob("*.ipynb")]
     said = {page: re.findall(r"github(?:\.com)?/(\w+/roadmap\b)", page.read_text()) for page in pages}
     assert all(said.values()) and {one for page in said.values() for one in page} == {address}
+
+
+def test_the_version_is_the_same_everywhere():
+    """It stands in roadmap/__init__.py; how to cite it, and the changelog's last release, repeat it."""
+    found = {
+        "CITATION.cff": r"^version: (.+)$",
+        "README.md": r"note  = \{Version (.+)\}",
+        "CHANGELOG.md": r"^## \[(\d.*?)\] - \d{4}-\d\d-\d\d$",
+    }
+    said = {name: re.findall(pattern, (PROJECT / name).read_text(), re.M)[:1] for name, pattern in found.items()}
+    assert said == dict.fromkeys(found, [roadmap.__version__])
+
+
+def test_ci_has_the_oldest_and_the_newest_python():
+    text = (PROJECT / "pyproject.toml").read_text()
+    known = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text)
+    workflow = yaml.safe_load((PROJECT / ".github" / "workflows" / "tests.yml").read_text())
+    tried = [one["python"] for one in workflow["jobs"]["tests"]["strategy"]["matrix"]["include"]]
+    assert tried == [known[0], known[-1]] and f'requires-python = ">={known[0]}"' in text
 
 
 def test_the_readmes_ladder_is_the_ladder():

@@ -99,6 +99,7 @@ def test_export(name):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="torch 2.5 exports no batch of any size to ONNX")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("step", ENDS)
 def test_onnx(step, tmp_path):

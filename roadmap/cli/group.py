@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -89,6 +90,19 @@ def cli() -> None:
     roadmap finetune 3f2a --data ...     train its network further
     roadmap reproduce 3f2a               train the run again, and compare
     """
+
+
+def with_rows(place: str, rows: Sequence[tuple[str, str]]) -> Any:
+    """A decorator that puts a line about each of something, its name and what it is, in the place of ``{place}`` in a
+    command's help."""
+    width = max(len(name) for name, _ in rows)
+    lines = "\n".join(f"    {name:{width}}   {words}" for name, words in rows)
+
+    def decorate(function: Any) -> Any:
+        function.__doc__ = function.__doc__.replace(f"    {{{place}}}", f"    \b\n{lines}")
+        return function
+
+    return decorate
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:

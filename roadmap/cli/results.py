@@ -8,12 +8,10 @@ from typing import Any
 import click
 
 from roadmap.checks import RoadmapError
-from roadmap.cli.group import cli, print_effects
+from roadmap.cli.group import cli, print_effects, with_rows
 from roadmap.cli.study import with_questions
 from roadmap.phases import phase
-
-#: Every figure, by the method that draws it.
-FIGURES = ("trajectory", "ablation", "interactions", "levels", "pareto", "curves")
+from roadmap.results.drawings import figures
 
 
 def runs_options(command: Any) -> Any:
@@ -60,7 +58,10 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
 @cli.command()
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
 @click.option(
-    "--figure", "name", type=click.Choice(FIGURES), help="Figure to draw [default: those that answer the question]."
+    "--figure",
+    "name",
+    type=click.Choice([*figures()]),
+    help="Figure to draw [default: those that answer the question].",
 )
 @click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw STUDY beside this study.")
 @click.option(
@@ -82,6 +83,7 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
     help="Folder for the files [default: the study's, or the table's].",
 )
 @runs_options
+@with_rows("figures", [(one.name, one.shows) for one in figures().values()])
 def plot(
     study: Path,
     name: str | None,
@@ -98,13 +100,7 @@ def plot(
     """Draw the figures of a study, or of any table of runs, as .png, .svg and .pdf, and write their captions as .md and
     .tex.
 
-    \b
-    trajectory     accuracy and cost along a ladder, step by step
-    ablation       the effect of every step, with its interval
-    interactions   which steps need each other
-    levels         accuracy at each level of a flag
-    pareto         accuracy against a cost
-    curves         accuracy at each epoch
+    {figures}
 
     Without options it writes the same files as `roadmap run`, tables included. Files are named after the figure, with
     --with "comparison", and for a table of runs after the table and the figure; other widths are added to the name.
@@ -116,7 +112,7 @@ def plot(
     if study.is_file():
         if wrong := [option for option, given in (("with", other), ("cost", cost), ("paper", paper)) if given]:
             raise RoadmapError(f"--{wrong[0]} is for a study, but {study} is a table of runs")
-        if name in ("pareto", "curves"):
+        if name and not figures()[name].foreign:
             raise RoadmapError(f"{name} cannot be drawn: a table of runs has neither costs nor epochs")
         foreign = read_foreign(study, settings)
         with phase("drawing the figures"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from roadmap.cli.group import PartOption, Sections, cli, print_effects, print_table
+from roadmap.cli.group import PartOption, Sections, cli, print_effects, print_table, with_rows
 from roadmap.formatting import plural
 from roadmap.markup import ranges
 from roadmap.phases import phase
@@ -103,14 +103,7 @@ def with_questions(columns: str) -> Any:
 
     left, right = columns.split()
     rows = [(getattr(question, left), getattr(question, right)) for question in questions().values()]
-    width = max(len(one) for one, _ in rows)
-    lines = "\n".join(f"    {one:{width}}   {other}" for one, other in rows)
-
-    def decorate(function: Any) -> Any:
-        function.__doc__ = function.__doc__.replace("    {questions}", f"    \b\n{lines}")
-        return function
-
-    return decorate
+    return with_rows("questions", rows)
 
 
 @cli.command(cls=Sections)

@@ -1,15 +1,15 @@
 """Where images come from (`sources`), and how they become augmented batches (`batches`)."""
 
 from roadmap.checks import check_choice
+from roadmap.data.known import data_sets
 
-#: Data sets by name, and the ways to hold them: here, so that naming them needs nothing heavy.
-DATA_SETS = ("embedded", "folder", "cifar10", "cifar100", "imagenet", "imagenet22k", "tar", "wds")
 #: What a data set of the Hugging Face hub is called by: this and its name there, or the path of a local one.
 HUB = "hfds/"
+#: The ways to hold the images.
 LOADINGS = ("auto", "memory", "stream")
 
 
 def check_data(name: object) -> None:
     """Raise `RoadmapError` unless a data set can be called so."""
     if not (isinstance(name, str) and name.startswith(HUB) and name != HUB and "\0" not in name):
-        check_choice("data", name, (*DATA_SETS, f"{HUB}NAME"))
+        check_choice("data", name, (*data_sets(), f"{HUB}NAME"))

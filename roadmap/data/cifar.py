@@ -86,10 +86,8 @@ def read_cifar(name: str, folder: Path) -> tuple[tuple[str, ...], np.ndarray, np
     return class_names, *train, *test
 
 
-def download_cifar(name: str, root: Path | None) -> None:
+def download_cifar(name: str, root: Path) -> None:
     """Fetch the data set into ``root`` if it is not there. Raises `RoadmapError` where that cannot be."""
-    if name not in LAYOUTS or root is None:
-        raise RoadmapError(f"--download can fetch {' and '.join(LAYOUTS)}, not {name}")
     from torchvision.datasets import CIFAR10, CIFAR100
     from torchvision.datasets.utils import download_and_extract_archive
 

@@ -62,7 +62,8 @@ def image_kinds() -> dict[str, str]:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    return tuple(kind for kind in Image.ID if kind in image_kinds().values())
+    kinds = {*image_kinds().values()}  # which has Pillow fill its list
+    return tuple(kind for kind in Image.ID if kind in kinds)
 
 
 def cores() -> int:

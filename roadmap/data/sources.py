@@ -18,6 +18,7 @@ from roadmap.checks import RoadmapError, cause, check_choice, check_int
 from roadmap.data import HUB, LOADINGS, check_data
 from roadmap.data.entries import told
 from roadmap.data.images import fit, named
+from roadmap.data.known import EMBEDDED, Decoded, compose_embedded, data_sets
 from roadmap.data.listings import HELD_OUT, HELD_OUT_OF, Listing, fingerprint_lines, hold_out, with_same_classes
 from roadmap.data.looking import (
     look_at,
@@ -30,6 +31,7 @@ from roadmap.data.looking import (
     without_corrupt,
 )  # fmt: skip
 from roadmap.data.readers import Reader
+from roadmap.formatting import listed
 from roadmap.markup import printable
 
 #: Decoded sets up to this many bytes are held in memory, and images up to this side in pixels: larger ones are decoded
@@ -38,10 +40,7 @@ MEMORY_LIMIT, MEMORY_SIDE = 2 * 2**30, 128
 #: Of a set that is too large to decode before training, this many images are tried.
 PROBED_IMAGES = 500
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: Side in pixels where it is not that of the images, and the share of the shorter side that the test crop keeps:
-#: the usual test crop on ImageNet is 224 of 256, and all of it from `WHOLE_FROM` pixels on, as in the released code.
-IMAGE_SIZES = {"cifar10": 32, "cifar100": 32, "imagenet": 224, "imagenet22k": 224}
-CROP_SHARES = {"imagenet": 0.875, "imagenet22k": 0.875}
+#: From so many pixels on the test crop keeps the whole shorter side, as in the released code.
 WHOLE_FROM = 384
 
 
@@ -130,10 +129,11 @@ def open_data(
 ) -> ImageData:
     """Open a data set and look whether it can be trained on, before anything starts.
 
-    ``name`` is one of `DATA_SETS`, or ``hfds/`` and the name of a Hugging Face data set, whose ``directory``, if any,
-    is its cache. ``image_size`` is the side in pixels that images are resized and cropped to; by default 32 for the
-    embedded set and CIFAR, 224 for ImageNet, else the usual size of the images, 224 at most. ``loading`` keeps the
-    decoded images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB, and above 128 pixels.
+    ``name`` is one of `roadmap.data.known.data_sets`, or ``hfds/`` and the name of a Hugging Face data set, whose
+    ``directory``, if any, is its cache. ``image_size`` is the side in pixels that images are resized and cropped to;
+    by default 32 for the embedded set and CIFAR, 224 for ImageNet, else the usual size of the images, 224 at most.
+    ``loading`` keeps the decoded images in ``memory`` or ``stream``s them; ``auto`` streams above 2 GiB, and above 128
+    pixels.
     ``skip_corrupt`` decodes every image once and leaves out those that cannot be read. Where there is a part to train
     alone, one to test is held out of it (`hold_out`).
 
@@ -144,19 +144,19 @@ def open_data(
     check_choice("loading", loading, LOADINGS)
     if image_size is not None:
         image_size = check_int("image size", image_size, 1, 4096)
-    if name == "embedded":
+    if name == EMBEDDED.name:
         if directory is not None:
             raise RoadmapError("the embedded data set needs no data directory; for your own images say --data folder")
         if download or loading == "stream":
             raise RoadmapError("the embedded data set is made in memory: it is neither downloaded nor streamed")
-        return _embedded(image_size or 32)
+        return _decoded(name, image_size, compose_embedded())
     if directory == "":
         raise RoadmapError("the data directory is empty text")
     if directory is None and not name.startswith(HUB):
         raise RoadmapError(f"data set '{name}' needs --data-dir, the folder of its files")
     root = None if directory is None else Path(directory).expanduser()
     try:
-        return _open(name, root, image_size or IMAGE_SIZES.get(name), download, loading, skip_corrupt)
+        return _open(name, root, image_size, download, loading, skip_corrupt)
     except OSError as error:
         raise RoadmapError(f"{error.filename or root} cannot be read: {cause(error)}") from None
 
@@ -164,60 +164,29 @@ def open_data(
 def _open(
     name: str, root: Path | None, image_size: int | None, download: bool, loading: str, skip_corrupt: bool
 ) -> ImageData:
-    from roadmap.data.cifar import LAYOUTS, download_cifar, read_cifar
-
+    source = data_sets().get(name)
     if download:
-        download_cifar(name, root)
-    if root is None or name.startswith(HUB):
+        if source is None or source.fetch is None or root is None:
+            fetched = [one.name for one in data_sets().values() if one.fetch]
+            raise RoadmapError(f"--download can fetch {listed(fetched)}, not {name}")
+        source.fetch(root)
+    if source is None or root is None:
         from roadmap.data.hub import list_hub
 
-        return _listed(name, list_hub(name, root), image_size, loading, skip_corrupt)
+        return _listed(name, list_hub(name, root), image_size, 1.0, loading, skip_corrupt)
     if not os.path.isdir(root):  # noqa: PTH112  (which also takes names that are too long)
         raise RoadmapError(f"there is no folder {root}")
-    if name in LAYOUTS and (root / LAYOUTS[name]["folder"]).is_dir():
-        return _decoded(name, image_size or 32, *read_cifar(name, root / LAYOUTS[name]["folder"]))
-    return _listed(name, _list(name, root), image_size, loading, skip_corrupt)
+    image_size, found = image_size or source.image_size, source.read(root)
+    if isinstance(found, Decoded):
+        return _decoded(name, image_size, found)
+    return _listed(name, found, image_size, source.crop_share, loading, skip_corrupt)
 
 
-def _list(name: str, root: Path) -> list[Listing]:
-    """The parts of the data set in a folder: one to train and, if there is one, one to test."""
-    from roadmap.data.cifar import LAYOUTS
-    from roadmap.data.folders import FOLDERS, IMAGENET, TARS, list_imagenet22k, list_parts
-    from roadmap.data.shards import list_shards
-
-    if name == "wds":
-        return list_shards(root)
-    if name == "imagenet22k":
-        return list_imagenet22k(root)
-    if name in ("tar", "imagenet"):
-        return list_parts(root, TARS if name == "tar" else IMAGENET, tars=True)
-    layout = LAYOUTS.get(name)
-    expected = f"{layout['folder']}/ (--download fetches it) or {FOLDERS}" if layout else FOLDERS
-    parts = list_parts(root, expected, tars=False)
-    classes = len(parts[0].class_names)
-    if layout and classes != layout["classes"]:
-        raise RoadmapError(f"{parts[0].where} has {classes} classes, but {name} has {layout['classes']}")
-    return parts
-
-
-def _embedded(image_size: int) -> ImageData:
-    from roadmap.data.embedded import compose
-
-    names = tuple(str(digit) for digit in range(10))
-    return _decoded("embedded", image_size, names, *compose(), flip=False)  # digits are not symmetric
-
-
-def _decoded(
-    name: str,
-    image_size: int,
-    class_names: tuple[str, ...],
-    train_images: np.ndarray,
-    train_labels: np.ndarray,
-    test_images: np.ndarray,
-    test_labels: np.ndarray,
-    **facts: Any,
-) -> ImageData:
-    """The data set of decoded images; ``facts`` are fields of `ImageData` that are not their defaults."""
+def _decoded(name: str, image_size: int | None, data: Decoded, **facts: Any) -> ImageData:
+    """The data set of decoded images, by default at their own size; ``facts`` are fields of `ImageData` that are not
+    their defaults."""
+    class_names, train_images, train_labels, test_images, test_labels, flip = data
+    image_size = image_size or int(train_images.shape[1])
     arrays = (train_images, train_labels, test_images, test_labels)
     fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
 
@@ -243,11 +212,14 @@ def _decoded(
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
         fingerprint=fingerprint,
-        **{"flip": True, "test_fingerprint": _hash(map(np.ascontiguousarray, (test_images, test_labels))), **facts},
+        flip=flip,
+        **{"test_fingerprint": _hash(map(np.ascontiguousarray, (test_images, test_labels))), **facts},
     )
 
 
-def _listed(name: str, parts: list[Listing], image_size: int | None, loading: str, skip_corrupt: bool) -> ImageData:
+def _listed(
+    name: str, parts: list[Listing], image_size: int | None, crop_share: float, loading: str, skip_corrupt: bool
+) -> ImageData:
     """The data set whose parts, one to train and perhaps one to test, are listed."""
     parts = with_same_classes(parts)
     if not skip_corrupt:
@@ -260,7 +232,7 @@ def _listed(name: str, parts: list[Listing], image_size: int | None, loading: st
     notes = (*told(left_out), *seen_remarks(parts), *(remark for part in parts for remark in part.remarks))
     train, test = parts = parts if len(parts) == 2 else hold_out(parts[0])
     image_size = image_size or usual_size(parts)
-    shares = (1.0, CROP_SHARES.get(name, 1.0) if image_size < WHOLE_FROM else 1.0)
+    shares = (1.0, crop_share if image_size < WHOLE_FROM else 1.0)
     facts: dict[str, Any] = {
         "crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped), "notes": notes,
         "test_names": test.keys, "test_fingerprint": _hash(fingerprint_lines(test)),
@@ -274,10 +246,8 @@ def _listed(name: str, parts: list[Listing], image_size: int | None, loading: st
             _hash(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))), **facts,
         )  # fmt: skip
     images = np.stack(read_all(parts, lambda picture, number: np.asarray(fit(picture, image_size, shares[number]))))
-    return _decoded(
-        name, image_size, train.class_names, images[: len(train)], train.labels, images[len(train) :], test.labels,
-        **facts,
-    )  # fmt: skip
+    data = Decoded(train.class_names, images[: len(train)], train.labels, images[len(train) :], test.labels)
+    return _decoded(name, image_size, data, **facts)
 
 
 def _hash(parts: Iterable[Any]) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from roadmap.checks import RoadmapError, cause, check_choice, check_known, check_text, nearest
 from roadmap.network.design import Design, check_layer_name
@@ -27,6 +27,7 @@ from roadmap.network.design import Design, check_layer_name
 if TYPE_CHECKING:
     from torch import nn
 
+BuildT = TypeVar("BuildT", bound="Callable[..., nn.Module]")
 GROUP = "roadmap.plugins"
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -133,7 +134,7 @@ _loaded: dict[Path, _Loading] = {}
 _loading: list[_Loading] = []
 
 
-def layer(name: str, place: str, why: str, section: str = "") -> Callable[[Callable], Callable]:
+def layer(name: str, place: str, why: str, section: str = "") -> Callable[[BuildT], BuildT]:
     """Register the decorated ``build(site, **options) -> nn.Module`` as the layer ``name`` at one of `PLACES`.
 
     The module maps as its `Site` says, and initialises its own parameters. ``why`` and ``section`` are what the list
@@ -143,7 +144,7 @@ def layer(name: str, place: str, why: str, section: str = "") -> Callable[[Calla
     check_choice("place", place, PLACES)
     check_text("why", why)
 
-    def register(build: Callable) -> Callable:
+    def register(build: BuildT) -> BuildT:
         source, digest = _source(build)
         own = bool(_loading) and source == _loading[-1].path
         if own:
@@ -206,7 +207,7 @@ def load_installed(name: str | None = None) -> None:
                 raise RoadmapError(f"the installed plug-in '{point}' cannot be loaded: {in_words(error)}") from error
 
 
-def load_plugins(paths: str | os.PathLike | Iterable[str | os.PathLike]) -> None:
+def load_plugins(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> None:
     """Import plug-in files, or one, in any process: each once, and again only when its content has changed.
 
     Raises `RoadmapError` for a file that is not there, is no .py, fails, or registers nothing.
@@ -232,7 +233,7 @@ def loaded_plugins() -> tuple[str, ...]:
     return tuple(str(path) for path in _loaded)
 
 
-def registered_by(paths: Iterable[str | os.PathLike]) -> list[str]:
+def registered_by(paths: Iterable[str | os.PathLike[str]]) -> list[str]:
     """Names of the layers and steps that these plug-in files, which are loaded, have registered."""
     loaded = [_loaded[Path(path).expanduser().resolve()] for path in paths]
     return list(dict.fromkeys(what.partition(" ")[2] for loading in loaded for what in loading.undo))
@@ -352,7 +353,7 @@ def line_in(file: Path | None, error: BaseException) -> str:
     return f" ({file.name}, line {lines[-1]})" if file is not None and lines else ""
 
 
-def _source(build: Callable) -> tuple[Path | None, str | None]:
+def _source(build: Callable[..., Any]) -> tuple[Path | None, str | None]:
     """The file that a function or class stands in, and its digest as it was loaded; None twice where it is typed in."""
     try:
         path = Path(inspect.getfile(inspect.unwrap(build))).resolve()

@@ -114,7 +114,7 @@ NAMED_IN_ERRORS = 3
 METADATA_KEY = "roadmap"
 
 
-def load_weights(network: nn.Module, source: str | os.PathLike | Mapping) -> None:
+def load_weights(network: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> None:
     """Load weights into ``network``, in place, from a file or a state dict in any known layout.
 
     ``source`` is a path to a safetensors file or to a torch checkpoint, whatever its ending, or a state dict. Its
@@ -207,7 +207,7 @@ class Weights:
         network.load_state_dict({**network.state_dict(), **self.fitted(network)})
 
 
-def open_weights(source: str | os.PathLike | Mapping) -> Weights:
+def open_weights(source: str | os.PathLike[str] | Mapping[str, Any]) -> Weights:
     """Read weights as `load_weights` does, and what a file of ours says of its network.
 
     Raises `RoadmapError` for a file that cannot be read and for a layout that is not known.
@@ -271,7 +271,7 @@ def to_timm(network: RoadmapNet) -> dict[str, Tensor]:
     raise RoadmapError(f"timm has no such network: it differs from {told}")
 
 
-def save_weights(network: nn.Module, path: str | os.PathLike, **facts: Any) -> None:
+def save_weights(network: nn.Module, path: str | os.PathLike[str], **facts: Any) -> None:
     """Write the network's state dict as a safetensors file, in our own layout; ``path`` is never left half-written.
 
     The file's metadata hold a `Description` of the network: its design and, where given, the other ``facts`` of one,
@@ -296,7 +296,7 @@ class _Ignored:
         pass
 
 
-def _read(path: Path) -> tuple[Mapping, str | None]:
+def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """What a file holds, and the metadata of one of ours. Its first bytes say what it is."""
     if not path.is_file():
         raise RoadmapError(f"there is no file '{path}' to load weights from")
@@ -332,7 +332,7 @@ def _ignored(name: str) -> type:
     return type(short, (_Ignored,), {"__module__": module})
 
 
-def _without_containers(weights: Mapping) -> Mapping:
+def _without_containers(weights: Mapping[str, Any]) -> Mapping[str, Any]:
     for _ in range(DEEPEST):
         inner = {key: value for key, value in weights.items() if isinstance(value, Mapping)}
         known = [inner[key] for key in CONTAINERS if key in inner]
@@ -343,7 +343,7 @@ def _without_containers(weights: Mapping) -> Mapping:
     return weights
 
 
-def _without_prefixes(weights: Mapping) -> Mapping:
+def _without_prefixes(weights: Mapping[str, Any]) -> Mapping[str, Any]:
     for prefix in PREFIXES:
         inner = {str(name)[len(prefix) :]: value for name, value in weights.items() if str(name).startswith(prefix)}
         if inner:

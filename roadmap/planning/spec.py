@@ -12,7 +12,8 @@ from typing import Any
 
 from roadmap.checks import RoadmapError, check_known, keep_plain, said
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
-from roadmap.data import DATA_SETS, HUB, LOADINGS, check_data
+from roadmap.data import HUB, LOADINGS, check_data
+from roadmap.data.known import data_sets
 from roadmap.ladders.rungs import REGIMES
 from roadmap.network.design import STEM_STRIDES
 from roadmap.planning.seeds import FIRST, parse_budget, parse_seeds, parse_seeds_for, usual_seeds
@@ -87,7 +88,7 @@ class StudySpec:
     )
     match_by: str = _ablation("what --match rescales", "width", choices=MATCHED_BY)
     data: str = _data(
-        f"data set: {', '.join(DATA_SETS)}, or {HUB}NAME for one from Hugging Face", "embedded", metavar="NAME"
+        f"data set: {', '.join(data_sets())}, or {HUB}NAME for one from Hugging Face", "embedded", metavar="NAME"
     )
     data_dir: str | None = _data("folder of the data set; for one from Hugging Face, its cache", metavar="PATH")
     download: bool = _data("download the data set to --data-dir if it is not there", False)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 from roadmap.checks import check_choice
+from roadmap.found import modules_of
 from roadmap.questions.question import Question
 from roadmap.settings import Setting, settings_in
 
@@ -17,9 +16,10 @@ from roadmap.settings import Setting, settings_in
 def questions() -> dict[str, type[Question]]:
     """Name -> class of every question in this package, in the order of their ``rank``."""
     found: dict[str, type[Question]] = {}
-    for module in pkgutil.iter_modules(__path__):
-        for thing in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
-            if isinstance(thing, type) and issubclass(thing, Question) and "name" in vars(thing):
+    for module in modules_of(__name__):
+        for thing in vars(module).values():
+            is_class = isinstance(thing, type) and get_origin(thing) is None  # Python 3.10 takes list[int] for a type
+            if is_class and issubclass(thing, Question) and "name" in vars(thing):
                 found[thing.name] = thing
     return dict(sorted(found.items(), key=lambda item: (item[1].rank, item[0])))
 

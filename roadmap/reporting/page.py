@@ -29,6 +29,7 @@ from roadmap.plotting.style import MARKS, Drawn
 from roadmap.reporting.content import Content, content_of
 from roadmap.reporting.figures import Picture, Target, clean, font_faces, picture
 from roadmap.reporting.sections import SEEN, Section
+from roadmap.results.drawings import figures
 from roadmap.results.figures import Figures
 from roadmap.results.study import Study, load_study
 
@@ -74,6 +75,7 @@ def page_of(study: Figures, diagrams: bool = True) -> str:
         content=content,
         pictures=pictures,
         reading=reading,
+        more=[name for name in pictures if name in (*figures(), "operations", "fields")],
         words=words,
         seen=SEEN,
         layer_by_layer=layer_by_layer,
@@ -109,25 +111,25 @@ def _finalize(value: Any) -> Any:
 
 def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
     """All figures of the page, by name; those of sections begin with their id."""
-    wanted: dict[str, tuple[Callable[..., Drawn], str]] = {}
+    wanted: dict[str, Callable[..., Drawn]] = {}
     if len(study.effects):
-        wanted = {name: (getattr(study, name), _ALT[name]) for name in study.figures[1:]}
+        wanted |= {name: partial(study.figure, name) for name in study.figures[1:]}
     if isinstance(study, Study):
         if study.steps["top1_mean"].notna().sum() > 1:
-            wanted["pareto"] = study.pareto, _ALT["pareto"]
+            wanted["pareto"] = study.pareto
         if len(study.curves) and not any(section.curves for section in content.sections):
-            wanted["curves"] = study.curves, _ALT["curves"]
-    draw = partial(getattr(study, study.figures[0]), title="")
+            wanted["curves"] = study.curves
+    draw = partial(study.figure, study.figures[0], title="")
     pictures = {}
     if len(study.effects) or study.figures[0] == "trajectory":
         alt = f"{content.heading}: {content.headline}. Every row leads to its step; the tables have all numbers."
         pictures["main"] = picture(draw, "main", alt, _targets(content.sections))
-    pictures |= {name: picture(method, name, alt) for name, (method, alt) in wanted.items()}
+    pictures |= {name: picture(method, name, figures()[name].alt) for name, method in wanted.items()}
     built = {section.name: section.explanation.after for section in content.sections if section.explanation}
     if len(built) > 1 and study.question.cumulative:
-        pictures["operations"] = picture(partial(draw_operations, built), "operations", _ALT["operations"])
+        pictures["operations"] = picture(partial(draw_operations, built), "operations", _OPERATIONS)
         if fields := _fields(content.sections):
-            pictures["fields"] = picture(partial(draw_fields, fields), "fields", _ALT["fields"])
+            pictures["fields"] = picture(partial(draw_fields, fields), "fields", _FIELDS)
     for section in content.sections:
         with phase(f"drawing {section.name}"):
             pictures |= _section_pictures(study, section)
@@ -148,15 +150,8 @@ def _fields(sections: Sequence[Section]) -> dict[str, np.ndarray]:
     return {name: field for name, field in fields.items() if name in chosen} if halves[least] < halves[most] else {}
 
 
-_ALT = {
-    "ablation": "What every step is worth; the table of effects has the numbers.",
-    "levels": "Accuracy over the levels of a flag; the table of networks has the numbers.",
-    "interactions": "Main effects and interactions of two steps as a map; the table of effects has the numbers.",
-    "pareto": "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
-    "operations": "Operations of every network, as it is explained, by what they are for.",
-    "fields": "Effective receptive fields of a few networks: how much each pixel changes the middle position.",
-    "curves": "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
-}
+_OPERATIONS = "Operations of every network, as it is explained, by what they are for."
+_FIELDS = "Effective receptive fields of a few networks: how much each pixel changes the middle position."
 
 
 def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:

@@ -28,7 +28,7 @@ _LABELS = [name for name in CURVES if name not in EPOCH]
 _KEPT = {name: CURVES[name] for name in (*_RUN, *EPOCH)}
 
 
-class Curves(pd.DataFrame):
+class Curves(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
     """Learning curves, one row a run and epoch; columns: `roadmap.results.schema.CURVES`, docs/tables.md.
 
     Called, they are drawn, as ``table.plot()`` of pandas draws; any part of the table is a plain DataFrame.

@@ -191,7 +191,8 @@ class Moderated:
     @property
     def variances(self) -> np.ndarray:
         """(networks,): the v_k; zero where no variance is known at all."""
-        return self.mixing @ self.own
+        variances: np.ndarray = self.mixing @ self.own
+        return variances
 
     def variance(self, loads: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(effects,) twice: sum_k load_k v_k for each row of ``loads`` (effects, networks), and its square over its

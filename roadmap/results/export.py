@@ -80,7 +80,7 @@ def _text(rows: list[dict[str, Any]], kind: str, columns: list[str]) -> str:
     cells = [[_escape_markdown(cell) if name in words else cell for name, cell in row] for row in shown]
     sides = ["right" if _counts(name) else "left" for name in columns]
     form = {"md": "pipe", "latex": "latex_booktabs"}[kind]  # which escapes what LaTeX would take for its own
-    return tabulate(cells, columns, form, disable_numparse=True, colalign=sides if cells else None) + "\n"
+    return f"{tabulate(cells, columns, form, disable_numparse=True, colalign=sides if cells else None)}\n"
 
 
 def _counts(name: str) -> bool:

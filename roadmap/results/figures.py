@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from roadmap.plotting.scatter import Point, draw_scatter, pareto_front
 from roadmap.plotting.style import FAINT, REFERENCE, Drawn, Look
 from roadmap.plotting.trajectory import draw_trajectory, trajectory_panel
 from roadmap.questions.question import Question
+from roadmap.results.drawings import figures
 from roadmap.results.effect_rows import (
     alias_of,
     aliased_label,
@@ -78,6 +79,13 @@ class Figures:
     def figures(self) -> list[str]:
         """The figures that answer the study's question, by their methods, the most telling first."""
         return list(self.question.figures)
+
+    def figure(self, name: str, **options: Any) -> Drawn:
+        """The figure of that name: a method of the study, or one of `roadmap.results.drawings` with its own code.
+        ``options`` are its own, and the fields of `roadmap.plotting.style.Look`."""
+        check_known("figure", [name], figures())
+        draw: Callable[..., Drawn] = figures()[name].draw or getattr(type(self), name)
+        return draw(self, **options)
 
     def _check_figure(self, name: str) -> None:
         """Raise `RoadmapError` where a figure does not suit the study's question."""

@@ -24,7 +24,7 @@ SHOWN = 6
 THUMBNAIL = 48
 
 
-class Flips(pd.DataFrame):
+class Flips(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
     """The test images that a step gains and loses, the surest gains first and the surest losses last; columns:
     `roadmap.results.schema.FLIPS`, docs/tables.md. In a notebook the first and the last are shown as pictures.
 

@@ -237,7 +237,8 @@ def _mapping(value: Any) -> Any:
 
 def _column(table: pd.DataFrame, name: str) -> Hashable:
     """The column of that name, or the only one whose nested name ends in it."""
-    names = {".".join(map(str, one)) if isinstance(one, tuple) else str(one): one for one in table.columns}
+    columns: list[Hashable] = [*table.columns]
+    names = {".".join(map(str, one)) if isinstance(one, tuple) else str(one): one for one in columns}
     if name in names:
         return names[name]
     ends = [full for full in names if re.split(r"[./]", full)[-1] == name or full.lower() == str(name).lower()]

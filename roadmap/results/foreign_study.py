@@ -82,5 +82,5 @@ class ForeignStudy(Figures):
         paths = []
         for figure in names or dict.fromkeys([*self.figures, "ablation"]):
             stem = f"{self.name}-{figure}" if width == "page" else f"{self.name}-{figure}-{width}"
-            paths += save_figure(getattr(self, figure)(**look), folder, stem)
+            paths += save_figure(self.figure(figure, **look), folder, stem)
         return paths

@@ -232,7 +232,7 @@ class _Way:
         half = (now.high - now.low) / 2 * quantile[:-1] / quantile[-1] * np.sqrt(variance) / now.std_error
         shut = (half <= self.width) | (half < abs(now.estimate)) | (smallest == self.most_seeds)
         shut &= smallest > self.seen[effect]
-        return networks[index[: int(np.argmax(shut))]].tolist()
+        return [*map(int, networks[index[: int(np.argmax(shut))]])]
 
 
 @lru_cache(maxsize=256)

@@ -241,8 +241,7 @@ def save_drawn(
 
 
 def _drawn(study: Study, name: str, paper: bool, **look: Any) -> Drawn:
-    draw = getattr(study, name)
-    return draw(paper, **look) if paper else draw(**look)
+    return study.figure(name, **({"paper": True} if paper else {}), **look)
 
 
 def load_study(path: str | Path, matters: float | None = None) -> Study:
