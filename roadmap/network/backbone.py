@@ -47,7 +47,7 @@ class Backbone(nn.Module):
         num_classes: int
         num_features: int
         head_hidden_size: int
-        feature_info: list[dict]
+        feature_info: list[dict[str, Any]]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, in_channels, H, W) -> the last stage's (N, C, H', W')."""
@@ -124,7 +124,7 @@ class Backbone(nn.Module):
             stage.grad_checkpointing = enable
 
     @torch.jit.ignore
-    def group_matcher(self, coarse: bool = False) -> dict:
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's interface: parameter groups in order of depth, for layer-wise learning rates.
 
         Three consecutive blocks of a stage are a group, as where the paper decays learning rates (Appendix A.2).

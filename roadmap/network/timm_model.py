@@ -88,7 +88,7 @@ class TimmModel:
         if facts.patch and self.stem_stride != NATIVE_STEM_STRIDE:
             options["patch_size"] = max(1, int(facts.patch * self.stem_stride / NATIVE_STEM_STRIDE + 0.5))
         options = {name: value for name, value in options.items() if name in facts.accepted}
-        network = self._or_say_why(
+        network: nn.Module = self._or_say_why(
             self.image_size,
             lambda: _create(self.timm_model, num_classes=self.num_classes, in_chans=self.in_channels, **options),
         )
