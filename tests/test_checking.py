@@ -10,7 +10,8 @@ from commands import call
 
 import roadmap
 from roadmap import Design, RoadmapError
-from roadmap.checking import CHECKS, check_design, check_layers, check_step
+from roadmap.checking.design import check_design, check_layers, check_step
+from roadmap.checking.trials import CHECKS
 from roadmap.ladders.steps import compose, registered_steps
 from roadmap.network import layers
 from roadmap.network.layers import load_plugins

@@ -194,7 +194,7 @@ def check_step_command(
     study, or of the ladder. The exit code is 1 if a check fails.
     """
     with phase("preparing to check"):
-        from roadmap.checking import check_step  # noqa: F401  (slow, as it imports torch)
+        from roadmap.checking.design import check_step  # noqa: F401  (slow, as it imports torch)
         from roadmap.planning.networks import checked_steps
         from roadmap.planning.reading import load_spec
 
@@ -208,7 +208,7 @@ def check_step_command(
 
 def _is_sound(step: Step, widths: tuple[int, ...], verbose: bool) -> bool:
     """Check one step and print what was found."""
-    from roadmap.checking import check_step
+    from roadmap.checking.design import check_step
 
     cases: list[tuple[str, Any, Any]] = []
     notes: list[str] = []

@@ -103,7 +103,7 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
     """The device of a study, its name, and what each step costs."""
     import torch
 
-    from roadmap.checking import check_layers
+    from roadmap.checking.design import check_layers
     from roadmap.cost.counting import count
     from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device

@@ -1,15 +1,10 @@
-"""Whether a network can be trusted in a study: what must hold of every design, plug-in layers and all.
-
-A study trains for days, and a layer that is wrong at odd resolutions, keeps a weight out of the weights file or mixes
-the images of a batch shows only at the end, or never. Here it shows within seconds, on a small network.
-"""
+"""What must hold of a small network: each check gives a sentence, or raises a `FaultError`."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +13,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from roadmap.checks import RoadmapError
+from roadmap.checking.watching import FaultError, run_watched, size_text
 from roadmap.cost.counting import count
-from roadmap.network.building import build_network
 from roadmap.network.design import Design
-from roadmap.network.families import NetworkDesign
-from roadmap.network.layers import NoPlaceError, Site, find_layer, in_words, line_in, site_of
+from roadmap.network.layers import Site, in_words
 from roadmap.network.model import RoadmapNet
 from roadmap.network.weights import load_weights, save_weights
 
@@ -35,19 +28,6 @@ ZERO = 1e-12
 SINGLE = 1e-2
 #: Steps of gradient descent on one batch of 8 images, within which its loss must fall below this share of the first.
 LEARNING_STEPS, LEARNING_RATE, LEARNT = 10, 0.02, 0.95
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found: its name, whether all is well, and one sentence."""
-
-    check: str
-    ok: bool
-    sentence: str
-
-
-class FaultError(Exception):
-    """What a check found wrong, in one sentence."""
 
 
 @dataclass(frozen=True)
@@ -63,78 +43,8 @@ class Subject:
         one, and whose statistics are those of some images; in evaluation mode."""
         network = _shaken(_copied(self.network).double())
         with torch.no_grad():
-            _run(network.train(), _images(network.design, count=4))
+            run_watched(network.train(), images_for(network.design, count=4))
         return network.eval()
-
-
-def check_step(cases: Iterable[tuple[str, Design | None, Design]]) -> dict[str, list[Finding]]:
-    """Check a step in several networks: (name of the case, design without the step, design with it) each.
-
-    Gives the findings of `check_design` by case. A layer that has no place in one of the networks is fine, as long as
-    there is another in which it has one.
-    """
-    found = {name: check_design(design, before) for name, before, design in cases}
-    homeless = [findings for findings in found.values() if findings[0].check == "place"]
-    if len(homeless) == len(found):
-        for findings in homeless:
-            findings[0] = Finding("place", False, findings[0].sentence)
-    return found
-
-
-def check_design(design: Design, before: Design | None = None) -> list[Finding]:
-    """Check a network, which should be small: width 8 or 16 and few blocks take a few seconds.
-
-    ``before``: the design without the step that is checked; None: whether the step changes something is not asked.
-    After a failure that leaves the others without meaning they are left out. No exception of a plug-in gets through.
-    """
-    design = design.replace(num_classes=CLASSES, stochastic_depth=0.0)
-    before = before and before.replace(num_classes=CLASSES, stochastic_depth=0.0)
-    findings: list[Finding] = []
-    with torch.random.fork_rng(devices=[]):
-        try:
-            torch.manual_seed(0)
-            subject = Subject(RoadmapNet(design), before)
-        except NoPlaceError as error:
-            return [Finding("place", True, str(error))]
-        except RoadmapError as error:
-            return [Finding("builds", False, str(error))]
-        findings.append(Finding("builds", True, f"it builds, with {_count(subject.network)} parameters"))
-        for name, check, vital in CHECKS:
-            if name == "changes" and before is None:
-                continue
-            torch.manual_seed(1)
-            try:
-                sentence = check(subject)
-            except FaultError as fault:
-                findings.append(Finding(name, False, str(fault)))
-            except RoadmapError as error:
-                findings.append(Finding(name, False, str(error)))
-            except Exception as error:  # of a plug-in's code, outside its forward
-                findings.append(Finding(name, False, f"it fails: {in_words(error)}{_line(subject.network, error)}"))
-            else:
-                findings.append(Finding(name, True, sentence))
-            if vital and not findings[-1].ok:
-                break
-    return findings
-
-
-def check_layers(design: NetworkDesign, image_size: int) -> None:
-    """Run the plug-in layers of a design, if it has any, on two images of ``image_size`` pixels.
-
-    Raises `RoadmapError` where one fails, or returns another shape than its site says, or numbers that are not finite.
-    """
-    if not design.layers:
-        return
-    design.feature_sizes(image_size)
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(0)
-        try:
-            _run(build_network(design).eval(), _noise(design.in_channels, (image_size, image_size), 2).float())
-        except FaultError as fault:
-            raise RoadmapError(str(fault)) from fault
-
-
-# --- the checks: each gives a sentence, or raises a FaultError
 
 
 def _shapes(subject: Subject) -> str:
@@ -143,21 +53,23 @@ def _shapes(subject: Subject) -> str:
     sizes = _sizes(network.design)
     with torch.no_grad():
         for size in sizes:
-            logits = _run(network, _images(network.design, size, 1).float())
+            logits = run_watched(network, images_for(network.design, size, 1).float())
             if logits.shape != (1, CLASSES):
-                raise FaultError(f"images of {_words(size)} pixels give {tuple(logits.shape)} and not {(1, CLASSES)}")
-    return f"images of {', '.join(_words(size) for size in sizes)} pixels pass through"
+                raise FaultError(
+                    f"images of {size_text(size)} pixels give {tuple(logits.shape)} and not {(1, CLASSES)}"
+                )
+    return f"images of {', '.join(size_text(size) for size in sizes)} pixels pass through"
 
 
 def _deterministic(subject: Subject) -> str:
     """Evaluating twice gives the same, and changes nothing."""
     network = _shaken(_copied(subject.network)).eval()
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    images = _images(network.design).float()
+    images = images_for(network.design).float()
     first: list[tuple[Site, Tensor]] = []
     second: list[tuple[Site, Tensor]] = []
     with torch.no_grad():
-        one, two = _run(network, images, trace=first), _run(network, images, trace=second)
+        one, two = run_watched(network, images, trace=first), run_watched(network, images, trace=second)
     for (site, before_it), (_, after) in zip(first, second, strict=False):
         if not torch.equal(before_it, after):
             raise FaultError(f"{site} gives another output every time, also in evaluation")
@@ -173,9 +85,9 @@ def _precision(subject: Subject) -> str:
     """Parameters can be moved to another type, where the result is the same; and it runs in training."""
     single = _copied(subject.network).eval()
     double = _copied(single).double()
-    images = _images(single.design)
+    images = images_for(single.design)
     with torch.no_grad():
-        found, expected = _run(single, images.float()), _run(double, images)
+        found, expected = run_watched(single, images.float()), run_watched(double, images)
     if expected.dtype != torch.float64:
         raise FaultError(f"in double precision it returns {expected.dtype}")
     _compare(found.double(), expected, SINGLE, "single and double precision differ")
@@ -189,13 +101,13 @@ def _changes(subject: Subject) -> str:
     network, other = subject.network, RoadmapNet(subject.before)
     shapes = [{name: tensor.shape for name, tensor in net.state_dict().items()} for net in (network, other)]
     if shapes[0] != shapes[1]:
-        return f"it has {_count(network)} parameters and {_count(other)} without the step"
+        return f"it has {count_parameters(network)} parameters and {count_parameters(other)} without the step"
     network = _copied(subject.shaken)
     other.double().load_state_dict(network.state_dict())
     with torch.no_grad():
         for train in (False, True):
             for size in _sizes(network.design)[:2]:
-                images = _images(network.design, size)
+                images = images_for(network.design, size)
                 torch.manual_seed(1)
                 one = network.train(train)(images)
                 torch.manual_seed(1)
@@ -207,11 +119,11 @@ def _changes(subject: Subject) -> str:
 def _gradients(subject: Subject) -> str:
     """Every parameter that is trained receives a finite gradient, and matters in training or in evaluation."""
     network = _copied(subject.shaken)
-    images = _images(network.design, count=4)
+    images = images_for(network.design, count=4)
     largest: dict[str, float] = {}
     for train in (True, False):
         network.train(train).zero_grad()
-        logits = _run(network, images, cut=True)
+        logits = run_watched(network, images, cut=True)
         (logits * torch.randn(logits.shape, dtype=logits.dtype)).sum().backward()
         for name, parameter in network.named_parameters():
             if parameter.requires_grad and parameter.grad is None:
@@ -229,13 +141,13 @@ def _gradients(subject: Subject) -> str:
 def _batches(subject: Subject) -> str:
     """In evaluation an image's result does not depend on the others of its batch."""
     network = subject.shaken
-    images = _images(network.design, count=4)
+    images = images_for(network.design, count=4)
     together: list[tuple[Site, Tensor]] = []
     alone: list[tuple[Site, Tensor]] = []
     with torch.no_grad():
-        found = _run(network, images, trace=together)
-        expected = _run(network, images[:1], trace=alone)
-        others = _run(network, torch.cat([images[:1], 3 * images[1:] + 1]))
+        found = run_watched(network, images, trace=together)
+        expected = run_watched(network, images[:1], trace=alone)
+        others = run_watched(network, torch.cat([images[:1], 3 * images[1:] + 1]))
     for (site, with_others), (_, by_itself) in zip(together, alone, strict=False):
         if not _close(with_others[:1], by_itself):
             raise FaultError(f"{site} makes an image's result depend on the others of its batch, also in evaluation")
@@ -251,31 +163,31 @@ def _copies(subject: Subject) -> str:
         if tensor.numel() and (other := places.setdefault(tensor.untyped_storage().data_ptr(), name)) != name:
             raise FaultError(f"{other} and {name} share their memory: each place needs a tensor of its own")
     network = subject.shaken
-    images = _images(network.design)
+    images = images_for(network.design)
     loaded = RoadmapNet(network.design)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_weights(network, path)
         load_weights(loaded.double(), load_file(path))
     with torch.no_grad():
-        expected = _run(network, images)
-        _compare(_run(loaded.eval(), images), expected, ROUNDING, "its weights file does not hold all of it")
+        expected = run_watched(network, images)
+        _compare(run_watched(loaded.eval(), images), expected, ROUNDING, "its weights file does not hold all of it")
         copied = _copied(network)
-        _compare(_run(copied, images), expected, ROUNDING, "a copy of it is not the same")
+        _compare(run_watched(copied, images), expected, ROUNDING, "a copy of it is not the same")
         for tensor in copied.state_dict().values():
             tensor.zero_()
-        _compare(_run(network, images), expected, ROUNDING, "a copy of it is not independent of it")
+        _compare(run_watched(network, images), expected, ROUNDING, "a copy of it is not independent of it")
     return "copies and weights files hold all of it"
 
 
 def _memory_format(subject: Subject) -> str:
     """The order of numbers in memory does not matter."""
     network = subject.shaken
-    images = _images(network.design)
+    images = images_for(network.design)
     with torch.no_grad():
-        expected = _run(network, images)
+        expected = run_watched(network, images)
         ordered = _copied(network).to(memory_format=torch.channels_last)
-        found = _run(ordered, images.contiguous(memory_format=torch.channels_last))
+        found = run_watched(ordered, images.contiguous(memory_format=torch.channels_last))
     _compare(found, expected, ROUNDING, "with channels last in memory its output differs")
     return "channels last in memory give the same"
 
@@ -283,17 +195,17 @@ def _memory_format(subject: Subject) -> str:
 def _counts(subject: Subject) -> str:
     """Its cost can be counted, for which it is built without memory for its numbers."""
     size = _sizes(subject.network.design)[0]
-    return f"images of {_words(size)} pixels cost {count(subject.network.design, size).gmacs:.2g} GMACs"
+    return f"images of {size_text(size)} pixels cost {count(subject.network.design, size).gmacs:.2g} GMACs"
 
 
 def _learns(subject: Subject) -> str:
     """A few steps of gradient descent on one batch lower its loss."""
     network = _copied(subject.network).train()
-    images, labels = _images(network.design, count=8).float(), torch.arange(8) % CLASSES
+    images, labels = images_for(network.design, count=8).float(), torch.arange(8) % CLASSES
     optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=0.9)
     losses = []
     for _ in range(LEARNING_STEPS):
-        loss = nn.functional.cross_entropy(_run(network, images), labels)
+        loss = nn.functional.cross_entropy(run_watched(network, images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -319,90 +231,6 @@ CHECKS: tuple[tuple[str, Callable[[Subject], str], bool], ...] = (
 )
 
 
-# --- running a network, watching its plug-in layers
-
-
-def _run(network: nn.Module, images: Tensor, trace: list | None = None, cut: bool = False) -> Tensor:
-    """The logits, with every plug-in layer held to its site. ``trace`` collects (site, output); ``cut``: a layer that
-    lets no gradient through is a fault. Raises `FaultError` that names the layer."""
-    running: list[tuple[Site, int]] = []
-
-    def enter(module: nn.Module, inputs: tuple) -> None:
-        site = site_of(module)
-        assert site is not None
-        running.append((site, inputs[0]._version))
-
-    def leave(module: nn.Module, inputs: tuple, output: Tensor) -> None:
-        site, version = running.pop()
-        _check_output(site, inputs[0], output)
-        if _is_read_only(site) and inputs[0]._version != version:
-            raise FaultError(f"{site} changes its input in place, which the other branch still needs")
-        if cut and inputs[0].requires_grad and not _connected(output, inputs[0]):
-            raise FaultError(f"{site} lets no gradient through")
-        if trace is not None:
-            trace.append((site, output.clone()))
-
-    with _hooks(network, enter, leave):
-        try:
-            return network(images)
-        except FaultError:
-            raise
-        except Exception as error:
-            size = _words((images.shape[2], images.shape[3]))
-            what = str(running[-1][0]) if running else "the network"
-            raise FaultError(
-                f"{what} fails on images of {size} pixels: {in_words(error)}{_line(network, error)}"
-            ) from error
-
-
-@contextmanager
-def _hooks(network: nn.Module, enter: Callable, leave: Callable) -> Iterator[None]:
-    handles = []
-    for module in network.modules():
-        if site_of(module) is not None:
-            handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _check_output(site: Site, x: Tensor, output: Tensor) -> None:
-    if not isinstance(output, Tensor):
-        raise FaultError(f"{site} returns a {type(output).__name__}, but must return a tensor")
-    rounded = [{side // site.stride, -(-side // site.stride)} for side in x.shape[2:]]
-    if site.place not in ("stem", "downsample"):
-        rounded = [{max(sides)} for sides in rounded]
-    fits = output.ndim == 4 and output.shape[:2] == (x.shape[0], site.outgoing)
-    if not fits or not all(side in sides for side, sides in zip(output.shape[2:], rounded, strict=True)):
-        wanted = ", ".join(map(str, (x.shape[0], site.outgoing, *(max(sides) for sides in rounded))))
-        raise FaultError(f"{site} makes {tuple(output.shape)} of {tuple(x.shape)}, but must make ({wanted})")
-    if x.isfinite().all() and not output.isfinite().all():
-        raise FaultError(f"{site} returns numbers that are not finite")
-
-
-def _connected(output: Tensor, x: Tensor) -> bool:
-    return (
-        output.requires_grad
-        and torch.autograd.grad(output.sum(), x, retain_graph=True, allow_unused=True)[0] is not None
-    )
-
-
-def _is_read_only(site: Site) -> bool:
-    """Whether the input is a block's own, which its other branch needs as well."""
-    return site.place == "shortcut" or (site.place == "spatial" and site.path.endswith("conv1"))
-
-
-def _line(network: nn.Module, error: BaseException) -> str:
-    """Where in the code of one of the network's layers an exception came from."""
-    sources = {find_layer(site.layer).source for site in map(site_of, network.modules()) if site is not None}
-    return next((line for line in (line_in(source, error) for source in sources) if line), "")
-
-
-# --- helpers
-
-
 def _sizes(design: Design) -> list[tuple[int, int]]:
     """Heights and widths that divide well, do not, and differ; from 32 pixels on, or whatever this network needs."""
     # unit + 1 has an odd number of positions at every stage where strides round up, the other where they round down
@@ -411,12 +239,13 @@ def _sizes(design: Design) -> list[tuple[int, int]]:
     return [(unit, unit), (odd, odd), (2 * unit, unit + 1), (7 * unit, 7 * unit)]
 
 
-def _images(design: Design, size: tuple[int, int] | None = None, count: int = 2) -> Tensor:
+def images_for(design: Design, size: tuple[int, int] | None = None, count: int = 2) -> Tensor:
     """Random images in double precision, the same every time; by default of twice the least size."""
-    return _noise(design.in_channels, size or (2 * _sizes(design)[0][0],) * 2, count)
+    return noise(design.in_channels, size or (2 * _sizes(design)[0][0],) * 2, count)
 
 
-def _noise(channels: int, size: tuple[int, int], count: int) -> Tensor:
+def noise(channels: int, size: tuple[int, int], count: int) -> Tensor:
+    """Random images (count, channels, *size) in double precision, the same every time."""
     generator = torch.Generator().manual_seed(count)
     return torch.randn(count, channels, *size, generator=generator, dtype=torch.float64)
 
@@ -446,9 +275,6 @@ def _compare(found: Tensor, expected: Tensor, tolerance: float, sentence: str) -
         raise FaultError(f"{sentence}, by {difference:.2g} of the largest logit")
 
 
-def _count(network: nn.Module) -> int:
+def count_parameters(network: nn.Module) -> int:
+    """Parameters of a network, in all."""
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def _words(size: tuple[int, int]) -> str:
-    return f"{size[0]}x{size[1]}"

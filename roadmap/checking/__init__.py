@@ -1,0 +1,1 @@
+"""What must hold of every design, plug-ins and all, tried on a small network."""
