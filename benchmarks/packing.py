@@ -96,14 +96,20 @@ def main() -> None:
     options = parser.parse_intermixed_args()
     spec = load_spec(only=tuple(options.steps), seeds=options.seeds, epochs=options.epochs)
     study = dataclasses.replace(prepare(spec), data=some_images(open_data("embedded"), options.images))
-    images = sum(run.recipe.epochs * (len(study.data.train) // run.recipe.batch_size * run.recipe.batch_size)
-                 for run in study.runs)  # fmt: skip
+    images = sum(
+        run.recipe.epochs * (len(study.data.train) // run.recipe.batch_size * run.recipe.batch_size)
+        for run in study.runs
+    )
     rounds = []
     for _ in range(options.rounds):
         packed, one, plain = study_side(study, "auto"), study_side(study, "1"), bare_side(study)
         rounds.append((images / packed[0], images / one[0], images / plain, packed[1] / packed[0]))
-        print("packed {:6.0f} img/s   one at a time {:6.0f}   bare processes {:6.0f}   scheduler {:.2%}".format(
-            *rounds[-1]), flush=True)  # fmt: skip
+        print(
+            "packed {:6.0f} img/s   one at a time {:6.0f}   bare processes {:6.0f}   scheduler {:.2%}".format(
+                *rounds[-1]
+            ),
+            flush=True,
+        )
     packed, one, plain, share = (statistics.median(side) for side in zip(*rounds, strict=True))
     print(f"{len(study.runs)} runs on {len(os.sched_getaffinity(0))} cores, medians of {options.rounds} rounds:")
     print(f"  --jobs auto / --jobs 1            {packed / one:.2f}")

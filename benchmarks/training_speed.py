@@ -167,18 +167,33 @@ def main() -> None:
     if options.what == "small":
         data, sides = some_images(open_data("embedded"), options.images), {"bare loop": bare}
         steps = options.steps or ["resnet50", "depthwise_conv", "large_kernel", "separate_downsample"]
-        spec = StudySpec(only=tuple(steps), seeds=(0,), precision=options.precision, width=options.width,
-                         batch_size=options.batch_size)  # fmt: skip
+        spec = StudySpec(
+            only=tuple(steps),
+            seeds=(0,),
+            precision=options.precision,
+            width=options.width,
+            batch_size=options.batch_size,
+        )
         runs = plan(spec, data)
     else:
         data = large_images(options.images or 32, 224)
         sides = {"timm": of_timm(torch.contiguous_format), "timm channels_last": of_timm(torch.channels_last)}
-        spec = StudySpec(only=tuple(options.steps or ["resnet50", "separate_downsample"]), seeds=(0,), recipe="quick",
-                         width=64, depth=1.0, stem_stride=4, batch_size=options.batch_size or 8,
-                         precision=options.precision)  # fmt: skip
-        runs = [dataclasses.replace(run, design=run.design.replace(layer_scale=1e-6)
-                                    if run.step == ladder().names[-1] else run.design)
-                for run in plan(spec, data)]  # fmt: skip
+        spec = StudySpec(
+            only=tuple(options.steps or ["resnet50", "separate_downsample"]),
+            seeds=(0,),
+            recipe="quick",
+            width=64,
+            depth=1.0,
+            stem_stride=4,
+            batch_size=options.batch_size or 8,
+            precision=options.precision,
+        )
+        runs = [
+            dataclasses.replace(
+                run, design=run.design.replace(layer_scale=1e-6) if run.step == ladder().names[-1] else run.design
+            )
+            for run in plan(spec, data)
+        ]
     for run in runs:
         settings = {} if options.what == "small" else {"crop": "none"}
         run = dataclasses.replace(run, recipe=run.recipe.with_training(options.epochs, settings=settings))

@@ -20,7 +20,8 @@ from roadmap.explaining.spatial import draw_fields, draw_operations, effective_f
 from roadmap.explaining.text import layer_by_layer
 from roadmap.files import write_text
 from roadmap.formatting import label, signed
-from roadmap.ladders.rungs import REGIMES, Rung, ladder
+from roadmap.ladders.ladder import REGIMES, Rung
+from roadmap.ladders.rungs import ladder
 from roadmap.plotting.style import Drawn, styled
 from roadmap.reference import PrintedRow
 

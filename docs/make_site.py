@@ -25,7 +25,7 @@ PROJECT = Path(__file__).parents[1]
 RETURNED = (
     "roadmap.results.study.Study",
     "roadmap.explaining.explanation.Explanation",
-    "roadmap.ladders.rungs.Ladder",
+    "roadmap.ladders.ladder.Ladder",
     "roadmap.network.layers.Site",
 )
 #: A link to a file, and where its target begins.

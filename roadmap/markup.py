@@ -35,8 +35,10 @@ def table(rows: Iterable[Sequence[str]], header: Sequence[str] = (), numbers: bo
 
     def line(tag: str, cells: Sequence[str]) -> str:
         sides = ["left", *["right" if numbers else "left"] * len(cells)]
-        shown = (f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
-                 for side, text in zip(sides, cells, strict=False))  # fmt: skip
+        shown = (
+            f'<{tag} style="text-align: {side}">{escape(text)}</{tag}>'
+            for side, text in zip(sides, cells, strict=False)
+        )
         return f"<tr>{''.join(shown)}</tr>"
 
     head = f"<thead>{line('th', header)}</thead>" if header else ""

@@ -20,7 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from roadmap.checks import RoadmapError
 from roadmap.cost import measuring
 from roadmap.data.sources import open_data
-from roadmap.ladders.rungs import REGIMES, ladder_steps
+from roadmap.ladders.ladder import REGIMES
+from roadmap.ladders.rungs import ladder_steps
 from roadmap.ladders.steps import Step, compose
 from roadmap.network.design import Design
 from roadmap.network.model import RoadmapNet

@@ -106,7 +106,6 @@ def test_add_a_question(tmp_path):
 def test_add_a_step(tmp_path):
     shown = follow("add-a-step.md", tmp_path)
     assert "\nwith wider " in said(shown, "run", "wider.yaml")
-    assert "late_width" in said(shown, "steps")
     assert "widths 64-128-320-640" in said(shown, "check-step", "late_width")
     assert "320" in said(shown, "explain") and "\nwith late_width " in said(shown, "--design")
 

@@ -159,7 +159,7 @@ def assert_plain(value) -> None:
 def test_kept_as_plain_values(make, values):
     found, expected = make(**values[0]), make(**values[1])
     assert found == expected
-    if not isinstance(found, roadmap.ladders.rungs.Ladder):
+    if not isinstance(found, roadmap.ladders.ladder.Ladder):
         assert_plain(dataclasses.asdict(found))
         assert json.dumps(dataclasses.asdict(found)) == json.dumps(dataclasses.asdict(expected))
 

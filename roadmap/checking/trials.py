@@ -211,8 +211,10 @@ def _learns(subject: Subject) -> str:
         optimizer.step()
         losses.append(float(loss.detach()))
     if not min(losses) < LEARNT * losses[0]:
-        raise FaultError(f"it does not learn: {len(losses)} steps on one batch take its loss from {losses[0]:.3g} to "
-                    f"{min(losses):.3g}")  # fmt: skip
+        raise FaultError(
+            f"it does not learn: {len(losses)} steps on one batch take its loss from {losses[0]:.3g} to "
+            f"{min(losses):.3g}"
+        )
     return f"{len(losses)} steps on one batch take its loss from {losses[0]:.3g} to {min(losses):.3g}"
 
 

@@ -7,9 +7,30 @@ import sys
 import unicodedata
 
 #: Signs that Unicode itself does not spell in ASCII.
-SPELLED = {"→": "->", "←": "<-", "×": "x", "−": "-", "–": "-", "—": "-", "±": "+-", "·": "*", "•": "*", "≠": "!=",
-           "≤": "<=", "≥": ">=", "≈": "~", "∞": "infinity", "°": " degrees", "§": "section ", "µ": "u", "“": '"',
-           "”": '"', "„": '"', "‘": "'", "’": "'"}  # fmt: skip
+SPELLED = {
+    "→": "->",
+    "←": "<-",
+    "×": "x",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "±": "+-",
+    "·": "*",
+    "•": "*",
+    "≠": "!=",
+    "≤": "<=",
+    "≥": ">=",
+    "≈": "~",
+    "∞": "infinity",
+    "°": " degrees",
+    "§": "section ",
+    "µ": "u",
+    "“": '"',
+    "”": '"',
+    "„": '"',
+    "‘": "'",
+    "’": "'",
+}
 #: An ASCII stream has this encoding: one that is called ascii click takes for misconfigured, and writes UTF-8 to it.
 ASCII = "roadmap-ascii"
 
@@ -53,9 +74,14 @@ def _ascii(name: str) -> codecs.CodecInfo | None:
         return None
     known = codecs.lookup("ascii")
     return codecs.CodecInfo(
-        known.encode, known.decode, known.streamreader, known.streamwriter, known.incrementalencoder,
-        known.incrementaldecoder, ASCII,
-    )  # fmt: skip
+        known.encode,
+        known.decode,
+        known.streamreader,
+        known.streamwriter,
+        known.incrementalencoder,
+        known.incrementaldecoder,
+        ASCII,
+    )
 
 
 codecs.register_error("spell", _replace)

@@ -70,8 +70,11 @@ def facts_of(entry: Entry) -> dict[str, Any]:
     if "began" in progress:
         facts["started"] = datetime.fromtimestamp(progress["began"], timezone.utc).isoformat(timespec="seconds")
     return facts | {
-        "signature": entry.signature, "status": entry.status, "epochs": progress.get("epoch"), "reason": entry.reason,
-    }  # fmt: skip
+        "signature": entry.signature,
+        "status": entry.status,
+        "epochs": progress.get("epoch"),
+        "reason": entry.reason,
+    }
 
 
 def value_text(value: Any) -> str:

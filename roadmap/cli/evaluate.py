@@ -13,7 +13,7 @@ from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.data import LOADINGS
 from roadmap.files import write_text
-from roadmap.ladders.rungs import REGIMES
+from roadmap.ladders.ladder import REGIMES
 from roadmap.markup import printable
 from roadmap.network.design import STEM_STRIDES
 from roadmap.phases import phase
@@ -35,17 +35,29 @@ SHOWN = 20
 @click.option("--regime", type=click.Choice(list(REGIMES)), help="Ladder of that network [default: resnet50].")
 @click.option("--width", type=int, metavar="N", help="Base width of that ladder in channels [default: 64].")
 @click.option("--depth", type=float, metavar="X", help="Factor on the number of blocks in every stage [default: 1].")
-@click.option("--stem-stride", type=click.Choice([str(stride) for stride in STEM_STRIDES]),
-              help="Stride of its stem [default: 4].")  # fmt: skip
+@click.option(
+    "--stem-stride",
+    type=click.Choice([str(stride) for stride in STEM_STRIDES]),
+    help="Stride of its stem [default: 4].",
+)
 @click.option("--batch-size", type=int, metavar="N", help="Images in a batch [default: as in training, at least 256].")
 @click.option("--device", metavar="NAME", help="Device: auto, cpu, cuda, cuda:N or mps [default: auto].")
-@click.option("--threads", type=int, metavar="N", help="CPU threads [default: the run's own on its own data, else "
-              "torch's choice].")  # fmt: skip
+@click.option(
+    "--threads",
+    type=int,
+    metavar="N",
+    help="CPU threads [default: the run's own on its own data, else torch's choice].",
+)
 @click.option("--workers", type=int, metavar="N", help="Processes that load streamed images [default: up to 4].")
 @click.option("--precision", type=click.Choice(PRECISIONS), help="Numerical precision [default: as in training].")
 @PLUGIN_OPTION
-@click.option("--out", "table", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE.csv",
-              help="Write the confusion matrix to this file.")  # fmt: skip
+@click.option(
+    "--out",
+    "table",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.csv",
+    help="Write the confusion matrix to this file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, as_json: bool, **options: Any) -> None:
     """Test trained weights on a data set, at any resolution.

@@ -14,7 +14,7 @@ from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli
 from roadmap.cli.ladder import ladder_options, measuring_options
 from roadmap.cli.study import PLUGIN_OPTION
-from roadmap.ladders.rungs import Ladder
+from roadmap.ladders.ladder import Ladder
 from roadmap.phases import phase
 
 if TYPE_CHECKING:
@@ -27,10 +27,20 @@ def explaining_options(command: Any) -> Any:
 
     @functools.wraps(command)
     def explaining(
-        plugin: tuple[str, ...], study: tuple[Path, ...], measure: bool, batch_size: int, device: str,
-        threads: int | None, seconds: float, verbose: bool, as_json: bool, rungs: Ladder, image_size: int,
-        quiz: bool = False, **words: Any,
-    ) -> None:  # fmt: skip
+        plugin: tuple[str, ...],
+        study: tuple[Path, ...],
+        measure: bool,
+        batch_size: int,
+        device: str,
+        threads: int | None,
+        seconds: float,
+        verbose: bool,
+        as_json: bool,
+        rungs: Ladder,
+        image_size: int,
+        quiz: bool = False,
+        **words: Any,
+    ) -> None:
         if quiz and as_json:
             raise RoadmapError("--quiz asks a reader and --json prints for a program: give one of them")
         with phase("building and measuring the networks" if measure else "building the networks"):
@@ -45,9 +55,11 @@ def explaining_options(command: Any) -> Any:
 
                 studies.append(load_study(folder))
             asked = {
-                "rungs": rungs, "image_size": image_size, "studies": studies,
+                "rungs": rungs,
+                "image_size": image_size,
+                "studies": studies,
                 "measure": Measuring(batch_size, device, seconds, threads) if measure else None,
-            }  # fmt: skip
+            }
             explanation = command(**words, asked=asked)
         if quiz:
             _ask(explanation)
@@ -59,11 +71,16 @@ def explaining_options(command: Any) -> Any:
         click.option("--verbose", is_flag=True, help="List every layer that differs."),
         measuring_options,
         click.option("--measure", is_flag=True, help="Measure the speed and memory of both networks here."),
-        click.option("--study", multiple=True, type=click.Path(path_type=Path), metavar="FOLDER",
-                     help="Folder of a finished study, to show its results and know its own steps; may be repeated."),
+        click.option(
+            "--study",
+            multiple=True,
+            type=click.Path(path_type=Path),
+            metavar="FOLDER",
+            help="Folder of a finished study, to show its results and know its own steps; may be repeated.",
+        ),
         PLUGIN_OPTION,
         ladder_options,
-    ):  # fmt: skip
+    ):
         explaining = option(explaining)
     return explaining
 
@@ -90,9 +107,12 @@ def _ask(explanation: Explanation) -> None:
 @click.argument("step")
 @explaining_options
 @click.option("--quiz", is_flag=True, help="Ask the questions about the step alone; Enter shows each answer.")
-@click.option("--onto", metavar="NETWORK",
-              help="Network that a step other than a rung is added to, named as for diff [default: as in the study "
-                   "that has it, else the last rung].")  # fmt: skip
+@click.option(
+    "--onto",
+    metavar="NETWORK",
+    help="Network that a step other than a rung is added to, named as for diff [default: as in the study "
+    "that has it, else the last rung].",
+)
 def explain_command(step: str, onto: str | None, asked: dict[str, Any]) -> Any:
     """Explain a step: what it changes, why, its cost, and its effect.
 

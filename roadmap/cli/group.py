@@ -50,9 +50,15 @@ class Sections(click.Command):
     def __init__(self, *words: Any, **options: Any) -> None:
         super().__init__(*words, **options)
         self.params.append(
-            click.Option(["--help-all"], is_flag=True, is_eager=True, expose_value=False, callback=_show_all,
-                         help="Show every option and exit.")
-        )  # fmt: skip
+            click.Option(
+                ["--help-all"],
+                is_flag=True,
+                is_eager=True,
+                expose_value=False,
+                callback=_show_all,
+                help="Show every option and exit.",
+            )
+        )
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         parts: dict[str, list[tuple[str, str]]] = {part: [] for part in PARTS}

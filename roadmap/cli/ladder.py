@@ -15,7 +15,8 @@ import click
 from roadmap.checks import RoadmapError, check_int, check_number
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION
-from roadmap.ladders.rungs import FULL_WIDTH, REGIMES, Ladder, ladder, start_design
+from roadmap.ladders.ladder import REGIMES, Ladder, start_design
+from roadmap.ladders.rungs import FULL_WIDTH, ladder
 from roadmap.ladders.steps import Step, compose
 from roadmap.network.design import STEM_STRIDES
 from roadmap.phases import phase
@@ -96,22 +97,36 @@ def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool
         return
     records = [
         {
-            "regime": rungs.regime, "step": rung.name, "adopted": rung.adopted, "section": rung.section,
-            "changes": dict(rung.changes), "classic_recipe": rung.classic_recipe, "why": rung.why,
-            "image_size": image_size, "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
-            "macs_by_operator": cost.macs_by_operator, "printed_gflops": rung.printed.gflops,
-            "network_gmacs": rung.printed.gmacs, "printed_top1": rung.printed.top1,
+            "regime": rungs.regime,
+            "step": rung.name,
+            "adopted": rung.adopted,
+            "section": rung.section,
+            "changes": dict(rung.changes),
+            "classic_recipe": rung.classic_recipe,
+            "why": rung.why,
+            "image_size": image_size,
+            "gmacs": cost.gmacs,
+            "params": cost.params,
+            "activations": cost.activations,
+            "macs_by_operator": cost.macs_by_operator,
+            "printed_gflops": rung.printed.gflops,
+            "network_gmacs": rung.printed.gmacs,
+            "printed_top1": rung.printed.top1,
             "printed_top1_std": rung.printed.top1_std,
         }
         for rung, cost in full
-    ]  # fmt: skip
+    ]
     if as_json:
         click.echo(json.dumps(records, indent=1))
         return
     import csv
 
-    writer = csv.DictWriter(sys.stdout, [name for name in records[0] if not isinstance(records[0][name], dict)],
-                            extrasaction="ignore", lineterminator="\n")  # fmt: skip
+    writer = csv.DictWriter(
+        sys.stdout,
+        [name for name in records[0] if not isinstance(records[0][name], dict)],
+        extrasaction="ignore",
+        lineterminator="\n",
+    )
     writer.writeheader()
     writer.writerows(records)
 
@@ -137,9 +152,17 @@ def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
 @measuring_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def bench(
-    rungs: Ladder, image_size: int, first: str | None, upto: str | None, roads: bool, batch_size: int, device: str,
-    threads: int | None, seconds: float, as_json: bool,
-) -> None:  # fmt: skip
+    rungs: Ladder,
+    image_size: int,
+    first: str | None,
+    upto: str | None,
+    roads: bool,
+    batch_size: int,
+    device: str,
+    threads: int | None,
+    seconds: float,
+    as_json: bool,
+) -> None:
     """Measure the speed and memory of each step on this machine.
 
     Prints images per second and peak memory in MiB, for inference and for training steps on random images. The figure
@@ -161,13 +184,24 @@ def bench(
         ratios = {f"{name}_ratio": value / (records[0] if records else speed)[name] for name, value in speed.items()}
         records.append({"step": rung.name, **speed, **ratios})
     if as_json:
-        click.echo(json.dumps({"device": device_name(where), "image_size": image_size, "batch_size": batch_size,
-                               "measurements": records}, indent=1))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "device": device_name(where),
+                    "image_size": image_size,
+                    "batch_size": batch_size,
+                    "measurements": records,
+                },
+                indent=1,
+            )
+        )
         return
     words = {
-        "inference_images_per_second": "inference img/s", "inference_memory_mib": "inference MiB",
-        "training_images_per_second": "training img/s", "training_memory_mib": "training MiB",
-    }  # fmt: skip
+        "inference_images_per_second": "inference img/s",
+        "inference_memory_mib": "inference MiB",
+        "training_images_per_second": "training img/s",
+        "training_memory_mib": "training MiB",
+    }
     print_table(
         [
             {"step": r["step"], **{word: f"{r[key]:.1f} x{r[f'{key}_ratio']:.2f}" for key, word in words.items()}}
@@ -273,11 +307,14 @@ def family(image_size: int, as_json: bool) -> None:
         return
     rows = [
         {
-            "network": name, "blocks": "-".join(map(str, design.blocks)), "width": design.widths[0],
-            "GMACs": f"{costs[name].gmacs:.2f}", "params M": f"{costs[name].params / 1e6:.2f}",
+            "network": name,
+            "blocks": "-".join(map(str, design.blocks)),
+            "width": design.widths[0],
+            "GMACs": f"{costs[name].gmacs:.2f}",
+            "params M": f"{costs[name].params / 1e6:.2f}",
         }
         for name, design in FAMILY.items()
-    ]  # fmt: skip
+    ]
     print_table(rows)
     click.echo(f"{CONVENTION}. Counted at {image_size} x {image_size} px.")
 
@@ -297,13 +334,17 @@ def recipes(name: str | None) -> None:
     print_table(
         [
             {
-                "recipe": recipe.name, "optimizer": recipe.optimizer, "lr": f"{recipe.peak_lr:g}",
-                "batch": recipe.batch_size, "epochs": recipe.epochs, "start trains with": recipe.classic or "",
+                "recipe": recipe.name,
+                "optimizer": recipe.optimizer,
+                "lr": f"{recipe.peak_lr:g}",
+                "batch": recipe.batch_size,
+                "epochs": recipe.epochs,
+                "start trains with": recipe.classic or "",
                 "why": _short(recipe.why),
             }
             for recipe in map(load_recipe, recipe_names())
         ]
-    )  # fmt: skip
+    )
     click.echo("roadmap recipes NAME prints all settings of one")
 
 

@@ -15,8 +15,12 @@ from roadmap.phases import phase
 
 @cli.command("report")
 @click.argument("study", type=click.Path(path_type=Path), metavar="STUDY|RUNS.csv")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FILE.html",
-              help="File to write [default: report.html in the study's folder, or beside the table].")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FILE.html",
+    help="File to write [default: report.html in the study's folder, or beside the table].",
+)
 @click.option(
     "--diagrams/--no-diagrams",
     default=True,

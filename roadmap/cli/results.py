@@ -25,10 +25,14 @@ def runs_options(command: Any) -> Any:
         click.option("--seed", metavar="COLUMN", help="For a table: the seed, or none: one per row [default: seed]."),
         click.option("--against", metavar="COLUMN", help="For a table: what each network is compared with."),
         click.option("--baseline", metavar="NETWORK", help="For a table: what all networks are compared with."),
-        click.option("--steps", metavar="COLUMN,...", help="For a table: the column with a network's steps, joined by "
-                     "+, or one column of true and false for each step."),
+        click.option(
+            "--steps",
+            metavar="COLUMN,...",
+            help="For a table: the column with a network's steps, joined by "
+            "+, or one column of true and false for each step.",
+        ),
         click.option("--lower-is-better", is_flag=True, help="For a table: a smaller score is a gain."),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         command = option(command)
     return command
@@ -157,8 +161,12 @@ def check_no_table(study: Path, settings: dict[str, Any]) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values: every column.")
 @click.option("--latex", is_flag=True, help="Print a table for a paper, for LaTeX with booktabs.")
 @click.option("--markdown", is_flag=True, help="Print a table for a paper, as Markdown.")
-@click.option("--matters", type=float, metavar="POINTS", help="Smallest difference that matters [default: the study's "
-              "own, else by its number of test images].")  # fmt: skip
+@click.option(
+    "--matters",
+    type=float,
+    metavar="POINTS",
+    help="Smallest difference that matters [default: the study's own, else by its number of test images].",
+)
 @with_questions("name meaning")
 def effects(
     study: Path, as_json: bool, as_csv: bool, latex: bool, markdown: bool, matters: float | None, **settings: Any

@@ -33,8 +33,20 @@ from roadmap.store.records import STATUSES, Entry, csv_text, files_of, row_of
 from roadmap.store.store import Store
 
 #: Columns of `roadmap list`.
-LISTED = ("signature", "status", "step", "seed", "data", "recipe", "width", "depth", "epochs", "top1", "seconds",
-          "started")  # fmt: skip
+LISTED = (
+    "signature",
+    "status",
+    "step",
+    "seed",
+    "data",
+    "recipe",
+    "width",
+    "depth",
+    "epochs",
+    "top1",
+    "seconds",
+    "started",
+)
 
 
 @cli.command("list")
@@ -46,9 +58,14 @@ LISTED = ("signature", "status", "step", "seed", "data", "recipe", "width", "dep
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print comma-separated values.")
 def list_command(
-    store: Path | None, step: str | None, wanted: str | None, data: str | None, seed: int | None, as_json: bool,
+    store: Path | None,
+    step: str | None,
+    wanted: str | None,
+    data: str | None,
+    seed: int | None,
+    as_json: bool,
     as_csv: bool,
-) -> None:  # fmt: skip
+) -> None:
     """List all runs of the store, one per line, in the order in which they were started.
 
     \b
@@ -197,8 +214,11 @@ def reproduce(
                 for name, (old, new) in made.metrics.items()
             ]
         )
-        weights = "not compared, as the run's were not kept" if made.weights is None else (
-            "equal bit for bit" if not made.weights else f"differ by up to {made.weights:.3g}")  # fmt: skip
+        weights = (
+            "not compared, as the run's were not kept"
+            if made.weights is None
+            else ("equal bit for bit" if not made.weights else f"differ by up to {made.weights:.3g}")
+        )
         click.echo(f"weights: {weights}")
         if made.flipped is None:
             click.echo("test images: not compared, as the run kept no record of which it got right")
@@ -214,10 +234,20 @@ def reproduce(
 @cli.command()
 @STUDY_FOLDER
 @STORE_OPTION
-@click.option("--to", "kind", type=click.Choice(["csv", "parquet", "md", "latex"]), default="csv", show_default=True,
-              help="Format of the table.")  # fmt: skip
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-              help="File to write [default: print the table].")  # fmt: skip
+@click.option(
+    "--to",
+    "kind",
+    type=click.Choice(["csv", "parquet", "md", "latex"]),
+    default="csv",
+    show_default=True,
+    help="Format of the table.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File to write [default: print the table].",
+)
 @click.option("--all-columns", is_flag=True, help="Write every column in md and latex, too.")
 def export(study: Path | None, store: Path | None, kind: str, out: Path | None, all_columns: bool) -> None:
     """Export finished and failed runs, of the store or of one study, as a table.

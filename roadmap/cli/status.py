@@ -66,9 +66,11 @@ def _report(store: Store) -> dict[str, Any]:
         if entry.status != "done":
             runs[entry.status].append(_standing(entry))
     return {
-        "store": str(store.folder), "bytes": disk_bytes(store.folder),
-        "counts": {name: counts[name] for name in STATUSES}, **runs,
-    }  # fmt: skip
+        "store": str(store.folder),
+        "bytes": disk_bytes(store.folder),
+        "counts": {name: counts[name] for name in STATUSES},
+        **runs,
+    }
 
 
 def _standing(entry: Entry) -> dict[str, Any]:
@@ -79,10 +81,13 @@ def _standing(entry: Entry) -> dict[str, Any]:
         left = max(0.0, left - (time.time() - progress["updated"]))
     return {
         **{name: facts[name] for name in ("signature", "status", "step", "seed")},
-        "epoch": facts["epochs"], "epochs": progress.get("epochs"),
+        "epoch": facts["epochs"],
+        "epochs": progress.get("epochs"),
         **{name: progress.get(name) for name in ("train_top1", "test_top1", "images_per_second")},
-        "seconds_left": left, "host": progress.get("host"), "reason": entry.reason,
-    }  # fmt: skip
+        "seconds_left": left,
+        "host": progress.get("host"),
+        "reason": entry.reason,
+    }
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -129,12 +134,14 @@ def _study_report(folder: Path) -> dict[str, Any]:
     counts = Counter(row["status"] for row in rows)
     timed = [row for row in rows if row["status"] == "done" and row["estimated_seconds"] is not None]
     return {
-        "study": str(folder), "store": str(store.folder),
+        "study": str(folder),
+        "store": str(store.folder),
         "counts": {name: counts[name] for name in (*STATUSES, "waiting")},
         "timed_runs": len(timed),
         **{name: sum(row[name] for row in timed) for name in ("wall_seconds", "estimated_seconds")},
-        "running": running, "runs": rows,
-    }  # fmt: skip
+        "running": running,
+        "runs": rows,
+    }
 
 
 def _print_study(report: dict[str, Any]) -> None:

@@ -21,8 +21,20 @@ if TYPE_CHECKING:
     from roadmap.settings import Setting
 
 #: Settings of a study that most commands give: those that --help shows.
-COMMON = ("from_", "upto", "only", "design", "steps", "data", "data_dir", "image_size", "recipe", "seeds", "epochs",
-          "device")  # fmt: skip
+COMMON = (
+    "from_",
+    "upto",
+    "only",
+    "design",
+    "steps",
+    "data",
+    "data_dir",
+    "image_size",
+    "recipe",
+    "seeds",
+    "epochs",
+    "device",
+)
 
 
 def study_options(command: Any, ablation: bool = True) -> Any:
@@ -77,18 +89,22 @@ OUT_OPTION = click.option(
     help="Folder for tables and figure [default: results/NAME].",
 )
 STORE_OPTION = click.option(
-    "--store", type=click.Path(path_type=Path), metavar="FOLDER",
+    "--store",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
     help="Folder of the runs, shared by studies [default: $ROADMAP_STORE, else results/store].",
-)  # fmt: skip
+)
 
 
 RESUME_OPTION = click.option(
     "--resume", is_flag=True, help="Continue a study that was begun in the output folder; start no new one."
 )
 RETRAIN_OPTION = click.option(
-    "--retrain", type=click.Choice(["failed", "all"]), cls=PartOption,
+    "--retrain",
+    type=click.Choice(["failed", "all"]),
+    cls=PartOption,
     help="First remove the study's failed runs, or all of them, from the store.",
-)  # fmt: skip
+)
 DRY_RUN_OPTION = click.option(
     "--dry-run",
     is_flag=True,
@@ -117,9 +133,15 @@ def with_questions(columns: str) -> Any:
 @DRY_RUN_OPTION
 @with_questions("example asks")
 def run(
-    study: Path | None, out: Path | None, store: Path | None, resume: bool, retrain: str | None, paper: bool,
-    dry_run: bool, **settings: Any,
-) -> None:  # fmt: skip
+    study: Path | None,
+    out: Path | None,
+    store: Path | None,
+    resume: bool,
+    retrain: str | None,
+    paper: bool,
+    dry_run: bool,
+    **settings: Any,
+) -> None:
     """Train the networks of an ablation, by default the rungs of the ladder, and draw the result.
 
     Without options: every rung on the embedded data set, on this machine, with five seeds each. STUDY.yaml holds the
@@ -151,9 +173,14 @@ def run(
 @RETRAIN_OPTION
 @DRY_RUN_OPTION
 def finetune(
-    start_from: str, out: Path | None, store: Path | None, resume: bool, retrain: str | None, dry_run: bool,
+    start_from: str,
+    out: Path | None,
+    store: Path | None,
+    resume: bool,
+    retrain: str | None,
+    dry_run: bool,
     **settings: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Train a network further: on other images, at another resolution, with another classifier.
 
     RUN_OR_CHECKPOINT is a run of the store, given by its signature or the beginning of it, or a weights file in our
@@ -173,9 +200,7 @@ def finetune(
         _execute(prepared, folder, place, resume, retrain)
 
 
-def _execute(
-    prepared: Any, folder: Path, place: Any, resume: bool, retrain: str | None, paper: bool = False
-) -> None:  # fmt: skip
+def _execute(prepared: Any, folder: Path, place: Any, resume: bool, retrain: str | None, paper: bool = False) -> None:
     """Train a study, say where its results are, and exit with 1 where runs failed."""
     with phase("preparing to train"):
         from roadmap.api import execute

@@ -213,9 +213,13 @@ class Batcher:
             prepare_sockets()
         # Its own generator, for the loader draws a number that would come from the network's.
         return DataLoader(
-            images, size, num_workers=self.workers, pin_memory=self.device.type == "cuda", generator=torch.Generator(),
+            images,
+            size,
+            num_workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),
             multiprocessing_context="fork" if fork else None,
-        )  # fmt: skip
+        )
 
 
 def _reflect(positions: Tensor, size: int) -> Tensor:

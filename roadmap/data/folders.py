@@ -25,7 +25,7 @@ from roadmap.data.entries import (
     is_hidden,
     is_image,
     refuse_no_images,
-)  # fmt: skip
+)
 from roadmap.data.images import named
 from roadmap.data.listings import EVALUATIONS, Listing, contents, refuse
 from roadmap.data.readers import Files, Members, stamp
@@ -71,10 +71,12 @@ def _place(root: Path, part: str, tars: bool) -> Path | None:
 def others(root: Path, used: Collection[Path], tars: bool) -> list[str]:
     """What lies beside the parts and could be meant for another one: folders and, where asked, tars."""
     return sorted(
-        path.name for path in root.iterdir()
-        if path not in used and (path.is_dir() or tars and path.suffix == ".tar")
+        path.name
+        for path in root.iterdir()
+        if path not in used
+        and (path.is_dir() or tars and path.suffix == ".tar")
         and not (holds_no_data(path) if path.is_dir() else is_hidden(path.name))
-    )  # fmt: skip
+    )
 
 
 def beside(parts: list[Listing], names: list[str]) -> list[Listing]:
@@ -159,8 +161,16 @@ def list_tars(part: str, where: Path, tars: list[Path], left_out: Counter[str] |
                     "(for ImageNet's own, valprep.sh sorts them)"
                 )
             key, within = f"{name}/{member.file}", member.within + member.name.removeprefix("./")
-            rows.append((number, known.setdefault(name, len(known)), os.fsencode(key), os.fsencode(within),
-                         member.offset, member.size))  # fmt: skip
+            rows.append(
+                (
+                    number,
+                    known.setdefault(name, len(known)),
+                    os.fsencode(key),
+                    os.fsencode(within),
+                    member.offset,
+                    member.size,
+                )
+            )
         if not rows:
             refuse_no_images(path, inside)
         left_out += inside
@@ -170,8 +180,16 @@ def list_tars(part: str, where: Path, tars: list[Path], left_out: Counter[str] |
     labels = np.argsort([known[name] for name in class_names])[labels]
     order = np.lexsort((names, keys, labels))
     reader = Members(str(tars[0].parent.absolute()), tuple(path.name for path in tars), owners, names, offsets, sizes)
-    return Listing(part, str(where), tuple(class_names), labels[order], reader.select(order), keys[order], left_out,
-                   twice(owners, names))  # fmt: skip
+    return Listing(
+        part,
+        str(where),
+        tuple(class_names),
+        labels[order],
+        reader.select(order),
+        keys[order],
+        left_out,
+        twice(owners, names),
+    )
 
 
 def twice(owners: np.ndarray, names: np.ndarray) -> tuple[str, ...]:
@@ -224,8 +242,14 @@ def _tar_files(file: IO[bytes], name: str, within: str, start: int, left_out: Co
                     left_out[LINKS] += 1
                 elif member.isfile() and member.name.lower().endswith(".tar") and not is_hidden(member.name):
                     inner = tar.extractfile(member)
-                    yield from _tar_files(inner, f"{name}/{member.name}", f"{within}{member.name}/",  # type: ignore[arg-type]
-                                          start + member.offset_data, left_out)  # fmt: skip
+                    assert inner is not None  # a file has content
+                    yield from _tar_files(
+                        inner,
+                        f"{name}/{member.name}",
+                        f"{within}{member.name}/",
+                        start + member.offset_data,
+                        left_out,
+                    )
                 elif member.isfile():
                     offset = start + member.offset_data
                     yield TarFile(member.name, within, offset, member.size)

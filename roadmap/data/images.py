@@ -34,14 +34,28 @@ DEPTHS = (8, 10, 12, 14, 16)
 #: a channel ``deep`` is 1 (grey) or 2 (colour), ``declared`` the bits that the file says its values have, 0 where it
 #: does not, and ``largest`` the largest value, of colours with their lower eight bits set; -1 where values are negative
 #: or fractions.
-SEEN = np.dtype([("digest", "V16"), ("side", "i4"), ("turned", "?"), ("transparent", "?"), ("frames", "?"),
-                 ("deep", "u1"), ("declared", "u1"), ("largest", "i8")])  # fmt: skip
+SEEN = np.dtype(
+    [
+        ("digest", "V16"),
+        ("side", "i4"),
+        ("turned", "?"),
+        ("transparent", "?"),
+        ("frames", "?"),
+        ("deep", "u1"),
+        ("declared", "u1"),
+        ("largest", "i8"),
+    ]
+)
 #: How a picture is turned, by its EXIF orientation.
 TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+}
 
 
 @cache
@@ -79,8 +93,13 @@ def see(content: bytes) -> tuple[Any, ...]:
             deep = _deep(picture)
             if picture.format == "PNG" and content.find(b"eXIf") > content.find(b"IDAT"):
                 picture.load()  # EXIF data may follow the pixels
-            facts = (min(picture.size), _orientation(picture) in TURNS, picture.has_transparency_data,
-                     getattr(picture, "n_frames", 1) > 1, deep)  # fmt: skip
+            facts = (
+                min(picture.size),
+                _orientation(picture) in TURNS,
+                picture.has_transparency_data,
+                getattr(picture, "n_frames", 1) > 1,
+                deep,
+            )
             return (digest, *facts, *((_declared(picture, content), _largest(picture)) if deep else (0, 0)))
     except UNREADABLE:
         return (digest, 0, False, False, False, 0, 0, 0)

@@ -54,9 +54,14 @@ class Listing:
     def select(self, indices: np.ndarray, part: str | None = None) -> Listing:
         """These images alone, under another name."""
         return dataclasses.replace(
-            self, part=part or self.part, labels=self.labels[indices], reader=self.reader.select(indices),
-            keys=self.keys[indices], seen=self.seen[indices], bits=self.bits[indices],
-        )  # fmt: skip
+            self,
+            part=part or self.part,
+            labels=self.labels[indices],
+            reader=self.reader.select(indices),
+            keys=self.keys[indices],
+            seen=self.seen[indices],
+            bits=self.bits[indices],
+        )
 
 
 def with_same_classes(parts: list[Listing]) -> list[Listing]:

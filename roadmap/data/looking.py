@@ -90,8 +90,9 @@ def probed(parts: Sequence[Listing], count: int) -> list[Place]:
     """Places of some ``count`` images, and of all that do not look readable."""
     some = itertools.islice(_places(parts), 0, None, max(1, sum(map(len, parts)) // count))
     seen = [part.seen for part in parts]
-    odd = [(one["side"] == 0) | ((one["deep"] == 1) & ((one["largest"] < 0) | (one["largest"] >= 2**16)))
-           for one in seen]  # fmt: skip
+    odd = [
+        (one["side"] == 0) | ((one["deep"] == 1) & ((one["largest"] < 0) | (one["largest"] >= 2**16))) for one in seen
+    ]
     return sorted({*some, *((number, int(index)) for number, one in enumerate(odd) for index in np.flatnonzero(one))})
 
 

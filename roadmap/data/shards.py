@@ -113,8 +113,16 @@ def _list(part: str, root: Path, shards: list[Path], names: list[str] | None) ->
     paths = tuple(str(path.relative_to(root)) for path in shards)
     reader = Members(str(root.absolute()), paths, owners, members, offsets, sizes)
     order = np.lexsort((owners, members, positions))
-    return Listing(part, where, tuple(map(str, values)), positions[order], reader.select(order), members[order],
-                   left_out, twice(owners, members))  # fmt: skip
+    return Listing(
+        part,
+        where,
+        tuple(map(str, values)),
+        positions[order],
+        reader.select(order),
+        members[order],
+        left_out,
+        twice(owners, members),
+    )
 
 
 def _all_numbers(labels: list[Label], names: list[str], where: str) -> list[Label]:

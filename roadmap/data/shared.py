@@ -70,8 +70,12 @@ class SharedData:
 
     @staticmethod
     def _arrays(data: ImageData) -> list[np.ndarray]:
-        return [np.ascontiguousarray(array) for split in (data.train, data.test)
-                for array in (split.images, split.labels) if array is not None]  # fmt: skip
+        return [
+            np.ascontiguousarray(array)
+            for split in (data.train, data.test)
+            for array in (split.images, split.labels)
+            if array is not None
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         if self._file is None:

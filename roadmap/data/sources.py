@@ -29,7 +29,7 @@ from roadmap.data.looking import (
     seen_remarks,
     usual_size,
     without_corrupt,
-)  # fmt: skip
+)
 from roadmap.data.readers import Reader
 from roadmap.formatting import listed
 from roadmap.markup import printable
@@ -234,17 +234,28 @@ def _listed(
     image_size = image_size or usual_size(parts)
     shares = (1.0, crop_share if image_size < WHOLE_FROM else 1.0)
     facts: dict[str, Any] = {
-        "crop_share": shares[1], "evaluation": test.part, "skipped": tuple(skipped), "notes": notes,
-        "test_names": test.keys, "test_fingerprint": _hash(fingerprint_lines(test)),
-    }  # fmt: skip
+        "crop_share": shares[1],
+        "evaluation": test.part,
+        "skipped": tuple(skipped),
+        "notes": notes,
+        "test_names": test.keys,
+        "test_fingerprint": _hash(fingerprint_lines(test)),
+    }
     large = (len(train) + len(test)) * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE
     if loading == "stream" or (loading == "auto" and large):
         read_all(parts, lambda picture, number: None, probed(parts, PROBED_IMAGES))
         return ImageData(
-            name, image_size, train.class_names, Split(train.labels, reader=train.reader, bits=train.bits),
-            Split(test.labels, reader=test.reader, bits=test.bits), True, IMAGENET_MEAN, IMAGENET_STD,
-            _hash(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))), **facts,
-        )  # fmt: skip
+            name,
+            image_size,
+            train.class_names,
+            Split(train.labels, reader=train.reader, bits=train.bits),
+            Split(test.labels, reader=test.reader, bits=test.bits),
+            True,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            _hash(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))),
+            **facts,
+        )
     images = np.stack(read_all(parts, lambda picture, number: np.asarray(fit(picture, image_size, shares[number]))))
     data = Decoded(train.class_names, images[: len(train)], train.labels, images[len(train) :], test.labels)
     return _decoded(name, image_size, data, **facts)

@@ -11,7 +11,8 @@ from typing import Any
 from roadmap.checks import RoadmapError, check_known
 from roadmap.explaining.findings import StudyLike, other_regime
 from roadmap.ladders.family import FAMILY
-from roadmap.ladders.rungs import FULL_WIDTH, Ladder, Rung, find_step, step_names
+from roadmap.ladders.ladder import Ladder, Rung
+from roadmap.ladders.rungs import FULL_WIDTH, find_step, step_names
 from roadmap.ladders.steps import STUDY_RECIPE, Step, compose, half_up
 from roadmap.network.design import Design
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe

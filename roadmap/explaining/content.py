@@ -16,7 +16,8 @@ from roadmap.checks import check_int
 from roadmap.explaining.chosen import Chosen, around, named
 from roadmap.explaining.explanation import BuiltNetwork, Explanation, FeatureMap, PrintedGain, StudyFindings
 from roadmap.explaining.findings import StudyLike, findings_of_networks, findings_of_step
-from roadmap.ladders.rungs import REGIMES, Ladder, ladder
+from roadmap.ladders.ladder import REGIMES, Ladder
+from roadmap.ladders.rungs import ladder
 from roadmap.network.design import Design
 from roadmap.network.layers import Layer, find_layer
 from roadmap.recipes.recipe import Recipe
@@ -72,10 +73,18 @@ def explain(
     before, after = around(step, rungs, onto, studies)
     name, what = (rungs.start.name, rungs.start) if after.step is None else (after.step.name, after.step)
     return _explanation(
-        name, what.section, what.why, rungs, before, after, image_size, measure,
+        name,
+        what.section,
+        what.why,
+        rungs,
+        before,
+        after,
+        image_size,
+        measure,
         [findings_of_step(study, name, rungs.regime) for study in studies],
-        questions().get(name, ()) if after.rung else (), costs,
-    )  # fmt: skip
+        questions().get(name, ()) if after.rung else (),
+        costs,
+    )
 
 
 def diff(
@@ -91,9 +100,17 @@ def diff(
     rungs, studies = rungs or ladder(), list(studies)
     before, after = named(first, rungs, studies), named(second, rungs, studies)
     return _explanation(
-        f"{first} → {second}", "", "", rungs, before, after, image_size, measure,
-        [findings_of_networks(study, (first, second), rungs.regime) for study in studies], (),
-    )  # fmt: skip
+        f"{first} → {second}",
+        "",
+        "",
+        rungs,
+        before,
+        after,
+        image_size,
+        measure,
+        [findings_of_networks(study, (first, second), rungs.regime) for study in studies],
+        (),
+    )
 
 
 def _explanation(

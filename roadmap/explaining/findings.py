@@ -37,12 +37,16 @@ def findings_of_step(study: StudyLike, step: str, regime: str) -> StudyFindings:
     rows = [row for row in study.effects.to_dict("records") if step in str(row["effect"]).split(" × ")]
     effects = [
         MeasuredEffect(
-            str(row["effect"]), _number(row["estimate"]), _number(row["low"]), _number(row["high"]),
-            int(row["seeds"]), int(row["failed"]),
+            str(row["effect"]),
+            _number(row["estimate"]),
+            _number(row["low"]),
+            _number(row["high"]),
+            int(row["seeds"]),
+            int(row["failed"]),
             *(row[name] if isinstance(row[name], str) else None for name in ("against", "verdict")),
         )
         for row in rows
-    ]  # fmt: skip
+    ]
     networks = _trained(study, [step])
     remark = "" if effects or networks else f"nothing about {step}"
     return _said(study, remark, effects, networks, _pairs(study, step))

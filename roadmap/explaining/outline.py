@@ -103,8 +103,10 @@ def outline(network: RoadmapNet, image_size: int) -> tuple[tuple[Piece, ...], tu
         hook.remove()
     order = list(shapes)
     # a plug-in's module ends after what is within it, and stands before
-    first = {name: min(order.index(other) for other in order if other == name or other.startswith(f"{name}."))
-             for name in order}  # fmt: skip
+    first = {
+        name: min(order.index(other) for other in order if other == name or other.startswith(f"{name}."))
+        for name in order
+    }
     order.sort(key=lambda name: (first[name], name.count(".")))
     return tuple(_piece(name, layers[name], shapes[name]) for name in order), tuple(behind.values())
 

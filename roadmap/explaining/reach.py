@@ -25,8 +25,18 @@ from roadmap.network.parts import LayerScale
 from roadmap.processes import one_thread
 
 #: Modules that see one position at a time, in evaluation.
-POINTWISE = (nn.Identity, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Dropout, _BatchNorm, LayerNorm2d, LayerScale,
-             DropPath)  # fmt: skip
+POINTWISE = (
+    nn.Identity,
+    nn.ReLU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Sigmoid,
+    nn.Dropout,
+    _BatchNorm,
+    LayerNorm2d,
+    LayerScale,
+    DropPath,
+)
 #: The receptive field of a plug-in's module is searched within this many positions of its output.
 POSITIONS = 128
 
@@ -86,8 +96,20 @@ def seen_by(module: nn.Module) -> int | None:
 
 
 def _of_block(block: Block, axis: int) -> Reach:
-    branch = [block.conv1, block.norm1, block.act1, block.conv2, block.norm2, block.act2, block.hidden, block.conv3,
-              block.norm3, block.branch, block.layer_scale, block.drop_path]  # fmt: skip
+    branch = [
+        block.conv1,
+        block.norm1,
+        block.act1,
+        block.conv2,
+        block.norm2,
+        block.act2,
+        block.hidden,
+        block.conv3,
+        block.norm3,
+        block.branch,
+        block.layer_scale,
+        block.drop_path,
+    ]
     reach = _of_all(branch, axis).beside(_of_plugged_or_own(block.shortcut, axis))
     return reach.then(_of_plugged_or_own(block.act3, axis))
 

@@ -93,9 +93,12 @@ def _heading(text: str) -> str:
 
 def _wrapped(text: str, indent: str = "  ", hanging: str | None = None) -> list[str]:
     return textwrap.wrap(
-        " ".join(text.split()), COLUMNS, initial_indent=indent, subsequent_indent=hanging or indent,
+        " ".join(text.split()),
+        COLUMNS,
+        initial_indent=indent,
+        subsequent_indent=hanging or indent,
         break_on_hyphens=False,
-    )  # fmt: skip
+    )
 
 
 def _listed(sentences: Iterable[str], hanging: str | None = None) -> Iterator[str]:
@@ -129,8 +132,10 @@ def _diagram(view: View, before: BuiltNetwork | None, after: BuiltNetwork) -> It
         return
     half = (COLUMNS - len(CHANGED)) // 2
     yield click.style(view.name, bold=True)
-    names = [network.name if part else f"{network.name} has none"
-             for network, part in ((before, view.before), (after, view.after))]  # fmt: skip
+    names = [
+        network.name if part else f"{network.name} has none"
+        for network, part in ((before, view.before), (after, view.after))
+    ]
     yield from _beside(names[0], names[1], half, SAME)
     for left, right in aligned(view):
         changed = left != right
@@ -177,7 +182,10 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Rows of cells: the first column to the left, figures to the right."""
     widths = [max(len(row[index]) for row in rows if index < len(row)) for index in range(max(map(len, rows)))]
     return [
-        "  " + "  ".join(cell.ljust(width) if not index else cell.rjust(width)
-                         for index, (cell, width) in enumerate(zip(row, widths, strict=False))).rstrip()
+        "  "
+        + "  ".join(
+            cell.ljust(width) if not index else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ).rstrip()
         for row in rows
-    ]  # fmt: skip
+    ]

@@ -62,8 +62,9 @@ def grouped_layers(explanation: Explanation) -> Iterator[str]:
     """The layers that differ, those with the same place and the same change in one sentence."""
     groups: dict[tuple[str, tuple[str, ...], str], list[Difference]] = {}
     for layer in explanation.layers:
-        place = re.sub(r"^stages\.\d+(\.blocks\.\d+)?", lambda found: "stages.*" + (".blocks.*" if found[1] else ""),
-                       layer.name)  # fmt: skip
+        place = re.sub(
+            r"^stages\.\d+(\.blocks\.\d+)?", lambda found: "stages.*" + (".blocks.*" if found[1] else ""), layer.name
+        )
         kinds = " → ".join(dict.fromkeys(piece.kind for piece in (layer.before, layer.after) if piece))
         groups.setdefault((place, layer.changed, kinds), []).append(layer)
     blocks = [_blocks(network) for network in (explanation.before, explanation.after) if network]
@@ -144,8 +145,12 @@ def costs(before: BuiltNetwork | None, after: BuiltNetwork) -> list[tuple[str, .
     ):
         rows.append((form, ".4g", getattr(before, name) / scale if before else None, getattr(after, name) / scale))
     if after.speed:
-        words = {"inference_images_per_second": "inference, img/s", "inference_memory_mib": "inference, MiB",
-                 "training_images_per_second": "training, img/s", "training_memory_mib": "training, MiB"}  # fmt: skip
+        words = {
+            "inference_images_per_second": "inference, img/s",
+            "inference_memory_mib": "inference, MiB",
+            "training_images_per_second": "training, img/s",
+            "training_memory_mib": "training, MiB",
+        }
         for name, form in words.items():
             old = getattr(before.speed, name) if before and before.speed else None
             rows.append((form, ".1f", old, getattr(after.speed, name)))
@@ -171,10 +176,16 @@ def stages(before: BuiltNetwork | None, after: BuiltNetwork) -> list[tuple[str, 
         cells: list[str] = [name]
         for network in networks:
             stage = next((stage for stage in network.stages if stage.name == name), None)
-            cells += [""] * len(STAGE_COLUMNS) if stage is None else [
-                str(stage.blocks or ""), str(stage.channels), f"{stage.height}x{stage.width}",
-                "all" if stage.receptive_field is None else str(stage.receptive_field),
-            ]  # fmt: skip
+            cells += (
+                [""] * len(STAGE_COLUMNS)
+                if stage is None
+                else [
+                    str(stage.blocks or ""),
+                    str(stage.channels),
+                    f"{stage.height}x{stage.width}",
+                    "all" if stage.receptive_field is None else str(stage.receptive_field),
+                ]
+            )
         rows.append(tuple(cells))
     return rows
 
@@ -213,9 +224,11 @@ def measured(study: StudyFindings) -> Iterator[str]:
             yield f"{effect.effect}: no result, {effect.failed} runs failed"
             continue
         against = f" against {effect.against}" if effect.against else ""
-        interval = "no interval" if effect.low is None or effect.high is None else (
-            f"interval {_signed(effect.low)} to {_signed(effect.high)}"
-        )  # fmt: skip
+        interval = (
+            "no interval"
+            if effect.low is None or effect.high is None
+            else (f"interval {_signed(effect.low)} to {_signed(effect.high)}")
+        )
         verdict = f"{effect.verdict}: " if effect.verdict else ""
         points = f"{_signed(effect.estimate)} points, {interval}, {_seeds(effect.seeds)}"
         yield f"{effect.effect}{against}: {verdict}{points}"

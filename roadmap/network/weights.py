@@ -86,7 +86,7 @@ TIMM_DESIGNS = {
         ("activation", "kernel_size", "layer_scale"),
         ("grn",),
     ),
-}  # fmt: skip
+}
 FREE_IN_BOTH = ("blocks", "widths", "stochastic_depth", "layers", "in_channels", "num_classes")
 TIMM_STAGES = 4
 TIMM_RESNET_STEM = 64  # timm's ResNet has this stem whatever its stages' widths are, unless it is a deep one

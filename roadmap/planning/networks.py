@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from roadmap.checks import RoadmapError, repeated
-from roadmap.ladders.rungs import Rung, find_step, ladder, ladder_steps, step_names
+from roadmap.ladders.ladder import Rung
+from roadmap.ladders.rungs import find_step, ladder, ladder_steps, step_names
 from roadmap.ladders.steps import LADDER, Step
 from roadmap.network.layers import load_plugins, registered_by
 from roadmap.planning.seeds import first_seeds, seeds_by_network

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_int, check_known
-from roadmap.ladders.rungs import REGIMES, start_design
+from roadmap.ladders.ladder import REGIMES, start_design
 from roadmap.ladders.steps import STUDY_RECIPE, Step, compose, merge
 from roadmap.network.design import Design
 from roadmap.network.families import NetworkDesign, family_of
@@ -107,16 +107,27 @@ def plan(
     made: dict[str, list[RunSpec]] = {}
     for network, design, factor in zip(networks, designs, factors, strict=True):
         labels = {
-            "regime": spec.regime, "step": network.name, "adopted": network.adopted, "width": scale.width,
-            "depth": scale.depth, "ablation": ablation.question.name,
+            "regime": spec.regime,
+            "step": network.name,
+            "adopted": network.adopted,
+            "width": scale.width,
+            "depth": scale.depth,
+            "ablation": ablation.question.name,
             "steps": tuple(step.name for step in network.steps),
-            "match": spec.match and f"{spec.match} by {spec.match_by}", "match_factor": factor,
-        }  # fmt: skip
+            "match": spec.match and f"{spec.match} by {spec.match_by}",
+            "match_factor": factor,
+        }
         if network.name in made:
             raise RoadmapError(f"two networks would be called '{network.name}': give the step another name")
-        made[network.name] = runs_of(spec, data, labels, design, _recipe(modern, network.steps),
-                                     training=merge(network.steps).training,
-                                     seeds=seeds.get(network.name))  # fmt: skip
+        made[network.name] = runs_of(
+            spec,
+            data,
+            labels,
+            design,
+            _recipe(modern, network.steps),
+            training=merge(network.steps).training,
+            seeds=seeds.get(network.name),
+        )
     _check_changes(spec, ablation, {name: runs[0] for name, runs in made.items()}, modern)
     for probe in probes:
         del made[probe.name]
@@ -125,9 +136,14 @@ def plan(
         name = str(family.name(model))
         name = f"{family.source}/{name}" if name in made else name
         labels = {
-            "regime": spec.regime, "step": name, "adopted": True, "reference": True, "width": scale.width,
-            "depth": scale.depth, "ablation": ablation.question.name,
-        }  # fmt: skip
+            "regime": spec.regime,
+            "step": name,
+            "adopted": True,
+            "reference": True,
+            "width": scale.width,
+            "depth": scale.depth,
+            "ablation": ablation.question.name,
+        }
         made[name] = runs_of(spec, data, labels, model, modern, seeds=seeds.get(name))
     return [run for runs in made.values() for run in runs]
 
@@ -204,10 +220,17 @@ def runs_of(
     recipe = _fitting(recipe, spec, len(data.train), training or {})
     rate = recipe.drop_rate(labels["regime"], REGIMES[labels["regime"]].stochastic_depth)
     run = RunSpec(
-        **labels, design=design.replace(stochastic_depth=rate), recipe=recipe, data=data.name,
-        data_fingerprint=data.identity, image_size=data.image_size, seed=0, precision=spec.precision, initial=initial,
+        **labels,
+        design=design.replace(stochastic_depth=rate),
+        recipe=recipe,
+        data=data.name,
+        data_fingerprint=data.identity,
+        image_size=data.image_size,
+        seed=0,
+        precision=spec.precision,
+        initial=initial,
         plugins=digest_of(name for name, _ in design.layers),
-    )  # fmt: skip
+    )
     return [dataclasses.replace(run, seed=seed) for seed in seeds or spec.seeds]
 
 

@@ -14,7 +14,7 @@ from roadmap.checks import RoadmapError, check_known, keep_plain, said
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
 from roadmap.data import HUB, LOADINGS, check_data
 from roadmap.data.known import data_sets
-from roadmap.ladders.rungs import REGIMES
+from roadmap.ladders.ladder import REGIMES
 from roadmap.network.design import STEM_STRIDES
 from roadmap.planning.seeds import FIRST, parse_budget, parse_seeds, parse_seeds_for, usual_seeds
 from roadmap.questions import asked_question, owners_of, question_settings, questions

@@ -34,8 +34,10 @@ def best_generators(basic: int, spare: int) -> list[tuple[int, ...]]:
     if math.comb(len(products), spare) << spare <= MOST_WORDS:
         best = min(itertools.combinations(products, spare), key=lambda choice: _word_lengths(basic, choice))
     else:
-        best = min((_exchanged(basic, spare, products, seed) for seed in range(RESTARTS)),
-                   key=lambda choice: _word_lengths(basic, choice))  # fmt: skip
+        best = min(
+            (_exchanged(basic, spare, products, seed) for seed in range(RESTARTS)),
+            key=lambda choice: _word_lengths(basic, choice),
+        )
     return [tuple(place for place in range(basic) if product >> place & 1) for product in best]
 
 

@@ -26,9 +26,9 @@ class OneAtATime(Question):
 
     def plan(self, build: Builder) -> Plan:
         """The base, and the base with each step."""
-        return build.plan(self, [
-            build.network([]), *(build.network([step], f"with {step.name}") for step in build.factors)
-        ])  # fmt: skip
+        return build.plan(
+            self, [build.network([]), *(build.network([step], f"with {step.name}") for step in build.factors)]
+        )
 
     @classmethod
     def contrasts(cls, cells: Sequence[Cell], facts: Mapping[str, Any]) -> list[Contrast]:

@@ -278,10 +278,16 @@ class Builder:
     def plan(self, question: Question, networks: Sequence[Network], **facts: Any) -> Plan:
         """The plan of these networks, with what every question's facts say."""
         steps = [
-            {"name": step.name, "why": step.why, "section": step.section, "change": step.change,
-             "adopted": step.adopted, "settings": step.settings}
+            {
+                "name": step.name,
+                "why": step.why,
+                "section": step.section,
+                "change": step.change,
+                "adopted": step.adopted,
+                "settings": step.settings,
+            }
             for step in [*self.base, *self.factors]
-        ]  # fmt: skip
+        ]
         common = {
             "design": question.name,
             "factors": [step.name for step in self.factors],

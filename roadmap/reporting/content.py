@@ -26,18 +26,37 @@ from roadmap.store.folder import STUDY, StudyFolder
 
 #: Columns of runs that say where and by what they were made, by the words for each.
 ENVIRONMENT = {
-    "device": "device", "device_name": "machine", "devices": "devices a run", "threads": "threads a run",
-    "precision": "precision", "compile": "compiled", "platform": "platform", "python": "Python", "torch": "torch",
-    "timm": "timm", "pytorch_lightning": "Lightning", "roadmap": "roadmap", "commit": "git commit",
-    "dirty": "uncommitted changes", "source": "digest of the code",
-}  # fmt: skip
+    "device": "device",
+    "device_name": "machine",
+    "devices": "devices a run",
+    "threads": "threads a run",
+    "precision": "precision",
+    "compile": "compiled",
+    "platform": "platform",
+    "python": "Python",
+    "torch": "torch",
+    "timm": "timm",
+    "pytorch_lightning": "Lightning",
+    "roadmap": "roadmap",
+    "commit": "git commit",
+    "dirty": "uncommitted changes",
+    "source": "digest of the code",
+}
 #: Columns of the table of runs, and the words and the form for each; all others are in its CSV.
 RUN_COLUMNS = {
-    "step": ("step", ""), "seed": ("seed", "d"), "signature": ("signature", ""), "status": ("status", ""),
-    "top1": ("top-1 %", ".2f"), "top5": ("top-5 %", ".2f"), "loss": ("test loss", ".3f"),
-    "train_loss": ("train loss", ".3f"), "epochs": ("epochs", "d"), "seconds": ("seconds", ".0f"),
-    "images_per_second": ("img/s", ".0f"), "reason": ("why it failed", ""),
-}  # fmt: skip
+    "step": ("step", ""),
+    "seed": ("seed", "d"),
+    "signature": ("signature", ""),
+    "status": ("status", ""),
+    "top1": ("top-1 %", ".2f"),
+    "top5": ("top-5 %", ".2f"),
+    "loss": ("test loss", ".3f"),
+    "train_loss": ("train loss", ".3f"),
+    "epochs": ("epochs", "d"),
+    "seconds": ("seconds", ".0f"),
+    "images_per_second": ("img/s", ".0f"),
+    "reason": ("why it failed", ""),
+}
 #: Side of the paper's images; what is smaller is a small study.
 FULL_SIZE = 224
 
@@ -219,22 +238,24 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
         name, sample = one.cell.name, one.sample
         step, cost = (table.get(name, {}) for table in (steps, costs))
         low, high = (number(step.get(end), ".2f") for end in ("top1_low", "top1_high"))
-        rows.append({
-            "network": name,
-            study.metric_short: number(sample.mean, ".4g" if not known else ".2f"),
-            "± std": number(sample.variance**0.5, ".2g" if not known else ".2f"),
-            "95 % interval": f"{low} to {high}" if low else "",
-            "paper": number(study.printed.get(name), ".1f"),
-            "seeds": str(sample.count),
-            "failed": str(sample.failed or ""),
-            "missing": str(one.missing or ""),
-            unit: number(factor * one.gmacs, ".4g"),
-            "params, M": number(one.params / 1e6, ".4g"),
-            "activations, M": number(_millions(cost.get("activations")), ".4g"),
-            "rescaled by": number(step.get("match_factor"), ".3f"),
-            "training, img/s": number(cost.get("images_per_second"), ".0f"),
-            "seconds a run": number(cost.get("seconds"), ".0f"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "network": name,
+                study.metric_short: number(sample.mean, ".4g" if not known else ".2f"),
+                "± std": number(sample.variance**0.5, ".2g" if not known else ".2f"),
+                "95 % interval": f"{low} to {high}" if low else "",
+                "paper": number(study.printed.get(name), ".1f"),
+                "seeds": str(sample.count),
+                "failed": str(sample.failed or ""),
+                "missing": str(one.missing or ""),
+                unit: number(factor * one.gmacs, ".4g"),
+                "params, M": number(one.params / 1e6, ".4g"),
+                "activations, M": number(_millions(cost.get("activations")), ".4g"),
+                "rescaled by": number(step.get("match_factor"), ".3f"),
+                "training, img/s": number(cost.get("images_per_second"), ".0f"),
+                "seconds a run": number(cost.get("seconds"), ".0f"),
+            }
+        )
     columns = [name for name in rows[0] if any(row[name] for row in rows)]
     table = pd.DataFrame(rows)[columns]
     cells = tuple(map(tuple, table.to_numpy().tolist()))

@@ -79,10 +79,14 @@ def inline_svg(figure: Drawn, name: str, alt: str, targets: Sequence[Target] = (
     content = list(root)
     root[:] = []
     root.attrib.clear()
-    root.attrib.update({
-        "viewBox": f"{left:g} {top:g} {width:g} {height:g}", "style": f"max-width: {width:g}pt; --height: {height:g}pt",
-        "role": "group" if targets else "img", "aria-label": clean(alt),
-    })  # fmt: skip
+    root.attrib.update(
+        {
+            "viewBox": f"{left:g} {top:g} {width:g} {height:g}",
+            "style": f"max-width: {width:g}pt; --height: {height:g}pt",
+            "role": "group" if targets else "img",
+            "aria-label": clean(alt),
+        }
+    )
     drawing = ElementTree.SubElement(root, "g", {"aria-hidden": "true"} if targets else {})
     drawing.extend(content)
     for target in targets:
@@ -90,10 +94,16 @@ def inline_svg(figure: Drawn, name: str, alt: str, targets: Sequence[Target] = (
         words = [clean(" ".join(line.split())) for line in target.words]
         link = ElementTree.SubElement(root, "a", {"href": target.href, "class": "row", "aria-label": ", ".join(words)})
         ElementTree.SubElement(link, "title").text = "\n".join(words)
-        ElementTree.SubElement(link, "rect", {
-            "x": f"{x * width:.2f}", "y": f"{y * height:.2f}", "width": f"{across * width:.2f}",
-            "height": f"{down * height:.2f}",
-        })  # fmt: skip
+        ElementTree.SubElement(
+            link,
+            "rect",
+            {
+                "x": f"{x * width:.2f}",
+                "y": f"{y * height:.2f}",
+                "width": f"{across * width:.2f}",
+                "height": f"{down * height:.2f}",
+            },
+        )
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -18,7 +18,8 @@ from roadmap.explaining.content import explain
 from roadmap.explaining.explanation import Explanation
 from roadmap.explaining.spatial import field_of, half_side, spatial_share
 from roadmap.formatting import cost_text, decimals_of, label, macs_unit, number, plural, signed
-from roadmap.ladders.rungs import Ladder, ladder
+from roadmap.ladders.ladder import Ladder
+from roadmap.ladders.rungs import ladder
 from roadmap.markup import ranges
 from roadmap.phases import phase
 from roadmap.reference import QuizQuestion, questions

@@ -161,8 +161,19 @@ def differences(first: Compared, second: Compared) -> pd.DataFrame:
 
 
 _COLUMNS = [
-    "effect", "first", "second", "difference", "std_error", "freedom", "low", "high", "p", "p_all", "verdict", "shared"
-]  # fmt: skip
+    "effect",
+    "first",
+    "second",
+    "difference",
+    "std_error",
+    "freedom",
+    "low",
+    "high",
+    "p",
+    "p_all",
+    "verdict",
+    "shared",
+]
 
 
 class _Runs:
@@ -232,14 +243,18 @@ def _difference(effect: str, first: Compared, second: Compared, runs: _Runs) -> 
 
 def _own_loads(study: Compared, effect: str) -> np.ndarray:
     weights = study.measured[effect].weights
-    return np.array([
-        weights.get(one.cell.name, 0.0) ** 2 / max(one.sample.count, 1) for one in study.networks
-    ])  # fmt: skip
+    return np.array([weights.get(one.cell.name, 0.0) ** 2 / max(one.sample.count, 1) for one in study.networks])
 
 
 #: Column of a table of runs -> what two studies differ in.
-_SETTINGS = {"data": "data", "image_size": "image size", "width": "width", "depth": "depth", "recipe": "recipe",
-             "epochs": "epochs"}  # fmt: skip
+_SETTINGS = {
+    "data": "data",
+    "image_size": "image size",
+    "width": "width",
+    "depth": "depth",
+    "recipe": "recipe",
+    "epochs": "epochs",
+}
 
 
 def settings_that_differ(first: Compared, second: Compared) -> list[str]:

@@ -103,8 +103,18 @@ def effects(
     >>> roadmap.effects(runs)["verdict"].tolist()
     ['gain']
     """
-    found = read_runs(table, design, metric=metric, step=step, seed=seed, against=against, baseline=baseline,
-                      steps=steps, lower_is_better=lower_is_better, matters=matters)  # fmt: skip
+    found = read_runs(
+        table,
+        design,
+        metric=metric,
+        step=step,
+        seed=seed,
+        against=against,
+        baseline=baseline,
+        steps=steps,
+        lower_is_better=lower_is_better,
+        matters=matters,
+    )
     for remark in found.remarks:
         warnings.warn(remark, stacklevel=2)
     result = effects_of_foreign(found)
@@ -185,8 +195,9 @@ def read_runs(
         )
     smallest = _matters(rows["score"], lower_is_better) if matters is None else matters
     check_number("matters", smallest, 0, math.inf)
-    return ForeignRuns(question, facts, networks, rows.reset_index(drop=True), remarks, smallest, metric,
-                       lower_is_better)  # fmt: skip
+    return ForeignRuns(
+        question, facts, networks, rows.reset_index(drop=True), remarks, smallest, metric, lower_is_better
+    )
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

@@ -49,28 +49,42 @@ _ADOPTED = Column("bool", "false for a road not taken")
 _REFERENCE = Column("bool", "whether it is a model that ran in the same race and is no part of the ablation")
 _SEED = Column("int64", "of everything random")
 _STATUS = Column("text", "`done` or `failed`")
-_GMACS = Column("float64", "multiply-accumulates of convolution and linear layers, and of attention, for one image "
-                "of the study's size", "1e9")  # fmt: skip
+_GMACS = Column(
+    "float64",
+    "multiply-accumulates of convolution and linear layers, and of attention, for one image of the study's size",
+    "1e9",
+)
 _PARAMS = Column("int64", "parameters")
 _ACTIVATIONS = Column("Int64", "elements of the outputs of convolution and linear layers, for one image")
 _MATCH_FACTOR = Column(
     "float64", "what its widths or blocks were multiplied by, to bring it to the cost that all share"
 )
 _DATA_SECONDS = Column("float64", "of them: waiting for batches", "s")
-_P = Column("float64", "two-sided p-value for a true difference of zero (Student's t, with this standard error and "
-            "these degrees of freedom); missing without an interval")  # fmt: skip
-_P_ALL = Column("float64", "the same for all m effects of the study at once, 1 - (1 - p)^m: below 0.05 where the "
-                "interval excludes zero, and only there")  # fmt: skip
+_P = Column(
+    "float64",
+    "two-sided p-value for a true difference of zero (Student's t, with this standard error and "
+    "these degrees of freedom); missing without an interval",
+)
+_P_ALL = Column(
+    "float64",
+    "the same for all m effects of the study at once, 1 - (1 - p)^m: below 0.05 where the "
+    "interval excludes zero, and only there",
+)
 _VERDICT = Column(
     "text",
     "from the interval alone: `gain` or `loss` if it excludes zero, `negligible` if it lies within "
     "the smallest difference that matters, otherwise `open`; missing without an interval",
 )
 _TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
-_TOP1_STD = Column("float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for "
-                   "one seed", "%")  # fmt: skip
-_TOP1_LOW = Column("float64", "lower end of the mean's own 95 % interval over seeds, from the moderated variance that "
-                   "its effects have, and not below 0; that of a single mean, not of all at once", "%")  # fmt: skip
+_TOP1_STD = Column(
+    "float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for one seed", "%"
+)
+_TOP1_LOW = Column(
+    "float64",
+    "lower end of the mean's own 95 % interval over seeds, from the moderated variance that "
+    "its effects have, and not below 0; that of a single mean, not of all at once",
+    "%",
+)
 _TOP1_HIGH = Column("float64", "its upper end", "%")
 
 #: A row a run: the columns of trajectory.csv.
@@ -155,17 +169,21 @@ STEPS: Schema = {
         "`large_kernel`, not an addition to it). Where rungs between are missing from the study, the gain is that of "
         "all their changes together. Missing where no effect of the study is named after this network: see effects",
     ),
-    "gain": Column("float64", "top1_mean minus that of `against`: the network's row of the table of effects, as are "
-                   "the next five", "points"),
-    "gain_low": Column("float64", "lower end of its interval; all intervals of the study hold at once with 95 %",
-                       "points"),
+    "gain": Column(
+        "float64",
+        "top1_mean minus that of `against`: the network's row of the table of effects, as are the next five",
+        "points",
+    ),
+    "gain_low": Column(
+        "float64", "lower end of its interval; all intervals of the study hold at once with 95 %", "points"
+    ),
     "gain_high": Column("float64", "its upper end", "points"),
     "p": _P,
     "p_all": _P_ALL,
     "verdict": _VERDICT,
     "printed_top1": Column("float64", "what the paper prints for a network of just these steps, on ImageNet-1K", "%"),
     "printed_gflops": Column("float64", "the same: multiply-accumulates at 224 px", "1e9"),
-}  # fmt: skip
+}
 
 #: A row a network.
 COSTS: Schema = {
@@ -192,15 +210,16 @@ EPOCH: Schema = {
     "epoch": Column("int64", "from 1"),
     "train_loss": Column("float64", "mean over the epoch", "nats"),
     "train_top1": Column("float64", "accuracy on the augmented training images", "%"),
-    "test_loss": Column("float64", "mean cross-entropy on the test images; missing where the epoch was not tested",
-                        "nats"),
+    "test_loss": Column(
+        "float64", "mean cross-entropy on the test images; missing where the epoch was not tested", "nats"
+    ),
     "test_top1": Column("float64", "accuracy on the test images", "%"),
     "test_top5": Column("float64", "the same, within the first five", "%"),
     "lr_end": Column("float64", "learning rate after the last step"),
     "seconds": Column("float64", "of training", "s"),
     "data_seconds": _DATA_SECONDS,
     "images": Column("Int64", "training images seen"),
-}  # fmt: skip
+}
 
 #: A row a run and epoch; a run that failed has the epochs that it ended.
 CURVES: Schema = {
@@ -217,8 +236,12 @@ EFFECTS: Schema = {
     "effect": Column("text", "the step or network; `a × b` for an interaction"),
     "against": Column("text", "the network that it is compared with, where it is the difference of two"),
     "estimate": Column("float64", "a weighted sum of mean accuracies; which, says the question", "points"),
-    "std_error": Column("float64", "its standard error, from moderated variances; missing where a run failed, since "
-                        "the runs left are a selection, and where no variance is known", "points"),
+    "std_error": Column(
+        "float64",
+        "its standard error, from moderated variances; missing where a run failed, since "
+        "the runs left are a selection, and where no variance is known",
+        "points",
+    ),
     "freedom": Column("float64", "its degrees of freedom, by Satterthwaite's formula"),
     "low": Column("float64", "lower end of its interval; all intervals of the study hold at once with 95 %", "points"),
     "high": Column("float64", "its upper end", "points"),
@@ -235,16 +258,26 @@ EFFECTS: Schema = {
     "gmacs": Column("float64", "the same difference in multiply-accumulates for an image", "1e9"),
     "params": Column("float64", "the same difference in parameters"),
     "orders": Column("int64", "of order designs: orders that enter"),
-    "least": Column("float64", "of order designs: the smallest contribution of the step in any of them, as a mean over "
-                    "seeds", "points"),
+    "least": Column(
+        "float64",
+        "of order designs: the smallest contribution of the step in any of them, as a mean over seeds",
+        "points",
+    ),
     "greatest": Column("float64", "of order designs: the largest", "points"),
     "spread": Column("float64", "of order designs: standard deviation of the contributions", "points"),
-    "noise": Column("float64", "of order designs: the spread that seeds alone would give them; where `spread` is well "
-                    "above it, it matters when the step is added", "points"),
+    "noise": Column(
+        "float64",
+        "of order designs: the spread that seeds alone would give them; where `spread` is well "
+        "above it, it matters when the step is added",
+        "points",
+    ),
     "kind": Column("text", "of factorial designs: `main` or `interaction`"),
-    "aliases": Column("text", "of factorial designs: effects that this fraction of the networks cannot tell from this "
-                      "one, such as `+ b × c`; the estimate is that of their sum"),
-}  # fmt: skip
+    "aliases": Column(
+        "text",
+        "of factorial designs: effects that this fraction of the networks cannot tell from this "
+        "one, such as `+ b × c`; the estimate is that of their sum",
+    ),
+}
 
 #: A row a test image that a step gains or loses, the surest gains first.
 FLIPS: Schema = {
@@ -254,7 +287,7 @@ FLIPS: Schema = {
     "before": Column("float64", "share of the seeds that get it right without the step", "0 to 1"),
     "after": Column("float64", "share of the seeds that get it right with the step", "0 to 1"),
     "change": Column("float64", "`after` - `before`", "-1 to 1"),
-}  # fmt: skip
+}
 
 #: Every table of a study.
 TABLES: Mapping[str, Schema] = {"runs": RUNS, "steps": STEPS, "curves": CURVES, "costs": COSTS, "effects": EFFECTS}

@@ -44,8 +44,23 @@ from roadmap.store.folder import STUDY, TABLE, StudyFolder
 from roadmap.store.store import Store
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
-NEEDED = ("regime", "step", "adopted", "seed", "status", "top1", "gmacs", "params", "data", "image_size", "width",
-          "depth", "stem_stride", "epochs", "recipe")  # fmt: skip
+NEEDED = (
+    "regime",
+    "step",
+    "adopted",
+    "seed",
+    "status",
+    "top1",
+    "gmacs",
+    "params",
+    "data",
+    "image_size",
+    "width",
+    "depth",
+    "stem_stride",
+    "epochs",
+    "recipe",
+)
 #: The table of effects in a study's folder.
 EFFECTS = "effects.csv"
 

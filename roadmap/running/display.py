@@ -212,9 +212,12 @@ class LiveDisplay(StudyProgress):
         for name in names:
             rest = sum(wide[one] + 2 for one in names if one != names[0])
             table.add_column(
-                "" if name == "bar" else name, justify="left" if name in (names[0], "bar") else "right", no_wrap=True,
-                overflow="ellipsis", max_width=max(8, self._console.width - rest) if name == names[0] else None,
-            )  # fmt: skip
+                "" if name == "bar" else name,
+                justify="left" if name in (names[0], "bar") else "right",
+                no_wrap=True,
+                overflow="ellipsis",
+                max_width=max(8, self._console.width - rest) if name == names[0] else None,
+            )
         for row, style in zip(rows, styles, strict=True):
             table.add_row(*(row[name] for name in names), style=style)
         return table

@@ -181,17 +181,29 @@ class Ahead:
             slot, start, end = self.times.get(run.signature, (None, None, None))
             runs.append(
                 {
-                    "step": run.step, "seed": run.seed, "signature": run.signature,
-                    "in_store": run.signature not in waiting, "petaflops": self.study.petaflops(run),
-                    **dataclasses.asdict(estimate), "slot": slot, "starts_after": start, "ends_after": end,
+                    "step": run.step,
+                    "seed": run.seed,
+                    "signature": run.signature,
+                    "in_store": run.signature not in waiting,
+                    "petaflops": self.study.petaflops(run),
+                    **dataclasses.asdict(estimate),
+                    "slot": slot,
+                    "starts_after": start,
+                    "ends_after": end,
                 }
-            )  # fmt: skip
+            )
         return {
-            "device": self.study.device, "runs": len(runs), "to_train": len(waiting),
-            "in_store": len(runs) - len(waiting), "petaflops": sum(run["petaflops"] for run in runs),
-            "petaflops_to_train": sum(self.study.petaflops(run) for run in self.todo), "slots": len(self.places),
-            "ends_after": self.end, "remarks": self.study.remarks, "schedule": runs,
-        }  # fmt: skip
+            "device": self.study.device,
+            "runs": len(runs),
+            "to_train": len(waiting),
+            "in_store": len(runs) - len(waiting),
+            "petaflops": sum(run["petaflops"] for run in runs),
+            "petaflops_to_train": sum(self.study.petaflops(run) for run in self.todo),
+            "slots": len(self.places),
+            "ends_after": self.end,
+            "remarks": self.study.remarks,
+            "schedule": runs,
+        }
 
 
 def plan_ahead(study: Prepared, store: Store, again: bool = False, measure: bool = True) -> Ahead:
@@ -293,10 +305,17 @@ def _key(study: Prepared, run: RunSpec, where: Iterable[Place]) -> str:
     """Names all that a run's time depends on: the training but for its seed, how it is packed, machine and versions."""
     where = list(where)
     facts = [
-        dataclasses.replace(run, seed=0).signature, len(where), where[0].device.partition(":")[0], where[0].threads,
-        study.device_name, study.spec.devices, study.spec.compile, study.spec.workers,
-        study.spec.deterministic, _torch_version(),
-    ]  # fmt: skip
+        dataclasses.replace(run, seed=0).signature,
+        len(where),
+        where[0].device.partition(":")[0],
+        where[0].threads,
+        study.device_name,
+        study.spec.devices,
+        study.spec.compile,
+        study.spec.workers,
+        study.spec.deterministic,
+        _torch_version(),
+    ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
 

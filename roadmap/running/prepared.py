@@ -86,21 +86,31 @@ class Prepared:
             initial=None if self.initial is None else str(self.initial),
             plugins=self.spec.plugin,
             cost={
-                "gmacs": cost.gmacs, "params": cost.params, "activations": cost.activations,
+                "gmacs": cost.gmacs,
+                "params": cost.params,
+                "activations": cost.activations,
                 "macs_by_operator": cost.macs_by_operator,
             },
             facts={
                 "labels": {
-                    "stem_stride": run.design.stem_stride, "recipe": recipe.name, "optimizer": recipe.optimizer,
-                    "batch_size": recipe.batch_size, "lr": recipe.peak_lr, "compile": self.spec.compile,
+                    "stem_stride": run.design.stem_stride,
+                    "recipe": recipe.name,
+                    "optimizer": recipe.optimizer,
+                    "batch_size": recipe.batch_size,
+                    "lr": recipe.peak_lr,
+                    "compile": self.spec.compile,
                     "deterministic": self.spec.deterministic,
                 },
                 "data": {
                     "opened": self.spec.opened_anywhere,
-                    "classes": data.class_names, "train": len(data.train), "test": len(data.test),
-                    "mean": data.mean, "std": data.std, "evaluation": data.evaluation,
+                    "classes": data.class_names,
+                    "train": len(data.train),
+                    "test": len(data.test),
+                    "mean": data.mean,
+                    "std": data.std,
+                    "evaluation": data.evaluation,
                     "skipped": {"count": len(data.skipped), "names": data.skipped[:NAMED_IMAGES]},
                     "test_fingerprint": data.test_fingerprint,
                 },
             },
-        )  # fmt: skip
+        )

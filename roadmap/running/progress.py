@@ -118,9 +118,12 @@ class StudyProgress:
         results = [self.results[run.signature] for run in self.runs if run.signature in self.results]
         failed = sum(result["status"] != "done" for result in results)
         counts = {
-            "done": len(results) - failed, "running": len(self.running), "elsewhere": self.elsewhere,
-            "waiting": len(self.waiting), "failed": failed,
-        }  # fmt: skip
+            "done": len(results) - failed,
+            "running": len(self.running),
+            "elsewhere": self.elsewhere,
+            "waiting": len(self.waiting),
+            "failed": failed,
+        }
         shown = [f"{number} {name}" for name, number in counts.items() if number or name not in ("elsewhere", "failed")]
         return f"{', '.join(shown)} of {len(self.runs)} runs"
 

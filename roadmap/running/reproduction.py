@@ -23,8 +23,18 @@ from roadmap.training.spec import RunSpec
 
 #: What a run's numbers are, and what may change them.
 METRICS = ("status", "top1", "top5", "loss", "train_loss", "epochs")
-CIRCUMSTANCES = ("device", "device_name", "devices", "threads", "python", "torch", "timm", "pytorch_lightning",
-                 "roadmap", "platform")  # fmt: skip
+CIRCUMSTANCES = (
+    "device",
+    "device_name",
+    "devices",
+    "threads",
+    "python",
+    "torch",
+    "timm",
+    "pytorch_lightning",
+    "roadmap",
+    "platform",
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +61,13 @@ class Reproduction:
 
 
 def reproduce(
-    signature: str, store: Store, display: Display, data_dir: str | None = None, device: str | None = None,
+    signature: str,
+    store: Store,
+    display: Display,
+    data_dir: str | None = None,
+    device: str | None = None,
     plugin: Sequence[str] = (),
-) -> Reproduction:  # fmt: skip
+) -> Reproduction:
     """Train a finished run of the store again, in a temporary store, and compare.
 
     ``data_dir``: where the data set lies now, if not where it lay. ``device``: another one than the recorded kind.
@@ -67,10 +81,15 @@ def reproduce(
     opened = record["data"].get("opened") or {"name": run.data, "image_size": run.image_size}
     environment, labels = record["environment"], record["labels"]
     settings = {OPENED.get(name, name): value for name, value in opened.items()} | {
-        "regime": run.regime, "seeds": (run.seed,), "precision": run.precision, "jobs": "1",
-        "device": device or environment["device"], "threads": environment["threads"], "compile": labels["compile"],
+        "regime": run.regime,
+        "seeds": (run.seed,),
+        "precision": run.precision,
+        "jobs": "1",
+        "device": device or environment["device"],
+        "threads": environment["threads"],
+        "compile": labels["compile"],
         "deterministic": bool(labels.get("deterministic")),
-    }  # fmt: skip
+    }
     load_plugins(plugin)
     for layer, digest in digest_of(run.plugins).items():
         if digest != run.plugins[layer]:

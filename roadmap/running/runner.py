@@ -125,9 +125,17 @@ class _Round:
     """One start of a study: hands out tasks and hears what becomes of them, until every run is settled."""
 
     def __init__(
-        self, study: Prepared, folder: StudyFolder, store: Store, engine: Engine, display: Display, command: str,
-        measured: dict[str, float], tried: Collection[str], seconds: float,
-    ) -> None:  # fmt: skip
+        self,
+        study: Prepared,
+        folder: StudyFolder,
+        store: Store,
+        engine: Engine,
+        display: Display,
+        command: str,
+        measured: dict[str, float],
+        tried: Collection[str],
+        seconds: float,
+    ) -> None:
         self.study, self.folder, self.store, self.engine, self.display = study, folder, store, engine, display
         self.measured, self.tried, self.until = measured, tried, time.monotonic() + seconds
         self.origin = {

@@ -18,7 +18,8 @@ from roadmap.data.batches import TEST_BATCH
 from roadmap.data.images import named
 from roadmap.data.listings import output_order
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
-from roadmap.ladders.rungs import FULL_WIDTH, REGIMES, Rung, ladder
+from roadmap.ladders.ladder import REGIMES, Rung
+from roadmap.ladders.rungs import FULL_WIDTH, ladder
 from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
 from roadmap.network.design import Design
@@ -147,9 +148,12 @@ def _rung(step: str | None, scale: dict[str, Any], option: str) -> Rung | None:
 
 def _labels(rung: Rung, scale: dict[str, Any]) -> dict[str, Any]:
     return {
-        "regime": scale.get("regime", "resnet50"), "step": rung.name, "adopted": rung.adopted,
-        "width": scale.get("width", FULL_WIDTH), "depth": scale.get("depth", 1.0),
-    }  # fmt: skip
+        "regime": scale.get("regime", "resnet50"),
+        "step": rung.name,
+        "adopted": rung.adopted,
+        "width": scale.get("width", FULL_WIDTH),
+        "depth": scale.get("depth", 1.0),
+    }
 
 
 def _labels_of(design: NetworkDesign) -> dict[str, Any]:

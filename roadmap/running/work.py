@@ -85,9 +85,14 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
             metrics = {**result.metrics, "retry": False}
             if metrics["status"] == "done":
                 save_weights(
-                    result.network, folder / WEIGHTS, class_names=data.class_names, image_size=data.image_size,
-                    mean=data.mean, std=data.std, rung={name: getattr(task.run, name) for name in RUNG},
-                )  # fmt: skip
+                    result.network,
+                    folder / WEIGHTS,
+                    class_names=data.class_names,
+                    image_size=data.image_size,
+                    mean=data.mean,
+                    std=data.std,
+                    rung={name: getattr(task.run, name) for name in RUNG},
+                )
             made_by = environment(resolve_device(task.execution), task.execution)
             record = _record(task, metrics, made_by, started)
             done = metrics["status"] == "done"
@@ -142,8 +147,13 @@ def _record(task: Task, metrics: dict[str, Any], made_by: dict[str, Any], starte
     origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin, "source": source()}
     run = task.run.to_dict()
     return {
-        "run": run, "cost": task.cost, "result": metrics, **task.facts, "environment": made_by, "origin": origin,
-    }  # fmt: skip
+        "run": run,
+        "cost": task.cost,
+        "result": metrics,
+        **task.facts,
+        "environment": made_by,
+        "origin": origin,
+    }
 
 
 def _make_watch(task: Task, store: Store, first: bool) -> Any:

@@ -104,15 +104,18 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         facts = {
-            field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
             if field.name not in ("labels", "guesses", "remarks")
-        }  # fmt: skip
+        }
         few = len(self.class_names) <= CONFUSION_CLASSES
         return facts | {
-            "class_names": list(self.class_names), "images": self.images, "classes": self.classes,
+            "class_names": list(self.class_names),
+            "images": self.images,
+            "classes": self.classes,
             "confusion": self.confusion.tolist() if few else None,
             "mistakes": self.mistakes(CONFUSION_CLASSES),
-        }  # fmt: skip
+        }
 
 
 def logits_of(network: nn.Module, images: Tensor) -> Tensor:
@@ -174,8 +177,16 @@ def evaluate_network(
             "need --precision 32"
         )
     return Evaluation(
-        weights=weights, data=data.name, image_size=data.image_size, device=str(device), precision=precision,
-        top1=100 * first / count, top5=100 * five / count, loss=loss / count, class_names=data.class_names,
-        labels=data.test.labels, guesses=torch.cat(guesses).numpy(),
+        weights=weights,
+        data=data.name,
+        image_size=data.image_size,
+        device=str(device),
+        precision=precision,
+        top1=100 * first / count,
+        top5=100 * five / count,
+        loss=loss / count,
+        class_names=data.class_names,
+        labels=data.test.labels,
+        guesses=torch.cat(guesses).numpy(),
         remarks=tuple(data.remarks),
-    )  # fmt: skip
+    )

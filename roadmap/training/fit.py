@@ -181,9 +181,14 @@ def make_fit(
             trainer.save_checkpoint(folder / CHECKPOINT)
 
     module = kind(
-        network, run.recipe, batcher, fused=_may_fuse(run), watcher=watch, save=save,
+        network,
+        run.recipe,
+        batcher,
+        fused=_may_fuse(run),
+        watcher=watch,
+        save=save,
         tested=set(execution.tested(run.recipe.epochs, len(data.train), len(data.test))),
-    )  # fmt: skip
+    )
     if execution.compile:
         network.compile()  # the inner network alone, in place: names of parameters stay as they are
     # Which processes train a run is said here, whatever the variables of a cluster, of torchrun or of MPI say.
@@ -192,9 +197,12 @@ def make_fit(
     if together:
         os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"  # that of a torchrun around this is not ours
         options = {
-            "devices": execution.devices, "num_nodes": execution.num_nodes, "strategy": "ddp",
-            "plugins": [TorchElasticEnvironment()], "use_distributed_sampler": False,
-        }  # fmt: skip
+            "devices": execution.devices,
+            "num_nodes": execution.num_nodes,
+            "strategy": "ddp",
+            "plugins": [TorchElasticEnvironment()],
+            "use_distributed_sampler": False,
+        }
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         precision="32-true" if run.precision == "32" else run.precision,  # type: ignore[arg-type]

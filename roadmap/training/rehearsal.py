@@ -86,9 +86,13 @@ def rehearse(run: RunSpec, data: ImageData, execution: Execution, batch_size: in
     before, started = peak_resident(), time.perf_counter()
     with TemporaryDirectory(prefix="roadmap-") as folder:
         module, trainer = make_fit(
-            dataclasses.replace(run, recipe=recipe, initial=None), data, Path(folder),
-            dataclasses.replace(execution, test_every=recipe.epochs), _NullWatch(), kind=_Rehearsal,
-        )  # fmt: skip
+            dataclasses.replace(run, recipe=recipe, initial=None),
+            data,
+            Path(folder),
+            dataclasses.replace(execution, test_every=recipe.epochs),
+            _NullWatch(),
+            kind=_Rehearsal,
+        )
         module.seconds = seconds
         try:
             trainer.fit(module)

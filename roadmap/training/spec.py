@@ -25,7 +25,7 @@ SIGNATURE_FORMAT = 1
 #: Settings that came later, each with the value that means the training as it was before it came. At that value they
 #: are left out of the signature, so that a new setting renames no old run. Never a default: those may change. Those of
 #: a network are its family's.
-WITHOUT: dict[str, dict[str, Any]] = {  # fmt: skip
+WITHOUT: dict[str, dict[str, Any]] = {
     "recipe": {
         "accumulate": 1,
         "layer_decay": None,
@@ -99,10 +99,13 @@ class RunSpec:
         try:
             known = {name: value for name, value in values.items() if name != "signature"}
             run = cls(
-                **{**WITHOUT["run"], **known,
-                   "design": design_from_dict(values["design"]),
-                   "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]})}
-            )  # fmt: skip
+                **{
+                    **WITHOUT["run"],
+                    **known,
+                    "design": design_from_dict(values["design"]),
+                    "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]}),
+                }
+            )
         except (TypeError, KeyError):
             raise RoadmapError("the run's settings are those of another version of roadmap: use that one") from None
         if run.signature != values["signature"]:

@@ -163,8 +163,14 @@ class _WorkerGroup:
             return None
         failure = failure or Outcome("died", _death(dead.exitcode if dead else None))
         if failure.kind == "died" and len(self.processes) > 1:  # another one may know why
-            wait([self.pipes[rank] for rank, process in enumerate(self.processes)
-                  if rank not in self._answers and process.is_alive()], _GRACE)  # fmt: skip
+            wait(
+                [
+                    self.pipes[rank]
+                    for rank, process in enumerate(self.processes)
+                    if rank not in self._answers and process.is_alive()
+                ],
+                _GRACE,
+            )
             self._listen()
             failure = self._failure() or failure
         if len(self.processes) > 1:
@@ -254,9 +260,14 @@ def _serve(
         task, port = tasks.get()
         if ranks > 1:
             os.environ |= {
-                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0",
-            }  # fmt: skip
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(ranks),
+                "LOCAL_WORLD_SIZE": str(ranks),
+                "GROUP_RANK": "0",
+            }
         outcome = work(task, images)
         release_memory()
         pipe.send(outcome)

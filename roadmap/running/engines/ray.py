@@ -314,9 +314,14 @@ def _work_together(task: Task, data: ImageData, rank: int, *looks: _Look) -> Ans
     """
     processes = task.execution.processes
     os.environ |= {
-        "MASTER_ADDR": looks[0].address, "MASTER_PORT": str(looks[0].port), "RANK": str(rank),
-        "WORLD_SIZE": str(processes), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "GROUP_RANK": str(rank),
-    }  # fmt: skip
+        "MASTER_ADDR": looks[0].address,
+        "MASTER_PORT": str(looks[0].port),
+        "RANK": str(rank),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_RANK": "0",
+        "LOCAL_WORLD_SIZE": "1",
+        "GROUP_RANK": str(rank),
+    }
     execution = dataclasses.replace(task.execution, devices=1, num_nodes=processes)
     # A checkpoint must be there for all or for none.
     return _execute(dataclasses.replace(task, execution=execution), data, all(look.sees_store for look in looks))

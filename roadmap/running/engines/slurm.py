@@ -40,9 +40,14 @@ _GRACE = 5.0
 _LOOK = 0.1
 #: Of submitit's settings those that options of a study already say, and those that no word can say.
 _TAKEN = {
-    "nodes": "--num-nodes", "tasks_per_node": "--devices", "ntasks_per_node": "--devices",
-    "cpus_per_task": "--threads", "gpus_per_node": "--gpus", "gpus_per_task": "--gpus", "num_gpus": "--gpus",
-}  # fmt: skip
+    "nodes": "--num-nodes",
+    "tasks_per_node": "--devices",
+    "ntasks_per_node": "--devices",
+    "cpus_per_task": "--threads",
+    "gpus_per_node": "--gpus",
+    "gpus_per_task": "--gpus",
+    "num_gpus": "--gpus",
+}
 _WITHOUT_WORDS = {"additional_parameters", "array_parallelism", "use_srun"}
 _LISTS = {"setup", "teardown", "srun_args"}
 
@@ -100,9 +105,11 @@ def _size(spec: StudySpec, ask: bool) -> dict[str, int | None]:
     if gpus != int(gpus):
         raise RoadmapError(f"gpus is {gpus:g}, but Slurm hands out whole ones")
     return {
-        "nodes": spec.num_nodes, "tasks_per_node": spec.devices, "cpus_per_task": spec.threads or 1,
+        "nodes": spec.num_nodes,
+        "tasks_per_node": spec.devices,
+        "cpus_per_task": spec.threads or 1,
         "gpus_per_node": int(gpus) * spec.devices or None,
-    }  # fmt: skip
+    }
 
 
 class SlurmEngine:
