@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from roadmap.checks import RoadmapError, cause, check_choice, check_int
+from roadmap.checks import RoadmapError, cause, check_choice, check_int, plain
 from roadmap.data import HUB, LOADINGS, check_data
 from roadmap.data.entries import told
 from roadmap.data.images import fit, named
@@ -141,6 +141,7 @@ def open_data(
     train and test, or that holds files which are no images (named).
     """
     check_data(name)
+    name = plain(name)
     check_choice("loading", loading, LOADINGS)
     if image_size is not None:
         image_size = check_int("image size", image_size, 1, 4096)
