@@ -110,9 +110,10 @@ class Soak:
             if self.random.random() < 0.15:
                 self._ask_to_stop()
             self._kill()
-        self._keep_running()
-        while self.runners:
-            self._watch(1)
+        while self.runners or len(self.finished) < len(self._reference()):
+            self._watch(1)  # what was just killed is gone then
+            if not self.runners and len(self.finished) < len(self._reference()):
+                self.runners.append(self.start(self.store, self.engine))
         self._compare()
         for fault in self.faults:
             print(f"FAULT: {fault}")

@@ -211,7 +211,7 @@ def test_bad_checkpoints_are_one_sentence(root, tmp_path, spoil, sentence):
         (["--upto", "gelu"], "trains one network"),
         (["--only", "gelu"], "says itself which network"),
         (["--recipe", "finetune"], "unknown recipe 'finetune' (did you mean 'finetune-1k'?)"),
-        (["--accumulate", "3"], "cannot be cut into 3 parts"),
+        (["--accumulate", "3"], "cannot be split into 3 equal parts"),
         (["--ema", "2"], "ema is 2"),
         (["--mixup", "much"], "mixup is 'much', but must be a number"),
         (["--betas", "0.9"], "betas is (0.9,), but must be 2 numbers"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +84,9 @@ class Figures:
         """The figure of that name: a method of the study, or one of `roadmap.results.drawings` with its own code.
         ``options`` are its own, and the fields of `roadmap.plotting.style.Look`."""
         check_known("figure", [name], figures())
-        draw: Callable[..., Drawn] = figures()[name].draw or getattr(type(self), name)
-        return draw(self, **options)
+        drawn = figures()[name].draw
+        shown: Drawn = drawn(self, **options) if drawn else getattr(self, name)(**options)
+        return shown
 
     def _check_figure(self, name: str) -> None:
         """Raise `RoadmapError` where a figure does not suit the study's question."""
