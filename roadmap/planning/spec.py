@@ -59,7 +59,7 @@ class StudySpec:
     )
     roads: bool = _networks("also train the roads not taken: kernel_5, kernel_9 and kernel_11", False)
     design: str | None = _ablation(
-        "ablation design, which says what networks are made of the steps [default: ladder, or what --sweep implies]",
+        "question to ask, which decides what networks are made of the steps [default: ladder, or what --sweep implies]",
         choices=tuple(questions()),
     )
     steps: tuple[Any, ...] = _ablation(
@@ -70,12 +70,12 @@ class StudySpec:
         repeat=True,
     )
     base: str | None = _ablation(
-        "rung that the steps are added to, or that leave-one-out and sweep take them from; or start, or end [default: "
-        "start, or where steps are taken away end]",
+        "rung to add the steps to, or for leave-one-out and sweep to take them from; start and end stand for the "
+        "ladder's [default: start; where steps are taken away, end]",
         metavar="STEP",
     )
     reference: tuple[str, ...] = _networks(
-        "timm model to train beside them by the same recipe, such as deit_small_patch16_224",
+        "model of timm to train beside them with the same recipe, such as deit_small_patch16_224",
         (),
         metavar="MODEL",
         repeat=True,
