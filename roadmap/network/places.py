@@ -27,7 +27,8 @@ def apply_layers(network: nn.Module, design: Design) -> None:
     replace the same or have no place in this network.
     """
     check_places(design)
-    _filled(network, "", {site.path: site for site in places_of(network, design)})
+    device = torch.empty(0).device  # the default one
+    _filled(network, "", {site.path: site for site in places_of(network, design)}, device)
     standing = {site.layer for site in map(site_of, network.modules()) if site is not None}
     for name, _ in design.layers:
         if name not in standing:
@@ -65,8 +66,9 @@ def _number(path: str, word: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _filled(module: nn.Module, path: str, sites: Mapping[str, Site]) -> nn.Module:
-    """The layer that replaces a module; else the module, with memory, initialised, and all within it filled."""
+def _filled(module: nn.Module, path: str, sites: Mapping[str, Site], device: torch.device) -> nn.Module:
+    """The layer that replaces a module; else the module, with memory, initialised, and all within it filled. On the
+    meta device there is neither."""
     site = sites.get(path)
     layers = layers_at(site) if site else {}
     if site and layers and site.place not in ("stem", *ADDED):
@@ -74,12 +76,12 @@ def _filled(module: nn.Module, path: str, sites: Mapping[str, Site]) -> nn.Modul
     if layers:  # they stand within the module, under their names, and a norm of separate_downsample follows
         kept = {name: child for name, child in module.named_children() if name == "norm_out"}
         module = nn.Sequential(OrderedDict({**layers, **kept}))
-    elif reset := getattr(module, "reset_parameters", None):
-        module.to_empty(device=torch.empty(0).device, recurse=False)  # the default device
+    elif device.type != "meta" and (reset := getattr(module, "reset_parameters", None)):
+        module.to_empty(device=device, recurse=False)
         reset()
     plain = [(f"{path}.{name}".lstrip("."), name, child) for name, child in module.named_children()]
     # The head's norm draws last, behind the classifier that it stands before.
     for inner, name, child in sorted(plain, key=lambda each: each[0] == "head.norm"):
         if site_of(child) is None:
-            module.add_module(name, _filled(child, inner, sites))
+            module.add_module(name, _filled(child, inner, sites, device))
     return module
