@@ -1,6 +1,6 @@
 """Kills a study at random moments, again and again, and sees whether it ends equal to one that was never disturbed.
 
-    python benchmarks/soak.py N [--seed S] [--engine local|ray] [--jobs 2] [--folder FOLDER]
+    python benchmarks/soak.py N [--seed S] [--engine local|ray] [--jobs 2] [--epochs 20] [--every 8] [--folder FOLDER]
 
 A small study on generated images is trained once in peace. Then the same study starts in another store, and at N random
 moments, most of them while runs train, something of it is killed with SIGKILL: the runner, a worker, or the server
@@ -28,9 +28,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-#: Some ten seconds a run, with every kind of randomness; checkpoints come every ten seconds and when asked to stop.
+#: Every kind of randomness, some ten seconds a run; checkpoints come every ten seconds and when asked to stop.
 RECIPE = """
-epochs: 20
 batch_size: 16
 lr: 0.004
 warmup_epochs: 1
@@ -72,8 +71,8 @@ def make_images(folder: Path, train: int, test: int) -> None:
 class Soak:
     """One study, disturbed."""
 
-    def __init__(self, folder: Path, seed: int, engine: str, jobs: int) -> None:
-        self.folder, self.random, self.engine, self.jobs = folder, random.Random(seed), engine, jobs
+    def __init__(self, folder: Path, seed: int, engine: str, jobs: int, every: float) -> None:
+        self.folder, self.random, self.engine, self.jobs, self.every = folder, random.Random(seed), engine, jobs, every
         self.kills: Counter[str] = Counter()
         self.starts = self.doubles = self.stops = self.rounds = self.equal = self.compared = 0
         self.faults: list[str] = []
@@ -104,7 +103,7 @@ class Soak:
         self.starts = 0
         while self.kills.total() < count:
             self._keep_running()
-            self._watch(self.random.expovariate(1 / 8))
+            self._watch(self.random.expovariate(1 / self.every))
             if not self._training() and self.random.random() < 0.9:
                 continue  # most of the time something is to be at work
             if self.random.random() < 0.15:
@@ -252,6 +251,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, with --engine local")
+    parser.add_argument("--epochs", type=int, default=20, help="of every run")
+    parser.add_argument("--every", type=float, default=8.0, metavar="SECONDS", help="between kills, on average")
     parser.add_argument("--images", type=int, default=600, help="training images of each of three classes")
     parser.add_argument("--folder", type=Path, help="keep everything here [default: a temporary folder]")
     arguments = parser.parse_args()
@@ -260,8 +261,8 @@ def main() -> None:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         make_images(folder / "images", arguments.images, 20)
-        (folder / "recipe.yaml").write_text(RECIPE)
-        soak = Soak(folder, arguments.seed, arguments.engine, arguments.jobs)
+        (folder / "recipe.yaml").write_text(f"{RECIPE}epochs: {arguments.epochs}\n")
+        soak = Soak(folder, arguments.seed, arguments.engine, arguments.jobs, arguments.every)
         try:
             well = soak.go(arguments.count)
         finally:

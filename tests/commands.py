@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from filelock import FileLock
 
@@ -39,9 +39,9 @@ class Shown(NamedTuple):
     err: str
 
 
-def call(*words, cwd=None) -> Shown:
-    """What a command prints and its exit code."""
-    before, argv, out, err = Path.cwd(), sys.argv, io.StringIO(), io.StringIO()
+def call(*words, cwd=None, err: IO[str] | None = None) -> Shown:
+    """What a command prints and its exit code. ``err``: a file for standard error, where slow phases are told."""
+    before, argv, out, err = Path.cwd(), sys.argv, io.StringIO(), err or io.StringIO()
     sys.argv, code = ["roadmap", *map(str, words)], 0
     os.chdir(cwd or before)
     try:
@@ -52,7 +52,8 @@ def call(*words, cwd=None) -> Shown:
     finally:
         sys.argv = argv
         os.chdir(before)
-    return Shown(code, out.getvalue(), err.getvalue())
+    err.seek(0)
+    return Shown(code, out.getvalue(), err.read())
 
 
 def start(*words, cwd=None, **options) -> subprocess.Popen:

@@ -40,7 +40,7 @@ def test_every_benchmark_is_run_here():
 def test_the_soak_kills_and_finds_equal_weights(tmp_path):
     """Six short runs in peace, and again with one kill."""
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "soak.py", "1", "--images", "16", "--folder", tmp_path],
+        [sys.executable, BENCHMARKS / "soak.py", *"1 --images 16 --epochs 4 --every 0.5 --folder".split(), tmp_path],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

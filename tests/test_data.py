@@ -13,7 +13,7 @@ from folders import make_cifar10, make_image_folder, make_images
 from PIL import Image
 
 from roadmap import RoadmapError
-from roadmap.data import sources
+from roadmap.data import embedded, sources
 from roadmap.data.batches import EPOCH, IMAGE, Batcher, seed_everything
 from roadmap.data.images import fit, read_image
 from roadmap.data.sources import open_data
@@ -36,6 +36,9 @@ def data(folder):
 def test_embedded_set_is_balanced_and_the_same_every_time():
     one, two = open_data("embedded"), open_data()
     assert one.fingerprint == two.fingerprint == "7fae78d87d96e211", "the images that kept results are of"
+    assert not np.shares_memory(one.train.images, two.train.images), "who changes one changes no other"
+    composed = [one.train.images, one.train.labels, one.test.images, one.test.labels]
+    assert all(map(np.array_equal, composed, embedded.compose()))
     assert one.train.images.shape[1:] == (32, 32, 3) and one.train.images.dtype == np.uint8
     for split in (one.train, one.test):
         counts = np.bincount(split.labels, minlength=10)

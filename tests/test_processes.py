@@ -28,6 +28,7 @@ from roadmap.store.store import Store
 from roadmap.training import fit
 
 STUDY = "--only layer_norm --width 4 --image-size 16 --device cpu --threads 1 --jobs 1 --epochs 1".split()
+ONE_RUN = "--seeds 1 --batch-size 8 --data folder --data-dir".split()
 #: Names of modules, ours, of those we need, and of Python's own, that a user's folder may have.
 NAMES = ("random", "numpy", "queue", "socket", "inspect", "tempfile", "torch", "yaml", "submitit")
 #: What a Slurm or LSF job, torchrun, MPI and Kubeflow leave in the environment of the third of four processes.
@@ -40,6 +41,11 @@ CLUSTER = {
     "MASTER_PORT": "1", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4", "PMI_RANK": "2",
     "KUBERNETES_PORT": "tcp://10.0.0.1:443",
 }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return make_image_folder(tmp_path_factory.mktemp("images"), train=16, size=(20, 16))
 
 
 def names(folder):
@@ -60,22 +66,22 @@ def hostile(tmp_path):
 
 
 @pytest.mark.parametrize("devices", ["1", "2"])
-def test_a_study_where_folder_temporary_folder_and_environment_are_against_it(hostile, tmp_path, devices):
+def test_a_study_where_folder_temporary_folder_and_environment_are_against_it(hostile, images, tmp_path, devices):
     long = tmp_path / ("t" * 140)
     long.mkdir()
     surroundings = os.environ | CLUSTER | {"TMPDIR": str(long), "PYTHONPATH": os.pathsep}
-    command = ["run", *STUDY, "--seeds", "1", "--devices", devices, "--logger", "csv"]
+    command = ["run", *STUDY, *ONE_RUN, images, "--devices", devices, "--logger", "csv"]
     code, _, errors = end(start(*command, cwd=hostile, env=surroundings))
     assert code == 0, errors
     store = Store(hostile / "results" / "store")
     (record,) = (store.record(signature) for signature in store.signatures())
     assert record["result"]["status"] == "done" and record["environment"]["devices"] == int(devices)
     assert record["origin"]["source"] == provenance.source()
-    assert list(hostile.glob("results/layer_norm/logs/**/metrics.csv"))
+    assert list(hostile.glob("results/*/logs/**/metrics.csv"))
 
 
-def test_jobs_of_submitit_do_not_import_from_the_working_directory(hostile, tmp_path):
-    command = ["run", *STUDY, "--seeds", "1", "--engine", "slurm", "--slurm", "cluster=local"]
+def test_jobs_of_submitit_do_not_import_from_the_working_directory(hostile, images, tmp_path):
+    command = ["run", *STUDY, *ONE_RUN, images, "--engine", "slurm", "--slurm", "cluster=local"]
     code, _, errors = end(start(*command, cwd=hostile, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache")}))
     assert code == 0, errors
 
@@ -173,32 +179,9 @@ def test_writers_with_one_process_id_do_not_meet(tmp_path, monkeypatch):
         assert names(store.folder) == ["locks", "partial", "runs", "store.json"]
 
 
-def test_a_small_shared_memory_is_named_and_not_the_store(tmp_path):
-    make_image_folder(tmp_path / "images", train=16, size=(20, 16))
-    words = [
-        "run",
-        *STUDY,
-        "--seeds",
-        "1",
-        "--data",
-        "folder",
-        "--data-dir",
-        tmp_path / "images",
-        "--loading",
-        "stream",
-    ]
-    words = [
-        sys.executable,
-        "-m",
-        "roadmap",
-        *map(str, words),
-        "--image-size",
-        "64",
-        "--workers",
-        "1",
-        "--retries",
-        "0",
-    ]
+def test_a_small_shared_memory_is_named_and_not_the_store(images, tmp_path):
+    words = ["run", *STUDY, *ONE_RUN, images, *"--loading stream --workers 1 --retries 0 --image-size 64".split()]
+    words = [sys.executable, "-m", "roadmap", *map(str, words)]
     mount = 'mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77; exec "$@"'
     told = subprocess.run(
         ["unshare", "-m", "sh", "-c", mount, "sh", *words], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -56,12 +56,17 @@ class Source:
     fetch: Callable[[Path], None] | None = None
 
 
-def compose_embedded(_: Path | None = None) -> Decoded:
-    """The embedded data set, which needs no folder."""
+@cache
+def _composed() -> tuple[np.ndarray, ...]:
     from roadmap.data.embedded import compose
 
+    return compose()
+
+
+def compose_embedded(_: Path | None = None) -> Decoded:
+    """The embedded data set, which needs no folder; composed once in a process, which takes seconds."""
     names = tuple(str(digit) for digit in range(10))
-    return Decoded(names, *compose(), flip=False)  # digits are not symmetric
+    return Decoded(names, *(array.copy() for array in _composed()), flip=False)  # digits are not symmetric
 
 
 def _class_folders(folder: Path) -> list[Listing]:
