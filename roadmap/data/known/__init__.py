@@ -57,7 +57,7 @@ class Source:
 
 
 @cache
-def _composed() -> tuple[np.ndarray, ...]:
+def _composed() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     from roadmap.data.embedded import compose
 
     return compose()
@@ -66,7 +66,9 @@ def _composed() -> tuple[np.ndarray, ...]:
 def compose_embedded(_: Path | None = None) -> Decoded:
     """The embedded data set, which needs no folder; composed once in a process, which takes seconds."""
     names = tuple(str(digit) for digit in range(10))
-    return Decoded(names, *(array.copy() for array in _composed()), flip=False)  # digits are not symmetric
+    images, labels, test_images, test_labels = _composed()
+    copies = images.copy(), labels.copy(), test_images.copy(), test_labels.copy()
+    return Decoded(names, *copies, flip=False)  # digits are not symmetric
 
 
 def _class_folders(folder: Path) -> list[Listing]:
