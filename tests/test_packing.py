@@ -125,8 +125,8 @@ def call(capsys, monkeypatch, *words):
 
 
 def test_a_network_that_diverges_at_once_is_timed_as_any_other(images, tmp_path, capsys, monkeypatch):
-    words = "--only patchify_stem --seeds 1 --width 4 --image-size 16 --batch-size 16 --threads 1 --jobs 1 --lr 1000".split()
-    words += ["--data", "folder", "--data-dir", images, "--store", tmp_path / "store"]
+    words = "--only patchify_stem --seeds 1 --width 4 --image-size 16 --batch-size 16 --threads 1 --jobs 1".split()
+    words += ["--lr", 1000, "--data", "folder", "--data-dir", images, "--store", tmp_path / "store"]
     told = json.loads(call(capsys, monkeypatch, "plan", *words, "--json"))
     assert told["schedule"][0]["seconds"] > 0
 
