@@ -124,11 +124,27 @@ def call(capsys, monkeypatch, *words):
     return capsys.readouterr().out
 
 
+NOT_A_NUMBER = """
+from torch import nn
+from roadmap.network.layers import layer
+
+class NotANumber(nn.Module):
+    def forward(self, x):
+        return x * float("nan") if self.training else x
+
+@layer("not_a_number", place="branch", why="Diverges in its first step.")
+def build(site):
+    return NotANumber()
+"""
+
+
 def test_a_network_that_diverges_at_once_is_timed_as_any_other(images, tmp_path, capsys, monkeypatch):
-    words = "--only patchify_stem --seeds 1 --width 4 --image-size 16 --batch-size 16 --threads 1 --jobs 1".split()
-    words += ["--lr", 1000, "--data", "folder", "--data-dir", images, "--store", tmp_path / "store"]
-    told = json.loads(call(capsys, monkeypatch, "plan", *words, "--json"))
-    assert told["schedule"][0]["seconds"] > 0
+    (tmp_path / "diverges.py").write_text(NOT_A_NUMBER)
+    words = "--design one-at-a-time --steps not_a_number --seeds 1 --width 4 --image-size 16 --batch-size 16".split()
+    words += "--threads 1 --jobs 1 --plugin diverges.py --data folder --store store --data-dir".split()
+    monkeypatch.chdir(tmp_path)
+    told = json.loads(call(capsys, monkeypatch, "plan", *words, images, "--json"))
+    assert all(row["seconds"] > 0 for row in told["schedule"]) and len(told["schedule"]) == 2
 
 
 def test_a_plan_is_measured_kept_and_compared_with_what_came(images, tmp_path, capsys, monkeypatch):
