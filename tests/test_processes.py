@@ -70,14 +70,14 @@ def test_a_study_where_folder_temporary_folder_and_environment_are_against_it(ho
     long = tmp_path / ("t" * 140)
     long.mkdir()
     surroundings = os.environ | CLUSTER | {"TMPDIR": str(long), "PYTHONPATH": os.pathsep}
-    command = ["run", *STUDY, *ONE_RUN, images, "--devices", devices, "--logger", "csv"]
+    command = ["run", *STUDY, *ONE_RUN, images, "--devices", devices, "--logger", "csv", "--out", "results/layer_norm"]
     code, _, errors = end(start(*command, cwd=hostile, env=surroundings))
     assert code == 0, errors
     store = Store(hostile / "results" / "store")
     (record,) = (store.record(signature) for signature in store.signatures())
     assert record["result"]["status"] == "done" and record["environment"]["devices"] == int(devices)
     assert record["origin"]["source"] == provenance.source()
-    assert list(hostile.glob("results/*/logs/**/metrics.csv"))
+    assert list(hostile.glob("results/layer_norm/logs/**/metrics.csv"))
 
 
 def test_jobs_of_submitit_do_not_import_from_the_working_directory(hostile, images, tmp_path):
