@@ -38,11 +38,11 @@ def test_every_benchmark_is_run_here():
 
 @pytest.mark.slow
 def test_the_soak_kills_and_finds_equal_weights(tmp_path):
-    """Six short runs in peace, and again with one kill."""
+    """Six short runs in peace, and again until one kill has struck."""
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "soak.py", *"1 --images 16 --epochs 4 --every 0.5 --folder".split(), tmp_path],
         capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(BENCHMARKS.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("1 kills (1 ")
-    assert done.stdout.endswith("6 of 6 weight files equal, 0 faults\n")
+    assert re.search(r" (\d+) of \1 weight files equal, 0 faults\n$", done.stdout), done.stdout
