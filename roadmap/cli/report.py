@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +44,32 @@ def report_command(study: Path, out: Path | None, diagrams: bool, plugin: tuple[
     roadmap report results/cifar10
     roadmap report runs.csv --design baseline --metric val_acc
     """
-    with phase("reading the study"):
-        from roadmap.network.layers import load_plugins
-        from roadmap.reporting.page import REPORT, report
+    with _uncollected():
+        with phase("reading the study"):
+            from roadmap.network.layers import load_plugins
+            from roadmap.reporting.page import REPORT, report
 
-        load_plugins(plugin)
-    what: Any = study
-    if study.is_file():
-        what = read_foreign(study, settings)
-        out = out or study.with_name(f"{study.stem}-{REPORT}")
-    else:
-        check_no_table(study, settings)
-    with phase("writing the report"):
-        page = report(what, out, diagrams)
+            load_plugins(plugin)
+        what: Any = study
+        if study.is_file():
+            what = read_foreign(study, settings)
+            out = out or study.with_name(f"{study.stem}-{REPORT}")
+        else:
+            check_no_table(study, settings)
+        with phase("writing the report"):
+            page = report(what, out, diagrams)
     click.echo(page)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for circles of dead objects: it took a seventh of a report's time and freed next to
+    nothing (11.5 to 11.8 s with it, 10.0 to 10.5 s without, and as much memory, for the 17 networks of
+    results/cifar10)."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
