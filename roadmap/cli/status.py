@@ -74,7 +74,7 @@ def _report(store: Store) -> dict[str, Any]:
 
 
 def _standing(entry: Entry) -> dict[str, Any]:
-    """How far a run is, or why it is no further."""
+    """How far a run is, or why it stopped."""
     facts, progress = facts_of(entry), entry.progress or {}
     left = progress.get("seconds_left")
     if left is not None:

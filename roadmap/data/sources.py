@@ -40,7 +40,7 @@ MEMORY_LIMIT, MEMORY_SIDE = 2 * 2**30, 128
 #: Of a set that is too large to decode before training, this many images are tried.
 PROBED_IMAGES = 500
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: From so many pixels on the test crop keeps the whole shorter side, as in the released code.
+#: From this many pixels on the test crop keeps the whole shorter side, as in the released code.
 WHOLE_FROM = 384
 
 

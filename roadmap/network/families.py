@@ -1,8 +1,8 @@
 """Families of networks: all that the program knows of a kind of network that it trains. Needs neither torch nor timm.
 
 A family's settings are a frozen dataclass of plain values (`NetworkDesign`), one value a network. They are what a run's
-record holds and its signature names. Whoever trains, counts, tests or keeps a network asks the `Family` of its settings
-and no other question about its kind; another family is one more value in `FAMILIES`.
+record holds and its signature names. Code that trains, counts, tests or keeps a network asks the `Family` of its
+settings and nothing else about its kind; another family is one more value in `FAMILIES`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from roadmap.files import write_text
 from roadmap.formatting import listed, name_of, number
 from roadmap.plotting.line import Curve, draw_curves
 from roadmap.plotting.style import Drawn, Look
-from roadmap.results.schema import CURVES, EPOCH, empty, typed
+from roadmap.results.schema import CURVES, EPOCH, empty, read_as_text, typed
 from roadmap.results.statistics import mean_interval
 
 #: The file of a study's folder that keeps the curves where the store is not kept.
@@ -164,13 +164,7 @@ def curves_of(runs: pd.DataFrame, history: Callable[[str], Iterable[Mapping[str,
 
 def read_curves(path: Path, runs: pd.DataFrame) -> Curves:
     """The curves of `completed` runs from a curves.csv. Raises `RoadmapError` for any other file."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise RoadmapError(f"{path} cannot be read: {error}") from None
-    lacking = [name for name in _KEPT if name not in table]
-    if lacking:
-        raise RoadmapError(f"{path} is not a table of learning curves: it has no column {lacking[0]}")
+    table = read_as_text(path, _KEPT, "learning curves")
     try:
         table = typed(table[list(_KEPT)], _KEPT)
     except RoadmapError as error:

@@ -3,8 +3,9 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -291,6 +292,19 @@ FLIPS: Schema = {
 
 #: Every table of a study.
 TABLES: Mapping[str, Schema] = {"runs": RUNS, "steps": STEPS, "curves": CURVES, "costs": COSTS, "effects": EFFECTS}
+
+
+def read_as_text(path: Path, needed: Iterable[str], what: str) -> pd.DataFrame:
+    """A table of ``what`` from a file, its values as text: a hash may look like a number, and pandas' own floats may
+    miss the last digit. Raises `RoadmapError` where the file cannot be read or lacks a column that is ``needed``."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise RoadmapError(f"{path} cannot be read: {error}") from None
+    missing = [name for name in needed if name not in table]
+    if missing:
+        raise RoadmapError(f"{path} is not a table of {what}: it has no column {missing[0]}")
+    return table
 
 
 def typed(table: pd.DataFrame, schema: Schema) -> pd.DataFrame:

@@ -33,7 +33,7 @@ from roadmap.results.effects import (
 )
 from roadmap.results.estimation import default_matters
 from roadmap.results.figures import Figures
-from roadmap.results.schema import RUNS
+from roadmap.results.schema import RUNS, read_as_text
 from roadmap.results.sentences import matched_text, trained_text
 from roadmap.results.sequential import Rule
 from roadmap.results.shown import as_html, as_text, counted, interval_text, readable, readable_steps
@@ -340,14 +340,7 @@ def _kept_curves(path: Path, runs: pd.DataFrame) -> Curves:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    try:
-        # As text: a hash may look like a number, and pandas' own floats may miss the last digit.
-        runs = pd.read_csv(path, dtype=str, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise RoadmapError(f"{path} cannot be read: {error}") from None
-    missing = [column for column in NEEDED if column not in runs]
-    if missing:
-        raise RoadmapError(f"{path} is not a table of runs: it has no column {missing[0]}")
+    runs = read_as_text(path, NEEDED, "runs")
     if not len(runs):
         raise RoadmapError(f"{path.parent} holds no finished run yet")
     try:
