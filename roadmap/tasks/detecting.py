@@ -1,0 +1,146 @@
+"""Mask R-CNN and Cascade Mask R-CNN on the features of any backbone, of torchvision's parts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops.poolers import initLevelMapper
+
+from roadmap.network.parts import NORMS
+from roadmap.tasks.cascade import BOX_WEIGHTS, IOUS, Cascade
+
+#: Side of an anchor for each pixel that its level reduces the image by, and its heights by widths.
+ANCHOR_SCALE, ASPECT_RATIOS = 8, (0.5, 1.0, 2.0)
+#: Side in pixels of what box and mask heads see of a proposal, and samples along each of these pixels.
+BOX_SIDE, MASK_SIDE, SAMPLES = 7, 14, 2
+#: A proposal of this side in pixels is read off the level that reduces by 2 to the power of the second number.
+CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
+#: Proposals of an image, when training and testing, and those that stand for an image where a cost is counted.
+PROPOSALS, MASK_PROPOSALS = 1000, 100
+
+
+class Pyramid(nn.Module):
+    """A feature pyramid over ``features``, images (N, 3, H, W) -> list of (N, C_i, H / r_i, W / r_i).
+
+    The levels, "0" onwards, have ``channels`` channels each; one more, "pool", is the last one halved.
+    """
+
+    def __init__(self, features: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.features = features
+        self.fpn = FeaturePyramidNetwork(features.channels, channels, LastLevelMaxPool())
+
+    def forward(self, images: Tensor) -> OrderedDict[str, Tensor]:
+        return self.fpn(OrderedDict((str(level), feature) for level, feature in enumerate(self.features(images))))
+
+
+class Detector(GeneralizedRCNN):
+    """Images, each float (3, H, W) in 0..1, -> losses by name when training, with ``targets`` as torchvision has them;
+    else for each image ``boxes`` (D, 4), ``labels`` (D,) from 1 on, ``scores`` (D,) and ``masks`` (D, 1, H, W).
+
+    ``features`` gives the feature maps and has their ``channels`` and ``reductions``; anchors and the levels that
+    proposals are read off follow the reductions. All widths of the heads are in proportion to ``channels``; at 256 they
+    are the paper's. ``cascade`` refines boxes in three stages, each with four normalised convolutions.
+    """
+
+    def __init__(
+        self, features: nn.Module, classes: int, channels: int, cascade: bool, transform: GeneralizedRCNNTransform
+    ) -> None:
+        reductions = list(features.reductions)
+        anchors = AnchorGenerator(
+            tuple((ANCHOR_SCALE * reduction,) for reduction in (*reductions, 2 * reductions[-1])),
+            (ASPECT_RATIOS,) * (len(reductions) + 1),
+        )
+        pool = partial(_pool, reductions)
+        stages = [
+            _heads(pool, classes, channels, iou, weights, cascade)
+            for iou, weights in (zip(IOUS, BOX_WEIGHTS, strict=True) if cascade else [(0.5, BOX_WEIGHTS[0])])
+        ]
+        rpn = RegionProposalNetwork(
+            anchors,
+            RPNHead(channels, len(ASPECT_RATIOS)),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=256,
+            positive_fraction=0.5,
+            pre_nms_top_n={"training": 2 * PROPOSALS, "testing": PROPOSALS},
+            post_nms_top_n={"training": PROPOSALS, "testing": PROPOSALS},
+            nms_thresh=0.7,
+        )
+        super().__init__(Pyramid(features, channels), rpn, Cascade(stages) if cascade else stages[0], transform)
+        self.channels, self._stages = channels, len(stages)
+        for head in (rpn.head, *(stage.box_predictor for stage in stages), *(s.mask_predictor for s in stages)):
+            head.register_forward_hook(_in_single_precision)
+
+    def forward_counted(self, images: Tensor) -> None:
+        """What a cost counts: images (N, 3, H, W) through backbone and pyramid, `PROPOSALS` through the heads of boxes
+        and `MASK_PROPOSALS` through those of masks. Which proposals these are would take the numbers of real images."""
+        self.rpn.head(list(self.backbone(images).values()))
+        for stage in self.roi_heads.stages if isinstance(self.roi_heads, Cascade) else [self.roi_heads]:
+            pooled = images.new_zeros(PROPOSALS, self.channels, BOX_SIDE, BOX_SIDE)
+            stage.box_predictor(stage.box_head(pooled))
+            pooled = images.new_zeros(MASK_PROPOSALS, self.channels, MASK_SIDE, MASK_SIDE)
+            stage.mask_predictor(stage.mask_head(pooled))
+
+
+def _heads(
+    pool: Callable[[int], nn.Module],
+    classes: int,
+    channels: int,
+    iou: float,
+    box_weights: tuple[float, ...],
+    convolutions: bool,
+) -> RoIHeads:
+    """torchvision's heads of boxes and masks. The paper's four convolutions are followed by BatchNorm over all devices;
+    LayerNorm costs the same and does not depend on what else is in the batch."""
+    hidden = 4 * channels
+    box_head = (
+        FastRCNNConvFCHead((channels, BOX_SIDE, BOX_SIDE), [channels] * 4, [hidden], NORMS["layer"])
+        if convolutions
+        else TwoMLPHead(channels * BOX_SIDE**2, hidden)
+    )
+    return RoIHeads(
+        box_roi_pool=pool(BOX_SIDE),
+        box_head=box_head,
+        box_predictor=FastRCNNPredictor(hidden, 1 + classes),
+        fg_iou_thresh=iou,
+        bg_iou_thresh=iou,
+        batch_size_per_image=512,
+        positive_fraction=0.25,
+        bbox_reg_weights=box_weights,
+        score_thresh=0.05,
+        nms_thresh=0.5,
+        detections_per_img=100,
+        mask_roi_pool=pool(MASK_SIDE),
+        mask_head=MaskRCNNHeads(channels, [channels] * 4, 1),
+        mask_predictor=MaskRCNNPredictor(channels, channels, 1 + classes),
+    )
+
+
+def _pool(reductions: list[int], side: int) -> MultiScaleRoIAlign:
+    """RoIAlign over the levels "0" onwards. torchvision would guess their scales from the first batch's sizes."""
+    pool = MultiScaleRoIAlign([str(level) for level in range(len(reductions))], side, SAMPLES)
+    pool.scales = [1 / reduction for reduction in reductions]
+    exponents = [reduction.bit_length() - 1 for reduction in reductions]
+    pool.map_levels = initLevelMapper(exponents[0], exponents[-1], CANONICAL_SIDE, CANONICAL_LEVEL)
+    return pool
+
+
+def _in_single_precision(module: nn.Module, inputs: Any, outputs: Any) -> Any:
+    """Boxes and scores as 32-bit numbers, also under mixed precision: torchvision would round boxes to 8 bits."""
+    return tree_map(Tensor.float, outputs)
