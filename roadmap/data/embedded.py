@@ -44,19 +44,21 @@ def compose() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
 
     No source digit and no piece of a photograph is in both parts.
     """
+    rng, (train, test) = np.random.default_rng(SEED), sources()
+    return *_compose(rng, TRAIN_IMAGES, *train), *_compose(rng, TEST_IMAGES, *test)
+
+
+def sources() -> list[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
+    """What images are made of, to train and to test: templates (M, 40, 40), their labels (M,), and photographs."""
     from sklearn.datasets import load_digits, load_sample_images
 
     digits = load_digits()
     templates, labels = _enlarge(digits.images.astype(np.int32)), digits.target.astype(np.int64)
     photographs = load_sample_images().images
-    rng = np.random.default_rng(SEED)
-    train = _compose(
-        rng, TRAIN_IMAGES, templates[:TRAIN_DIGITS], labels[:TRAIN_DIGITS], [p[:, :TRAIN_COLUMNS] for p in photographs]
-    )
-    test = _compose(
-        rng, TEST_IMAGES, templates[TRAIN_DIGITS:], labels[TRAIN_DIGITS:], [p[:, TRAIN_COLUMNS:] for p in photographs]
-    )
-    return *train, *test
+    return [
+        (templates[:TRAIN_DIGITS], labels[:TRAIN_DIGITS], [one[:, :TRAIN_COLUMNS] for one in photographs]),
+        (templates[TRAIN_DIGITS:], labels[TRAIN_DIGITS:], [one[:, TRAIN_COLUMNS:] for one in photographs]),
+    ]
 
 
 def _enlarge(digits: np.ndarray) -> np.ndarray:
@@ -68,15 +70,17 @@ def _enlarge(digits: np.ndarray) -> np.ndarray:
     return np.minimum(enlarged, 255)
 
 
-def _draw(rng: np.random.Generator, templates: np.ndarray, chosen: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Ink (N, 32, 32, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant.
+def draw(
+    rng: np.random.Generator, templates: np.ndarray, chosen: np.ndarray, centres: np.ndarray, size: int = SIZE
+) -> np.ndarray:
+    """Ink (N, size, size, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant.
 
     Numbers are drawn with 64 bits, since others would be other numbers, and computed with 32, which is quicker.
     """
     count, side = len(chosen), templates.shape[-1]
     along = (8 * _ENLARGED * 256 // rng.integers(*DIGIT_PIXELS, size=count, endpoint=True)).astype(np.int32)
     across = rng.integers(-SLANT, SLANT, size=(2, count), endpoint=True).astype(np.int32)
-    offsets = (np.arange(SIZE) - centres[..., None]).astype(np.int32)
+    offsets = (np.arange(size) - centres[..., None]).astype(np.int32)
     down, right = offsets[:, 0, :, None], offsets[:, 1, None, :]
     along, (first, second) = along[:, None, None], across[..., None, None]
     rows = ((along * down + first * right) >> 8) + side // 2
@@ -99,23 +103,34 @@ def _images(
 ) -> np.ndarray:
     """Images uint8 (N, 32, 32, 3) of the ``chosen`` (N,) templates."""
     count = len(chosen)
-
-    def glow(ink: np.ndarray, contrast: tuple[int, int]) -> np.ndarray:
-        return ink * rng.integers(*contrast, size=(count, 1, 1, 3), endpoint=True).astype(np.int32) >> 8
-
-    images = np.empty((count, SIZE, SIZE, 3), dtype=np.int32)
-    photographed = rng.integers(len(photographs), size=count)
-    for number, photograph in enumerate(photographs):
-        pieces = np.lib.stride_tricks.sliding_window_view(photograph, (SIZE, SIZE), axis=(0, 1))
-        here = photographed == number
-        top, left = (rng.integers(length, size=here.sum()) for length in pieces.shape[:2])
-        images[here] = pieces[top, left].transpose(0, 2, 3, 1)
-    images = images * BACKDROP >> 8
+    images = backdrops(rng, count, photographs, SIZE)
     for _ in range(DISTRACTORS):
         others = rng.integers(len(templates), size=count)
         centres = rng.integers(-6, SIZE + 6, size=(count, 2))
-        images += glow(_draw(rng, templates, others, centres), DISTRACTOR_CONTRAST)
+        images += glow(rng, draw(rng, templates, others, centres), DISTRACTOR_CONTRAST)
     centres = rng.integers(SIZE // 2 - WANDER, SIZE // 2 + WANDER, size=(count, 2), endpoint=True)
-    images += glow(_draw(rng, templates, chosen, centres), CONTRAST)
+    images += glow(rng, draw(rng, templates, chosen, centres), CONTRAST)
+    return finished(rng, images)
+
+
+def backdrops(rng: np.random.Generator, count: int, photographs: list[np.ndarray], size: int) -> np.ndarray:
+    """Darkened pieces of the photographs, int32 (count, size, size, 3)."""
+    images = np.empty((count, size, size, 3), dtype=np.int32)
+    photographed = rng.integers(len(photographs), size=count)
+    for number, photograph in enumerate(photographs):
+        pieces = np.lib.stride_tricks.sliding_window_view(photograph, (size, size), axis=(0, 1))
+        here = photographed == number
+        top, left = (rng.integers(length, size=here.sum()) for length in pieces.shape[:2])
+        images[here] = pieces[top, left].transpose(0, 2, 3, 1)
+    return images * BACKDROP >> 8
+
+
+def glow(rng: np.random.Generator, ink: np.ndarray, contrast: tuple[int, int]) -> np.ndarray:
+    """What ink (N, H, W, 1) adds to images, in a colour of its own each: int32 (N, H, W, 3)."""
+    return ink * rng.integers(*contrast, size=(len(ink), 1, 1, 3), endpoint=True).astype(np.int32) >> 8
+
+
+def finished(rng: np.random.Generator, images: np.ndarray) -> np.ndarray:
+    """Images with noise, uint8."""
     images += rng.integers(-NOISE, NOISE, size=images.shape, endpoint=True).astype(np.int32)
     return np.clip(images, 0, 255).astype(np.uint8)

@@ -9,20 +9,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torch.utils._pytree import tree_map
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
 from roadmap.network.parts import NORMS
-from roadmap.tasks.cascade import BOX_WEIGHTS, IOUS, Cascade
+from roadmap.tasks.detection.cascade import BOX_WEIGHTS, IOUS, Cascade
 
 #: Side of an anchor for each pixel that its level reduces the image by, and its heights by widths.
 ANCHOR_SCALE, ASPECT_RATIOS = 8, (0.5, 1.0, 2.0)
@@ -30,6 +30,8 @@ ANCHOR_SCALE, ASPECT_RATIOS = 8, (0.5, 1.0, 2.0)
 BOX_SIDE, MASK_SIDE, SAMPLES = 7, 14, 2
 #: A proposal of this side in pixels is read off the level that reduces by 2 to the power of the second number.
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
+#: Height and width of a batch are multiples of this, as in the paper.
+PADDED = 32
 #: Proposals of an image, when training and testing, and those that stand for an image where a cost is counted.
 PROPOSALS, MASK_PROPOSALS = 1000, 100
 
@@ -49,30 +51,25 @@ class Pyramid(nn.Module):
         return self.fpn(OrderedDict((str(level), feature) for level, feature in enumerate(self.features(images))))
 
 
-class Detector(GeneralizedRCNN):
-    """Images, each float (3, H, W) in 0..1, -> losses by name when training, with ``targets`` as torchvision has them;
-    else for each image ``boxes`` (D, 4), ``labels`` (D,) from 1 on, ``scores`` (D,) and ``masks`` (D, 1, H, W).
+class Detector(nn.Module):
+    """Images, each (3, H, W) and normalised, -> losses by name when training, with ``targets`` as torchvision has them:
+    ``boxes`` (M, 4) as left, top, right and bottom, ``labels`` (M,) from 1 on and ``masks`` (M, H, W).
 
-    ``features`` gives the feature maps and has their ``channels`` and ``reductions``; anchors and the levels that
-    proposals are read off follow the reductions. All widths of the heads are in proportion to ``channels``; at 256 they
-    are the paper's. ``cascade`` refines boxes in three stages, each with four normalised convolutions.
+    Tested, for each image ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), and ``masks`` (D, 1, 28, 28), the
+    probability of every 28th of a box. ``features`` gives the feature maps and has their ``channels`` and
+    ``reductions``, which anchors and the levels that proposals are read off follow. All widths of the heads are in
+    proportion to ``channels``; at 256 they are the paper's. ``cascade`` refines boxes in three stages.
     """
 
-    def __init__(
-        self, features: nn.Module, classes: int, channels: int, cascade: bool, transform: GeneralizedRCNNTransform
-    ) -> None:
-        reductions = list(features.reductions)
-        anchors = AnchorGenerator(
-            tuple((ANCHOR_SCALE * reduction,) for reduction in (*reductions, 2 * reductions[-1])),
-            (ASPECT_RATIOS,) * (len(reductions) + 1),
-        )
-        pool = partial(_pool, reductions)
-        stages = [
-            _heads(pool, classes, channels, iou, weights, cascade)
-            for iou, weights in (zip(IOUS, BOX_WEIGHTS, strict=True) if cascade else [(0.5, BOX_WEIGHTS[0])])
-        ]
-        rpn = RegionProposalNetwork(
-            anchors,
+    def __init__(self, features: nn.Module, classes: int, channels: int, cascade: bool) -> None:
+        super().__init__()
+        self.channels, reductions = channels, [*features.reductions]
+        self.backbone = Pyramid(features, channels)
+        self.rpn = RegionProposalNetwork(
+            AnchorGenerator(
+                tuple((ANCHOR_SCALE * reduction,) for reduction in (*reductions, 2 * reductions[-1])),
+                (ASPECT_RATIOS,) * (len(reductions) + 1),
+            ),
             RPNHead(channels, len(ASPECT_RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
@@ -82,18 +79,30 @@ class Detector(GeneralizedRCNN):
             post_nms_top_n={"training": PROPOSALS, "testing": PROPOSALS},
             nms_thresh=0.7,
         )
-        super().__init__(Pyramid(features, channels), rpn, Cascade(stages) if cascade else stages[0], transform)
-        self.channels, self._stages = channels, len(stages)
-        for head in (rpn.head, *(stage.box_predictor for stage in stages), *(s.mask_predictor for s in stages)):
+        pool = partial(_pool, reductions)
+        count = len(IOUS) if cascade else 1
+        stages = [
+            _heads(pool, classes, channels, *how, cascade) for how in zip(IOUS[:count], BOX_WEIGHTS, strict=False)
+        ]
+        self.roi_heads = Cascade(stages) if cascade else stages[0]
+        for head in (self.rpn.head, *(head for one in stages for head in (one.box_predictor, one.mask_predictor))):
             head.register_forward_hook(_in_single_precision)
+
+    def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        height, width = (-(-max(side) // PADDED) * PADDED for side in zip(*sizes, strict=True))
+        batch = torch.stack([pad(image, (0, width - image.shape[-1], 0, height - image.shape[-2])) for image in images])
+        features = self.backbone(batch.contiguous(memory_format=torch.channels_last))
+        proposals, losses = self.rpn(ImageList(batch, sizes), features, targets)
+        detections, more = self.roi_heads(features, proposals, sizes, targets)
+        return {**losses, **more} if self.training else detections
 
     def forward_counted(self, images: Tensor) -> None:
         """What a cost counts: images (N, 3, H, W) through backbone and pyramid, `PROPOSALS` through the heads of boxes
         and `MASK_PROPOSALS` through those of masks. Which proposals these are would take the numbers of real images."""
         self.rpn.head(list(self.backbone(images).values()))
         for stage in self.roi_heads.stages if isinstance(self.roi_heads, Cascade) else [self.roi_heads]:
-            pooled = images.new_zeros(PROPOSALS, self.channels, BOX_SIDE, BOX_SIDE)
-            stage.box_predictor(stage.box_head(pooled))
+            stage.box_predictor(stage.box_head(images.new_zeros(PROPOSALS, self.channels, BOX_SIDE, BOX_SIDE)))
             pooled = images.new_zeros(MASK_PROPOSALS, self.channels, MASK_SIDE, MASK_SIDE)
             stage.mask_predictor(stage.mask_head(pooled))
 

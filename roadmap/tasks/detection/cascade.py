@@ -47,58 +47,57 @@ class Cascade(nn.Module):
     def _losses(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes: Sizes, targets: list[dict]
     ) -> dict[str, Tensor]:
-        totals = dict.fromkeys(("loss_classifier", "loss_box_reg", "loss_mask"), proposals[0].new_zeros(()))
+        totals: dict[str, Tensor] = {}
         for stage, weight in zip(self.stages, LOSS_WEIGHTS, strict=True):
-            proposals, matched, labels, _ = stage.select_training_samples(proposals, targets)
+            proposals, matched, by_image, _ = stage.select_training_samples(proposals, targets)
             logits, offsets = _classified(stage, features, proposals, sizes)
-            boxes = stage.box_coder.decode(offsets, proposals)
-            positive = [torch.where(some > 0)[0] for some in labels]
-            objects = [some[place] for some, place in zip(matched, positive, strict=True)]
-            inside = [some[place] for some, place in zip(proposals, positive, strict=True)]
-            label = torch.cat(labels)
-            found = torch.where(label > 0)[0]
-            truth = torch.cat([target["boxes"][which] for target, which in zip(targets, objects, strict=True)])
-            masks = stage.mask_predictor(stage.mask_head(stage.mask_roi_pool(features, inside, sizes)))
+            boxes, labels = stage.box_coder.decode(offsets, proposals), torch.cat(by_image)
+            positive = [torch.where(some > 0)[0] for some in by_image]
+            matched = [some[here] for some, here in zip(matched, positive, strict=True)]
+            inside = [some[here] for some, here in zip(proposals, positive, strict=True)]
+            truth = torch.cat([target["boxes"][which] for target, which in zip(targets, matched, strict=True)])
+            found = torch.where(labels > 0)[0]
+            apart = generalized_box_iou_loss(boxes[found, labels[found]], truth, reduction="sum")
+            masks, classes = ([target[key] for target in targets] for key in ("masks", "labels"))
             losses = {
-                "loss_classifier": cross_entropy(logits, label),
-                "loss_box_reg": BOX_LOSS
-                * generalized_box_iou_loss(boxes[found, label[found]], truth, reduction="sum")
-                / max(len(label), 1),
-                "loss_mask": maskrcnn_loss(
-                    masks, inside, [target["masks"] for target in targets], [t["labels"] for t in targets], objects
-                ),
+                "loss_classifier": cross_entropy(logits, labels),
+                "loss_box_reg": BOX_LOSS * apart / len(labels),
+                "loss_mask": maskrcnn_loss(_masked(stage, features, inside, sizes), inside, masks, classes, matched),
             }
-            totals = {name: totals[name] + weight * loss for name, loss in losses.items()}
-            proposals = _refined(boxes, torch.where(label > 0, label, _best(logits)), proposals, sizes)
+            totals = {name: totals.get(name, 0.0) + weight * loss for name, loss in losses.items()}
+            proposals = _refined(boxes, torch.where(labels > 0, labels, _best(logits)), proposals, sizes)
         return totals
 
     def _detections(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes: Sizes
     ) -> list[dict[str, Tensor]]:
         scores = []
-        for number, stage in enumerate(self.stages):
-            if number:
-                before = self.stages[number - 1]
-                proposals = _refined(before.box_coder.decode(offsets, proposals), _best(logits), proposals, sizes)
+        for stage in self.stages:
             logits, offsets = _classified(stage, features, proposals, sizes)
             scores.append(logits.softmax(-1))
-        mean = torch.stack(scores).mean(0)
-        found = self.stages[-1].postprocess_detections(mean.log(), offsets, proposals, sizes)
-        masks = [
-            maskrcnn_inference(stage.mask_predictor(stage.mask_head(stage.mask_roi_pool(features, found[0], sizes))), found[2])
-            for stage in self.stages
-        ]
+            before, proposals = (
+                proposals,
+                _refined(stage.box_coder.decode(offsets, proposals), _best(logits), proposals, sizes),
+            )
+        logits = torch.stack(scores).mean(0).log()
+        boxes, scores, labels = self.stages[-1].postprocess_detections(logits, offsets, before, sizes)
+        masks = [maskrcnn_inference(_masked(stage, features, boxes, sizes), labels) for stage in self.stages]
         return [
-            {"boxes": boxes, "scores": score, "labels": labels, "masks": torch.stack(of_stages).mean(0)}
-            for boxes, score, labels, *of_stages in zip(*found, *masks, strict=True)
+            {"boxes": box, "scores": score, "labels": label, "masks": torch.stack(of_stages).mean(0)}
+            for box, score, label, *of_stages in zip(boxes, scores, labels, *masks, strict=True)
         ]
 
 
 def _classified(
     stage: nn.Module, features: dict[str, Tensor], proposals: list[Tensor], sizes: Sizes
 ) -> tuple[Tensor, Tensor]:
-    """Logits (R, 1 + classes), background first, and box offsets (R, 4 (1 + classes)) of the proposals of all images."""
+    """Logits (R, 1 + classes), background first, and box offsets (R, 4 (1 + classes)) of the proposals of a batch."""
     return stage.box_predictor(stage.box_head(stage.box_roi_pool(features, proposals, sizes)))
+
+
+def _masked(stage: nn.Module, features: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Tensor:
+    """Logits of the masks within the boxes of a batch, by class: (R, 1 + classes, 28, 28)."""
+    return stage.mask_predictor(stage.mask_head(stage.mask_roi_pool(features, boxes, sizes)))
 
 
 def _best(logits: Tensor) -> Tensor:
