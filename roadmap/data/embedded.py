@@ -71,14 +71,20 @@ def _enlarge(digits: np.ndarray) -> np.ndarray:
 
 
 def draw(
-    rng: np.random.Generator, templates: np.ndarray, chosen: np.ndarray, centres: np.ndarray, size: int = SIZE
+    rng: np.random.Generator,
+    templates: np.ndarray,
+    chosen: np.ndarray,
+    centres: np.ndarray,
+    size: int = SIZE,
+    pixels: tuple[int, int] = DIGIT_PIXELS,
 ) -> np.ndarray:
-    """Ink (N, size, size, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of random size and slant.
+    """Ink (N, size, size, 1) of 0..255: the chosen (N,) templates at ``centres`` (N, 2), of a random slant and a size
+    within ``pixels``.
 
     Numbers are drawn with 64 bits, since others would be other numbers, and computed with 32, which is quicker.
     """
     count, side = len(chosen), templates.shape[-1]
-    along = (8 * _ENLARGED * 256 // rng.integers(*DIGIT_PIXELS, size=count, endpoint=True)).astype(np.int32)
+    along = (8 * _ENLARGED * 256 // rng.integers(*pixels, size=count, endpoint=True)).astype(np.int32)
     across = rng.integers(-SLANT, SLANT, size=(2, count), endpoint=True).astype(np.int32)
     offsets = (np.arange(size) - centres[..., None]).astype(np.int32)
     down, right = offsets[:, 0, :, None], offsets[:, 1, None, :]

@@ -14,11 +14,11 @@ from roadmap.data.embedded import CONTRAST, SEED, backdrops, draw, finished, glo
 
 #: Height and width of the images in pixels, and the images to train on and to test.
 SIZE, TRAIN_IMAGES, TEST_IMAGES = 64, 800, 400
-#: Fewest and most digits of an image, how far their centres stay off its border in pixels, and the ink, of 255, from
-#: which a pixel is part of a digit.
-DIGITS, MARGIN, SOLID = (1, 5), 8, 128
-#: A digit of which later ones leave fewer pixels than this is none.
-FEWEST_PIXELS = 24
+#: Fewest and most digits of an image, their height in pixels, and how far their centres stay off the border.
+DIGITS, DIGIT_PIXELS, MARGIN = (1, 5), (18, 30), 8
+#: Ink, of 255, from which a pixel is part of a digit, which hides what is behind it, and the pixels that the later
+#: digits have to leave of one.
+SOLID, FEWEST_PIXELS = 96, 32
 
 
 class Scenes(NamedTuple):
@@ -43,15 +43,15 @@ def compose_scenes() -> tuple[Scenes, Scenes]:
 def _compose(
     rng: np.random.Generator, count: int, templates: np.ndarray, labels: np.ndarray, photographs: list[np.ndarray]
 ) -> Scenes:
-    images = backdrops(rng, count, photographs, SIZE)
+    backdrop = images = backdrops(rng, count, photographs, SIZE)
     digits = np.zeros((count, SIZE, SIZE), np.uint8)
     classes = np.full((count, 1 + DIGITS[1]), -1)
     wanted = rng.integers(*DIGITS, size=count, endpoint=True)
     for number in range(1, DIGITS[1] + 1):
         chosen = rng.integers(len(templates), size=count)
         centres = rng.integers(MARGIN, SIZE - MARGIN, size=(count, 2), endpoint=True)
-        ink = draw(rng, templates, chosen, centres, SIZE) * (number <= wanted)[:, None, None, None]
-        images += glow(rng, ink, CONTRAST)
+        ink = draw(rng, templates, chosen, centres, SIZE, DIGIT_PIXELS) * (number <= wanted)[:, None, None, None]
+        images = np.where(ink >= SOLID, backdrop, images) + glow(rng, ink, CONTRAST)
         digits[ink[..., 0] >= SOLID] = number
         classes[:, number] = labels[chosen]
     pixels = (digits[..., None] == np.arange(1 + DIGITS[1])).sum(axis=(1, 2))
