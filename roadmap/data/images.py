@@ -29,15 +29,16 @@ REPAIR = "repair or remove, or leave out what cannot be read with --skip-corrupt
 NAMED_IMAGES = 3
 #: Bits that the values of a camera or scanner have, of which the upper eight are kept.
 DEPTHS = (8, 10, 12, 14, 16)
-#: What is seen of an encoded image: a digest of its bytes; its shorter side, 0 where it cannot be read; whether its
-#: EXIF data turn it, whether it has transparency, whether it has more than one frame. Of one with more than eight bits
-#: a channel ``deep`` is 1 (grey) or 2 (colour), ``declared`` the bits that the file says its values have, 0 where it
-#: does not, and ``largest`` the largest value, of colours with their lower eight bits set; -1 where values are negative
-#: or fractions.
+#: What is seen of an encoded image: a digest of its bytes; its height and width as it is shown, 0 where it cannot be
+#: read; whether its EXIF data turn it, whether it has transparency, whether it has more than one frame. Of one with
+#: more than eight bits a channel ``deep`` is 1 (grey) or 2 (colour), ``declared`` the bits that the file says its
+#: values have, 0 where it does not, and ``largest`` the largest value, of colours with their lower eight bits set; -1
+#: where values are negative or fractions.
 SEEN = np.dtype(
     [
         ("digest", "V16"),
-        ("side", "i4"),
+        ("height", "i4"),
+        ("width", "i4"),
         ("turned", "?"),
         ("transparent", "?"),
         ("frames", "?"),
@@ -56,6 +57,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+#: Of these turns, those that swap height and width.
+ASIDE = (TURNS[5], TURNS[6], TURNS[7], TURNS[8])
 
 
 @cache
@@ -93,16 +96,17 @@ def see(content: bytes) -> tuple[Any, ...]:
             deep = _deep(picture)
             if picture.format == "PNG" and content.find(b"eXIf") > content.find(b"IDAT"):
                 picture.load()  # EXIF data may follow the pixels
+            turn = TURNS.get(_orientation(picture))
             facts = (
-                min(picture.size),
-                _orientation(picture) in TURNS,
+                *(picture.size if turn in ASIDE else picture.size[::-1]),
+                turn is not None,
                 picture.has_transparency_data,
                 getattr(picture, "n_frames", 1) > 1,
                 deep,
             )
             return (digest, *facts, *((_declared(picture, content), _largest(picture)) if deep else (0, 0)))
     except UNREADABLE:
-        return (digest, 0, False, False, False, 0, 0, 0)
+        return (digest, 0, 0, False, False, False, 0, 0, 0)
 
 
 def read_image(source: str | os.PathLike | IO[bytes], name: str, bits: int = 16) -> Image.Image:

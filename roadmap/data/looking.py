@@ -91,7 +91,7 @@ def probed(parts: Sequence[Listing], count: int) -> list[Place]:
     some = itertools.islice(_places(parts), 0, None, max(1, sum(map(len, parts)) // count))
     seen = [part.seen for part in parts]
     odd = [
-        (one["side"] == 0) | ((one["deep"] == 1) & ((one["largest"] < 0) | (one["largest"] >= 2**16))) for one in seen
+        (one["width"] == 0) | ((one["deep"] == 1) & ((one["largest"] < 0) | (one["largest"] >= 2**16))) for one in seen
     ]
     return sorted({*some, *((number, int(index)) for number, one in enumerate(odd) for index in np.flatnonzero(one))})
 
@@ -122,7 +122,7 @@ def refuse_empty(parts: Sequence[Listing]) -> None:
 
 def usual_size(parts: Sequence[Listing]) -> int:
     """The commonest shorter side among up to 200 images, a multiple of 32 between 32 and 224."""
-    sides = np.concatenate([part.seen["side"] for part in parts])
+    sides = np.concatenate([np.minimum(part.seen["height"], part.seen["width"]) for part in parts])
     sides = sides[:: max(1, len(sides) // 200)].tolist()
     usual = Counter(side for side in sides if side).most_common(1)
     return min(224, max(32, usual[0][0] // 32 * 32)) if usual else 32

@@ -26,14 +26,14 @@ from roadmap.tasks.detection.cascade import BOX_WEIGHTS, IOUS, Cascade
 
 #: Side of an anchor for each pixel that its level reduces the image by, and its heights by widths.
 ANCHOR_SCALE, ASPECT_RATIOS = 8, (0.5, 1.0, 2.0)
-#: Side in pixels of what box and mask heads see of a proposal, and samples along each of these pixels.
-BOX_SIDE, MASK_SIDE, SAMPLES = 7, 14, 2
+#: Side in pixels of what box and mask heads see of a proposal. Features are sampled once a pixel of their own (0).
+BOX_SIDE, MASK_SIDE, SAMPLES = 7, 14, 0
 #: A proposal of this side in pixels is read off the level that reduces by 2 to the power of the second number.
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4
 #: Height and width of a batch are multiples of this, as in the paper.
 PADDED = 32
-#: Proposals of an image, when training and testing, and those that stand for an image where a cost is counted.
-PROPOSALS, MASK_PROPOSALS = 1000, 100
+#: Most detections of an image, as COCO counts them: where a cost is counted, there are as many.
+DETECTIONS = 100
 
 
 class Pyramid(nn.Module):
@@ -58,12 +58,15 @@ class Detector(nn.Module):
     Tested, for each image ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), and ``masks`` (D, 1, 28, 28), the
     probability of every 28th of a box. ``features`` gives the feature maps and has their ``channels`` and
     ``reductions``, which anchors and the levels that proposals are read off follow. All widths of the heads are in
-    proportion to ``channels``; at 256 they are the paper's. ``cascade`` refines boxes in three stages.
+    proportion to ``channels``; at 256 they are the paper's. Of an image the best ``proposals`` are looked at, of which
+    a training samples ``samples``. ``cascade`` refines boxes in three stages.
     """
 
-    def __init__(self, features: nn.Module, classes: int, channels: int, cascade: bool) -> None:
+    def __init__(
+        self, features: nn.Module, classes: int, channels: int, proposals: int, samples: int, cascade: bool
+    ) -> None:
         super().__init__()
-        self.channels, reductions = channels, [*features.reductions]
+        self.channels, self.proposals, reductions = channels, proposals, [*features.reductions]
         self.backbone = Pyramid(features, channels)
         self.rpn = RegionProposalNetwork(
             AnchorGenerator(
@@ -75,14 +78,15 @@ class Detector(nn.Module):
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * PROPOSALS, "testing": PROPOSALS},
-            post_nms_top_n={"training": PROPOSALS, "testing": PROPOSALS},
+            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
+            post_nms_top_n={"training": proposals, "testing": proposals},
             nms_thresh=0.7,
         )
         pool = partial(_pool, reductions)
         count = len(IOUS) if cascade else 1
         stages = [
-            _heads(pool, classes, channels, *how, cascade) for how in zip(IOUS[:count], BOX_WEIGHTS, strict=False)
+            _heads(pool, classes, channels, samples, *how, cascade)
+            for how in zip(IOUS[:count], BOX_WEIGHTS[:count], strict=True)
         ]
         self.roi_heads = Cascade(stages) if cascade else stages[0]
         for head in (self.rpn.head, *(head for one in stages for head in (one.box_predictor, one.mask_predictor))):
@@ -98,12 +102,12 @@ class Detector(nn.Module):
         return {**losses, **more} if self.training else detections
 
     def forward_counted(self, images: Tensor) -> None:
-        """What a cost counts: images (N, 3, H, W) through backbone and pyramid, `PROPOSALS` through the heads of boxes
-        and `MASK_PROPOSALS` through those of masks. Which proposals these are would take the numbers of real images."""
+        """What a cost counts: images (N, 3, H, W) through backbone and pyramid, as many proposals as an image may have
+        through the heads of boxes, and `DETECTIONS` through those of masks. Their numbers do not matter to a cost."""
         self.rpn.head(list(self.backbone(images).values()))
         for stage in self.roi_heads.stages if isinstance(self.roi_heads, Cascade) else [self.roi_heads]:
-            stage.box_predictor(stage.box_head(images.new_zeros(PROPOSALS, self.channels, BOX_SIDE, BOX_SIDE)))
-            pooled = images.new_zeros(MASK_PROPOSALS, self.channels, MASK_SIDE, MASK_SIDE)
+            stage.box_predictor(stage.box_head(images.new_zeros(self.proposals, self.channels, BOX_SIDE, BOX_SIDE)))
+            pooled = images.new_zeros(DETECTIONS, self.channels, MASK_SIDE, MASK_SIDE)
             stage.mask_predictor(stage.mask_head(pooled))
 
 
@@ -111,6 +115,7 @@ def _heads(
     pool: Callable[[int], nn.Module],
     classes: int,
     channels: int,
+    samples: int,
     iou: float,
     box_weights: tuple[float, ...],
     convolutions: bool,
@@ -129,12 +134,12 @@ def _heads(
         box_predictor=FastRCNNPredictor(hidden, 1 + classes),
         fg_iou_thresh=iou,
         bg_iou_thresh=iou,
-        batch_size_per_image=512,
+        batch_size_per_image=samples,
         positive_fraction=0.25,
         bbox_reg_weights=box_weights,
         score_thresh=0.05,
         nms_thresh=0.5,
-        detections_per_img=100,
+        detections_per_img=DETECTIONS,
         mask_roi_pool=pool(MASK_SIDE),
         mask_head=MaskRCNNHeads(channels, [channels] * 4, 1),
         mask_predictor=MaskRCNNPredictor(channels, channels, 1 + classes),
