@@ -27,7 +27,7 @@ from roadmap.running.preparing import prepare
 from roadmap.running.task import Outcome
 from roadmap.store.store import Store
 from roadmap.training.device import is_memory_error, resolve_device
-from roadmap.training.module import Classifier
+from roadmap.training.module import TaskModule
 from roadmap.training.rehearsal import Rehearsed, rehearse
 from roadmap.training.spec import Execution
 
@@ -356,7 +356,7 @@ def test_what_is_compiled_at_the_first_batch_of_a_shape_is_not_timed(planned, mo
         return first_slow
 
     for name in ("training_step", "validation_step"):
-        monkeypatch.setattr(Classifier, name, compiled(getattr(Classifier, name)))
+        monkeypatch.setattr(TaskModule, name, compiled(getattr(TaskModule, name)))
     monkeypatch.setattr("roadmap.data.batches.TEST_BATCH", 16)  # 24 test images: one batch of 16, one of 8
     found = rehearse(planned.runs[0], planned.data, Execution("cpu", threads=1), 16, 0.5)
     assert found.setup_seconds > 2.0, "both are compiled before a run is at speed"

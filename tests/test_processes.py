@@ -224,7 +224,7 @@ def test_an_error_is_the_stores_where_it_arose_there(study, tmp_path, monkeypatc
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(fit.Classifier, "training_step", fail)
+        patched.setattr(fit.TaskModule, "training_step", fail)
         done, record = outcome(study, tmp_path / "in-training")
         assert done.kind == "finished" and record["result"]["status"] == "failed"
         assert sentence in record["result"]["reason"]

@@ -32,10 +32,10 @@ from roadmap.running.preparing import prepare
 from roadmap.running.reproduction import reproduce
 from roadmap.running.runner import run_study
 from roadmap.store.store import Store
+from roadmap.tasks.classification.runtime import logits_of
 from roadmap.training import fit
-from roadmap.training.evaluate import logits_of
 from roadmap.training.fit import Watch, fit_run
-from roadmap.training.module import Classifier, StoppedError
+from roadmap.training.module import StoppedError, TaskModule
 from roadmap.training.spec import Execution, RunSpec
 from roadmap.training.start import StartingWeights, scale_classifier
 
@@ -280,7 +280,7 @@ def test_training_is_that_of_a_bare_loop(data, tmp_path):
 def test_layers_learn_at_rates_by_their_depth(data):
     run = make_run(data, VIT, layer_decay=0.5)
     network = build_network(run.design)
-    module = Classifier(network, run.recipe, Batcher(data, run.recipe, 0), False, Watch(), print, tested=())
+    module = TaskModule(network, run.recipe, Batcher(data, run.recipe, 0), False, Watch(), print, tested=())
     groups = module.configure_optimizers()["optimizer"].param_groups
     rates = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
     assert rates[id(network.head.weight)] == 1

@@ -21,7 +21,7 @@ from roadmap.network.model import RoadmapNet
 from roadmap.recipes.recipe import Recipe, load_recipe, recipe_names
 from roadmap.training import fit
 from roadmap.training.fit import Watch, fit_run, make_fit
-from roadmap.training.module import Classifier, StoppedError
+from roadmap.training.module import StoppedError, TaskModule
 from roadmap.training.spec import Execution, RunSpec
 
 ONE_THREAD = Execution(device="cpu", threads=1)
@@ -91,7 +91,7 @@ def test_learning_rate_warms_up_and_follows_a_cosine_to_zero(data, tmp_path):
     rates = []
     run = make_run(data, epochs=5, warmup_epochs=1)
 
-    class Record(Classifier):
+    class Record(TaskModule):
         def on_train_batch_start(self, batch, index):
             rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
 
@@ -158,7 +158,7 @@ def test_layers_learn_at_the_rates_of_the_released_code(data):
     with torch.device("meta"):
         network = RoadmapNet(ladder("resnet200")["separate_downsample"].design)
     recipe = load_recipe("finetune-384")
-    module = Classifier(network, recipe, Batcher(data, recipe, 0), False, Watch(), print, tested=())
+    module = TaskModule(network, recipe, Batcher(data, recipe, 0), False, Watch(), print, tested=())
     scales = {
         id(p): group["lr_scale"] for group in module.configure_optimizers()["optimizer"].param_groups
         for p in group["params"]
@@ -192,7 +192,7 @@ def test_weight_decay_spares_norms_biases_and_layer_scale(data):
     network = RoadmapNet(END)
     for decay_all, spared in ((False, {name for name, p in network.named_parameters() if p.ndim < 2}), (True, set())):
         run = make_run(data, weight_decay=0.05, decay_all=decay_all)
-        module = Classifier(
+        module = TaskModule(
             network, run.recipe, Batcher(data, run.recipe, 0), fused=False, watcher=Watch(), save=print, tested=()
         )
         groups = module.configure_optimizers()["optimizer"].param_groups

@@ -17,6 +17,7 @@ from roadmap.ladders.ladder import REGIMES
 from roadmap.markup import printable
 from roadmap.network.design import STEM_STRIDES
 from roadmap.phases import phase
+from roadmap.tasks import task_named
 from roadmap.training.spec import PRECISIONS
 
 #: The confusion matrix is printed for up to this many classes; for more, this many of the most frequent confusions.
@@ -97,15 +98,24 @@ def _print(result: Any) -> None:
         f"{printable(result.weights)} on {result.data}: {result.images} images of {result.image_size} px, "
         f"{len(result.class_names)} classes"
     )
-    click.secho(f"top-1 {result.top1:.2f} %, top-5 {result.top5:.2f} %, loss {result.loss:.4f}", bold=True)
+    task = task_named(result.task)
+    figures = [f"{one.short} {result.metrics[one.key]:.2f} %" for one in task.metrics]
+    figures += [] if result.loss is None else [f"loss {result.loss:.4f}"]
+    click.secho(", ".join(figures), bold=True)
     click.echo()
     names = result.class_names
     print_table(
         [
-            {"class": name, "images": facts["images"], "top-1 %": _per_cent(facts["top1"])}
-            for name, facts in zip(names, result.classes, strict=True)
+            {
+                "class": facts["class"],
+                "images": facts["images"],
+                f"{task.metric.short} %": _per_cent(facts[task.metric.key]),
+            }
+            for facts in result.classes
         ]
     )
+    if result.confusion is None:
+        return
     if len(names) <= SHOWN:
         click.secho("\nconfusion matrix: rows are true classes, columns predicted ones", bold=True)
         print_table(

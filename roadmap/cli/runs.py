@@ -31,6 +31,7 @@ from roadmap.markup import printable
 from roadmap.phases import phase
 from roadmap.store.records import STATUSES, Entry, csv_text, files_of, row_of
 from roadmap.store.store import Store
+from roadmap.tasks import default_task, task_named
 
 #: Columns of `roadmap list`.
 LISTED = (
@@ -43,6 +44,9 @@ LISTED = (
     "width",
     "depth",
     "epochs",
+    "task",
+    "metric",
+    "score",
     "top1",
     "seconds",
     "started",
@@ -85,12 +89,17 @@ def list_command(
     elif as_csv:
         click.echo(csv_text(rows) or ",".join(LISTED) + "\n", nl=False)
     elif rows:
-        print_table([_listed_cells(row) for row in rows])
+        several = len({row["metric"] for row in rows if row["metric"]}) > 1
+        print_table([_listed_cells(row, several) for row in rows])
     else:
         click.echo("no run matches" if filters else "no runs yet")
 
 
-def _listed_cells(row: dict[str, Any]) -> dict[str, str]:
+def _listed_cells(row: dict[str, Any], several: bool) -> dict[str, str]:
+    """``several``: whether runs of several tasks are listed."""
+    metric = task_named(row["task"] or default_task().name).metric
+    named = {"metric": metric.short} if several else {}
+    score = named | {"score %" if several else f"{metric.short} %": number_text(row["score"], ".2f")}
     return {
         "run": row["signature"],
         "status": row["status"],
@@ -100,7 +109,7 @@ def _listed_cells(row: dict[str, Any]) -> dict[str, str]:
         "recipe": printable(row["recipe"]),
         "width/depth": "" if row["width"] is None else f"{printable(row['width'])}/{number_text(row['depth'], '.3g')}",
         "epochs": printable(row["epochs"]),
-        "top-1 %": number_text(row["top1"], ".2f"),
+        **score,
         "time": clock_text(row["seconds"]),
         "started (UTC)": printable(row["started"])[:16].replace("T", " "),
     }
@@ -156,8 +165,8 @@ def _print_entry(entry: Entry) -> None:
     _print_section("progress", {name: value for name, value in progress.items() if name != "run"})
     settings = record["run"]
     _print_section("run", {name: value for name, value in settings.items() if not isinstance(value, dict)})
-    for name in ("design", "recipe"):
-        _print_section(name, settings.get(name, {}))
+    for name in ("design", "head", "recipe"):
+        _print_section(name, settings.get(name) or {})
     for name in ("cost", "result", "labels", "data", "environment", "origin"):
         _print_section(name, record.get(name, {}))
 

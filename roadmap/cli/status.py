@@ -29,6 +29,8 @@ from roadmap.phases import phase
 from roadmap.store.housekeeping import disk_bytes
 from roadmap.store.records import COLUMNS, STATUSES, Entry
 from roadmap.store.store import Store
+from roadmap.tasks import default_task, task_named
+from roadmap.tasks.task import Task
 
 #: A status shows this many runs of a kind, and says how many more there are.
 SHOWN = 20
@@ -80,14 +82,25 @@ def _standing(entry: Entry) -> dict[str, Any]:
     if left is not None:
         left = max(0.0, left - (time.time() - progress["updated"]))
     return {
-        **{name: facts[name] for name in ("signature", "status", "step", "seed")},
+        **{name: facts[name] for name in ("signature", "status", "step", "seed", "task")},
         "epoch": facts["epochs"],
         "epochs": progress.get("epochs"),
-        **{name: progress.get(name) for name in ("train_top1", "test_top1", "images_per_second")},
+        **{name: progress.get(name) for name in (*_figures(facts).values(), "images_per_second")},
         "seconds_left": left,
         "host": progress.get("host"),
         "reason": entry.reason,
     }
+
+
+def _task(facts: dict[str, Any]) -> Task:
+    return task_named(facts["task"] or default_task().name)
+
+
+def _figures(facts: dict[str, Any]) -> dict[str, str]:
+    """What a run in work tells of itself, by the titles of columns: the names of figures in its progress."""
+    task = _task(facts)
+    trained = {} if task.trained is None else {f"train {task.trained.short} %": f"train_{task.trained.key}"}
+    return trained | {f"test {task.metric.short} %": f"test_{task.metric.key}"}
 
 
 def _print_report(report: dict[str, Any]) -> None:
@@ -108,8 +121,7 @@ def _standing_cells(run: dict[str, Any]) -> dict[str, str]:
         cells["epoch"] = f"{run['epoch']}/{run['epochs']}" if run["epochs"] else ""
     if run["status"] == "running":
         cells |= {
-            "train top-1 %": number_text(run["train_top1"], ".1f"),
-            "test top-1 %": number_text(run["test_top1"], ".1f"),
+            **{title: number_text(run[name], ".1f") for title, name in _figures(run).items()},
             "img/s": number_text(run["images_per_second"], ".0f"),
             "left": clock_text(run["seconds_left"]),
             "host": printable(run["host"]),
@@ -127,8 +139,10 @@ def _study_report(folder: Path) -> dict[str, Any]:
         facts = facts_of(entry) if entry else dict.fromkeys(COLUMNS)
         name = entry.status if entry else "waiting"
         label = {"step": run.get("step"), "seed": run.get("seed"), "signature": run["signature"], "status": name}
-        measured = {name: facts[name] for name in ("top1", "wall_seconds", "estimated_seconds", "reason")}
-        rows.append({**label, **measured})
+        measured = {
+            name: facts[name] for name in (_task(facts).metric.key, "wall_seconds", "estimated_seconds", "reason")
+        }
+        rows.append({**label, "task": facts["task"], **measured})
         if entry and name == "running":
             running.append(_standing(entry) | label)
     counts = Counter(row["status"] for row in rows)
@@ -171,10 +185,11 @@ def _print_study(report: dict[str, Any]) -> None:
 def _step_cells(step: str, rows: list[dict[str, Any]], states: list[str]) -> dict[str, str]:
     counts = Counter(row["status"] for row in rows)
     done = [row for row in rows if row["status"] == "done"]
+    metric = _task(rows[0]).metric
     return {
         "step": printable(step),
         **{name: str(counts[name] or "") for name in states},
-        "top-1 %": number_text(_mean(row["top1"] for row in done), ".1f"),
+        f"{metric.short} %": number_text(_mean(row[metric.key] for row in done), ".1f"),
         "a run": clock_text(_mean(row["wall_seconds"] for row in done)),
         "estimated": clock_text(_mean(row["estimated_seconds"] for row in done)),
     }

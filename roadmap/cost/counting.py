@@ -43,7 +43,8 @@ class Cost:
 
     ``gmacs``: multiply-accumulates of convolution and linear layers, and of attention's matrix products, in 1e9.
     ``macs_by_operator``: fvcore's count of every operator it knows, in 1 (norms and pooling by fvcore's own rules).
-    ``activations``: outputs of convolution and linear layers, in 1.
+    ``activations``: outputs of convolution and linear layers, in 1. ``backbone``:
+    where a task's head stands on a backbone, ``backbone_gmacs`` and ``backbone_params``.
     """
 
     image_size: tuple[int, int]
@@ -51,6 +52,7 @@ class Cost:
     params: int
     activations: int
     macs_by_operator: dict[str, int]
+    backbone: dict[str, Any] | None = None
 
 
 def count(design: NetworkDesign, image_size: int | tuple[int, int] = 224) -> Cost:

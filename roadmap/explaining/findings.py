@@ -90,7 +90,9 @@ def _speeds(study: StudyLike, pairs: Sequence[tuple[str, str]]) -> tuple[float, 
 def _trained(study: StudyLike, names: Sequence[str]) -> list[NetworkScore]:
     rows = {row["step"]: row for row in study.steps.to_dict("records")}
     return [
-        NetworkScore(name, _number(rows[name]["top1_mean"]), _number(rows[name]["top1_std"]), int(rows[name]["seeds"]))
+        NetworkScore(
+            name, _number(rows[name]["score_mean"]), _number(rows[name]["score_std"]), int(rows[name]["seeds"])
+        )
         for name in names
         if name in rows
     ]

@@ -19,7 +19,8 @@ RUNG = ("regime", "step", "adopted", "width", "depth")
 class Description:
     """A trained network beside its weights: its ``design`` and, where known, the ``class_names`` in the order of its
     outputs, the side of its training images in pixels, by channel of RGB in 0..1 what they were normalised with, and
-    the ``rung`` that it stands for: regime, step, adopted, and width and depth of the ladder.
+    the ``rung`` that it stands for: regime, step, adopted, and width and depth of the ladder. ``task`` and ``head``:
+    what it was trained to do, and the settings of the head on it, where it is more than its design's network.
 
     Raises `RoadmapError` with one sentence for a value that cannot be.
     """
@@ -30,6 +31,8 @@ class Description:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     rung: dict[str, Any] | None = None
+    task: str | None = None
+    head: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         keep_plain(self)
@@ -55,12 +58,17 @@ class Description:
             check_bool("adopted", self.rung["adopted"])
             check_int("width", self.rung["width"], 1)
             check_number("depth", self.rung["depth"], 0.0)
+        if self.task is not None:
+            check_text("task", self.task)
         if self.image_size is not None:
             check_int("image_size", self.image_size, 1)
 
     def to_text(self) -> str:
-        """JSON, the same for equal descriptions."""
-        return json.dumps(dataclasses.asdict(self))
+        """JSON, the same for equal descriptions, and without a task where its design is all of the network."""
+        facts = dataclasses.asdict(self)
+        if self.head is None:
+            del facts["task"], facts["head"]
+        return json.dumps(facts)
 
 
 def parse_description(content: Any) -> Description:

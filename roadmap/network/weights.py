@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,13 +166,14 @@ class Weights:
         scaled = _renamed("stages.0.blocks.0.layer_scale.gamma", self.layout) in self.tensors
         return design.replace(num_classes=len(classifier), layer_scale=1e-6 if scaled else None)
 
-    def of(self, design: NetworkDesign) -> dict[str, Tensor]:
-        """The tensors of this design's network, as `fitted`, without building it in memory."""
+    def of(self, design: NetworkDesign, build: Callable[[], nn.Module] | None = None) -> dict[str, Tensor]:
+        """The tensors of this design's network, or of the one around it that ``build`` makes, as `fitted`, without
+        building it in memory."""
         if family_of(design).fewest_tensors(design) > len(self.tensors):
             raise RoadmapError(f"{self.where} does not fit this network: it has more blocks than the file has tensors")
         try:
             with torch.device("meta"):
-                network = build_network(design)
+                network = build() if build else build_network(design)
         except RuntimeError:
             raise RoadmapError(f"{self.where} does not fit this network, which is too large for any memory") from None
         return self.fitted(network)

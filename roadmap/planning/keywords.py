@@ -31,6 +31,9 @@ class Settings(TypedDict, total=False):
     plugin: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     match: str | None
     match_by: str
+    task: str
+    head: str | None
+    head_settings: Mapping[str, Any] | str
     data: str
     data_dir: str | os.PathLike[str] | None
     download: bool
@@ -99,6 +102,7 @@ class Settings(TypedDict, total=False):
     flip: bool
     randaugment: str | None
     random_erasing: float
+    frozen_norms: bool
     stochastic_depth: float | dict[str, float] | None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_int, check_known
@@ -17,6 +16,7 @@ from roadmap.planning.networks import plan_networks, seeds_of
 from roadmap.planning.spec import StudySpec
 from roadmap.questions.question import Network, Plan
 from roadmap.recipes.recipe import FOLLOWED, Recipe, load_recipe
+from roadmap.tasks.task import NetworkScale
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -24,29 +24,10 @@ if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
 
 
-@dataclass(frozen=True)
-class NetworkScale:
-    """How large the networks of a study are where it does not say, and how they train: for images below
-    ``SMALL_IMAGE`` pixels, or fewer of them than ``FEW_IMAGES``, small ones that a laptop trains, else the paper's."""
-
-    width: int
-    depth: float
-    stem_stride: int
-    recipe: str
-
-
-SMALL_IMAGE = 128
-#: From fewer training images the paper's networks and recipe learn nothing: batches of a fiftieth of them bring its
-#: learning rate, 4e-3 for 4096 images a step, below 1e-4.
-FEW_IMAGES = 5000
 #: On sets too small for the batch of a recipe, batches shrink until an epoch has this many steps, to this many images;
 #: on the smallest sets to fewer, until it has at least some.
 FEWEST_STEPS, SMALLEST_BATCH = 50, 32
 LEAST_STEPS, LEAST_BATCH = 10, 8
-SMALL = NetworkScale(width=16, depth=1 / 3, stem_stride=2, recipe="small")
-FEW = NetworkScale(width=16, depth=1 / 3, stem_stride=4, recipe="small")
-PAPER = NetworkScale(width=64, depth=1.0, stem_stride=4, recipe="modern")
-EMBEDDED = NetworkScale(width=8, depth=1 / 3, stem_stride=4, recipe="quick")
 #: What a match rescales -> flags of steps that it undoes.
 UNDONE = {"width": {"width_factor", "widths"}, "depth": {"depth_factor", "blocks"}}
 
@@ -66,13 +47,7 @@ class NetworkResolver(Protocol):
 
 def scale_of(spec: StudySpec, data: ImageData) -> NetworkScale:
     """The size of the networks and the recipe: what the study says, else what suits its images."""
-    if spec.data == "embedded":
-        # four stages halve three times behind the stem: smaller images would leave nothing behind a stride of 4
-        default = EMBEDDED if data.image_size >= 32 else dataclasses.replace(EMBEDDED, stem_stride=2)
-    elif data.image_size < SMALL_IMAGE:
-        default = SMALL
-    else:
-        default = FEW if len(data.train) < FEW_IMAGES else PAPER
+    default = spec.asked_task.scale(spec.data, data.image_size, len(data.train))
     given = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride", "recipe")}
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
 
@@ -229,6 +204,8 @@ def runs_of(
         seed=0,
         precision=spec.precision,
         initial=initial,
+        task=spec.task,
+        head=spec.asked_task.head(spec.head, spec.head_settings, scale_of(spec, data).head),
         plugins=digest_of(name for name, _ in design.layers),
     )
     return [dataclasses.replace(run, seed=seed) for seed in seeds or spec.seeds]

@@ -12,8 +12,7 @@ from typing import Any
 
 from roadmap.checks import RoadmapError, check_known, keep_plain, said
 from roadmap.cost.matching import MATCHED_BY, MATCHED_COSTS
-from roadmap.data import HUB, LOADINGS, check_data
-from roadmap.data.known import data_sets
+from roadmap.data import LOADINGS
 from roadmap.ladders.ladder import REGIMES
 from roadmap.network.design import STEM_STRIDES
 from roadmap.planning.seeds import FIRST, parse_budget, parse_seeds, parse_seeds_for, usual_seeds
@@ -21,6 +20,8 @@ from roadmap.questions import asked_question, owners_of, question_settings, ques
 from roadmap.questions.question import Question
 from roadmap.recipes.recipe import SETTINGS, load_recipe
 from roadmap.settings import Setting, check_settings, setting, settings_in
+from roadmap.tasks import data_text, default_task, heads_text, parse_head_settings, task_named, tasks
+from roadmap.tasks.task import Task
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Argument of `open_data` -> the setting of a study that it is.
@@ -87,9 +88,15 @@ class StudySpec:
         choices=MATCHED_COSTS,
     )
     match_by: str = _ablation("what --match rescales", "width", choices=MATCHED_BY)
-    data: str = _data(
-        f"data set: {', '.join(data_sets())}, or {HUB}NAME for one from Hugging Face", "embedded", metavar="NAME"
+    task: str = _networks("what the networks are trained to do", default_task().name, choices=tuple(tasks()))
+    head: str | None = _networks(
+        f"head on the backbone, for tasks that have their own: {heads_text()} [default: the task's first]",
+        metavar="HEAD",
     )
+    head_settings: Mapping[str, Any] = _networks(
+        "settings of the head, such as channels=24,norm=none", (), metavar="NAME=VALUE,..."
+    )
+    data: str = _data(f"data set: {data_text()}", "embedded", metavar="NAME")
     data_dir: str | None = _data("folder of the data set; for one from Hugging Face, its cache", metavar="PATH")
     download: bool = _data("download the data set to --data-dir if it is not there", False)
     loading: str = _data("keep decoded images in memory, or stream them from disk", "auto", choices=LOADINGS)
@@ -215,7 +222,8 @@ class StudySpec:
         check_known("setting of a recipe", self.recipe_settings, SETTINGS)
         for name in self.recipe_settings:
             self.recipe_settings[name] = SETTINGS[name].check(self.recipe_settings[name])
-        check_data(self.data)
+        self.asked_task.check_data(self.data)
+        self.asked_task.head(self.head, self.head_settings)
         if self.only and (self.from_ or self.upto or self.roads):
             raise RoadmapError(
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
@@ -270,6 +278,11 @@ class StudySpec:
             raise RoadmapError("--only names rungs of the whole ladder, --steps steps on --base: use one or the other")
         if self.base and "from_" in question.uses and not self.steps:
             raise RoadmapError("--base is what --steps are added to; for a part of the ladder say --from")
+
+    @property
+    def asked_task(self) -> Task:
+        """What the networks are trained to do."""
+        return task_named(self.task)
 
     @property
     def execution(self) -> Execution:
@@ -363,6 +376,7 @@ PARSED: dict[str, Callable[[Any], Any]] = {
     "steps": partial(_names, "steps", mappings=True),
     "plugin": _plugins,
     "seeds_for": parse_seeds_for,
+    "head_settings": parse_head_settings,
 }
 
 

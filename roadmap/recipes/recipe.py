@@ -119,6 +119,9 @@ class Recipe:
         "RandAugment policy in timm's notation, such as rand-m9-mstd0.5-inc1", metavar="POLICY"
     )
     random_erasing: float = setting("probability of random erasing", 0.0, metavar="P", low=0.0, high=1.0)
+    frozen_norms: bool = setting(
+        "keep the statistics of BatchNorm as they are at the start instead of normalising over the batch", False
+    )
     stochastic_depth: float | dict[str, float] | None = setting(
         "stochastic depth: drop rate of the last block, rising linearly from the first; none uses the regime's default "
         "(0.1; for resnet200 0.5)",

@@ -42,14 +42,14 @@ ENVIRONMENT = {
     "dirty": "uncommitted changes",
     "source": "digest of the code",
 }
-#: Columns of the table of runs, and the words and the form for each; all others are in its CSV.
+#: Columns of the table of runs, and the words and the form for each; all others are in its CSV. In the place of the
+#: score stand the metrics of the task.
 RUN_COLUMNS = {
     "step": ("step", ""),
     "seed": ("seed", "d"),
     "signature": ("signature", ""),
     "status": ("status", ""),
-    "top1": ("top-1 %", ".2f"),
-    "top5": ("top-5 %", ".2f"),
+    "score": ("", ""),
     "loss": ("test loss", ".3f"),
     "train_loss": ("train loss", ".3f"),
     "epochs": ("epochs", "d"),
@@ -220,7 +220,10 @@ def _tables(study: Figures, sections: Sequence[Section]) -> Iterable[Table]:
         known = {str(name): (str(name), "") for name in runs}
     elif isinstance(study, Study):
         runs = study.runs
-        known = {name: form for name, form in RUN_COLUMNS.items() if name in runs and runs[name].notna().any()}
+        metrics = {metric.key: (f"{metric.short} %", ".2f") for metric in study.task.metrics}
+        places = ((metrics if name == "score" else {name: form}) for name, form in RUN_COLUMNS.items())
+        forms = {name: form for some in places for name, form in some.items()}
+        known = {name: form for name, form in forms.items() if name in runs and runs[name].notna().any()}
     rows = (tuple(_cell(run[name], form) for name, (_, form) in known.items()) for run in runs.to_dict("records"))
     yield Table("runs", "Runs", tuple(title for title, _ in known.values()), tuple(rows), _csv(runs), links)
     if isinstance(study, Study):
@@ -228,7 +231,7 @@ def _tables(study: Figures, sections: Sequence[Section]) -> Iterable[Table]:
 
 
 def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
-    """Accuracy over seeds, and cost as far as it is known."""
+    """The score over seeds, and cost as far as it is known."""
     known = isinstance(study, Study)
     steps = {row["step"]: row for row in study.steps.to_dict("records")} if isinstance(study, Study) else {}
     costs = {row["step"]: row for row in study.costs.to_dict("records")} if isinstance(study, Study) else {}
@@ -237,7 +240,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
     for one in study.networks:
         name, sample = one.cell.name, one.sample
         step, cost = (table.get(name, {}) for table in (steps, costs))
-        low, high = (number(step.get(end), ".2f") for end in ("top1_low", "top1_high"))
+        low, high = (number(step.get(end), ".2f") for end in ("score_low", "score_high"))
         rows.append(
             {
                 "network": name,
@@ -253,6 +256,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
                 "activations, M": number(_millions(cost.get("activations")), ".4g"),
                 "rescaled by": number(step.get("match_factor"), ".3f"),
                 "training, img/s": number(cost.get("images_per_second"), ".0f"),
+                f"backbone, {unit}": number(factor * cost.get("backbone_gmacs", math.nan), ".4g"),
                 "seconds a run": number(cost.get("seconds"), ".0f"),
             }
         )
@@ -262,7 +266,7 @@ def _networks_table(study: Figures, links: Mapping[str, str]) -> Table:
     if isinstance(study, Study):
         more = ["step", *(name for name in study.costs if name not in study.steps)]
         table = study.steps.merge(study.costs[more], on="step")
-    return Table("networks", "Networks: accuracy over seeds, and cost", tuple(columns), cells, _csv(table), links)
+    return Table("networks", f"Networks: {study.score} over seeds, and cost", tuple(columns), cells, _csv(table), links)
 
 
 def _millions(value: Any) -> float:

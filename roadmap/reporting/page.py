@@ -115,7 +115,7 @@ def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
     if len(study.effects):
         wanted |= {name: partial(study.figure, name) for name in study.figures[1:]}
     if isinstance(study, Study):
-        if study.steps["top1_mean"].notna().sum() > 1:
+        if study.steps["score_mean"].notna().sum() > 1:
             wanted["pareto"] = study.pareto
         if len(study.curves) and not any(section.curves for section in content.sections):
             wanted["curves"] = study.curves
@@ -168,7 +168,8 @@ def _section_pictures(study: Figures, section: Section) -> dict[str, Picture]:
         pictures[f"{section.id}-curves"] = picture(
             partial(study.curves, steps=section.curves, title=""),
             f"{section.id}-curves",
-            f"Learning curves of {', '.join(map(label, section.curves))}: top-1 on the test images by epoch.",
+            f"Learning curves of {', '.join(map(label, section.curves))}: "
+            f"{study.metric_short} on the test images by epoch.",
             widths=("column", "column"),
         )
     return pictures

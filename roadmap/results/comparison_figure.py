@@ -61,7 +61,7 @@ def compare_studies(first: Finished, second: Finished, **look: Any) -> Drawn:
     differ = settings_that_differ(one, other)
     caption = " ".join(
         [
-            f"{one.question.meaning}. Difference: {other.name} − {one.name}.",
+            f"{first.worded(one.question.meaning)}. Difference: {other.name} − {one.name}.",
             *([f"Trained with different {listed(differ)}."] if differ else []),
             how_decided(
                 pd.DataFrame([row for study in (one, other) for row in study.effects.values()]),

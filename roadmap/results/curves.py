@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,15 @@ from roadmap.files import write_text
 from roadmap.formatting import listed, name_of, number
 from roadmap.plotting.line import Curve, draw_curves
 from roadmap.plotting.style import Drawn, Look
-from roadmap.results.schema import CURVES, EPOCH, empty, read_as_text, typed
+from roadmap.results.schema import CURVES, EPOCH, Schema, empty, epoch_schema, read_as_text, typed
 from roadmap.results.statistics import mean_interval
+from roadmap.tasks import task_named, tasks
 
 #: The file of a study's folder that keeps the curves where the store is not kept.
 CURVES_TABLE = "curves.csv"
 #: What names a row's run, and what is known of it from the table of runs.
 _RUN = ["step", "seed"]
 _LABELS = [name for name in CURVES if name not in EPOCH]
-#: Columns of curves.csv.
-_KEPT = {name: CURVES[name] for name in (*_RUN, *EPOCH)}
 
 
 class Curves(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
@@ -38,19 +38,21 @@ class Curves(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
     def _constructor(self) -> Any:
         return pd.DataFrame
 
-    def __call__(self, steps: Sequence[str] | None = None, quantity: str = "test_top1", **look: Any) -> Drawn:
+    def __call__(self, steps: Sequence[str] | None = None, quantity: str | None = None, **look: Any) -> Drawn:
         """Learning curves: a quantity by epoch, the mean over seeds with its 95 % interval as a band.
 
-        ``quantity`` is one of `QUANTITIES`; ``steps``: which, in which order; by default all. ``look``: the fields of
-        `roadmap.plotting.style.Look`. Runs that ended well make the mean, at each epoch those that have a value there;
-        runs that failed are thin lines, up to a cross where they end.
+        ``quantity`` is one of `quantities`, by default the score in tests; ``steps``: which, in which order; by default
+        all. ``look``: the fields of `roadmap.plotting.style.Look`. Runs that ended well make the mean, at each epoch
+        those that have a value there; runs that failed are thin lines, up to a cross where they end.
 
         Raises `RoadmapError` for a quantity or step that does not exist, a step named twice, and where there are no
         values to draw.
         """
         if self.empty:
             raise RoadmapError(f"there are no learning curves: neither the study's store is here nor a {CURVES_TABLE}")
-        check_known("quantity", [quantity], QUANTITIES)
+        known = {name: one for name, one in quantities().items() if name in self}
+        quantity = next(iter(known)) if quantity is None else quantity
+        check_known("quantity", [quantity], known)
         present = list(dict.fromkeys(self["step"]))
         steps = present if steps is None else list(steps)
         if not steps:
@@ -61,7 +63,7 @@ class Curves(pd.DataFrame):  # type: ignore[misc]  # pandas has no types
         rows = self[self["step"].isin(steps) & np.isfinite(self[quantity].astype(float))]
         if not len(rows):
             raise RoadmapError(f"these runs have no {quantity} at any epoch")
-        shown = QUANTITIES[quantity]
+        shown = known[quantity]
         found = [_curve(step, rows[rows["step"] == step], quantity) for step in steps]
         return draw_curves(
             found,
@@ -83,25 +85,32 @@ class Quantity:
     most: float = 100.0
 
 
-QUANTITIES = {
-    "test_top1": Quantity("test top-1 (%)"),
-    "test_top5": Quantity("test top-5 (%)"),
-    "train_top1": Quantity("training top-1 (%)"),
-    "test_loss": Quantity("test loss (nats)", ".3f", most=math.inf),
-    "train_loss": Quantity("training loss (nats)", ".3f", most=math.inf),
-}
+@cache
+def quantities() -> dict[str, Quantity]:
+    """Column of the curves -> what it is: the metrics of every task, in tests and in training, and the losses."""
+    found: dict[str, Quantity] = {}
+    for task in tasks().values():
+        found |= {f"test_{one.key}": Quantity(f"test {one.short} (%)") for one in task.metrics}
+        found |= {f"train_{one.key}": Quantity(f"training {one.short} (%)") for one in [task.trained] if one}
+    losses = {"test": "test loss (nats)", "train": "training loss (nats)"}
+    return found | {f"{name}_loss": Quantity(axis, ".3f", most=math.inf) for name, axis in losses.items()}
+
+
+def _kept(runs: pd.DataFrame) -> Schema:
+    """The columns of curves.csv for these runs."""
+    return {name: CURVES[name] for name in _RUN} | {**epoch_schema(task_named(runs["task"].iloc[0]))}
 
 
 def _curve(step: str, rows: pd.DataFrame, quantity: str) -> Curve:
     done = rows[rows["status"] == "done"].groupby("epoch")[quantity]
     intervals = np.array([mean_interval(values) for _, values in done]).reshape(-1, 4)
-    intervals[:, 2:] = intervals[:, 2:].clip(QUANTITIES[quantity].least, QUANTITIES[quantity].most)
+    intervals[:, 2:] = intervals[:, 2:].clip(quantities()[quantity].least, quantities()[quantity].most)
     failed = [
         (run["epoch"].to_numpy(float), run[quantity].to_numpy(float))
         for _, run in rows[rows["status"] != "done"].sort_values("epoch").groupby("seed")
     ]
     reference = bool(rows["reference"].any())
-    end = [number(intervals[-1, 0], QUANTITIES[quantity].form) if len(intervals) else "no value"]
+    end = [number(intervals[-1, 0], quantities()[quantity].form) if len(intervals) else "no value"]
     return Curve(
         name=step,
         label=name_of(step, reference),
@@ -159,14 +168,16 @@ def curves_of(runs: pd.DataFrame, history: Callable[[str], Iterable[Mapping[str,
         except (OSError, TypeError, ValueError) as error:
             raise RoadmapError(f"the history of run {run['signature']} cannot be read: {error}") from None
         rows += [{name: run[name] for name in _LABELS} | dict(epoch) for epoch in epochs]
-    return Curves(typed(pd.DataFrame(rows).reindex(columns=list(CURVES)), CURVES))
+    schema = {**{name: CURVES[name] for name in _LABELS}, **_kept(runs)}
+    return Curves(typed(pd.DataFrame(rows).reindex(columns=list(schema)), schema))
 
 
 def read_curves(path: Path, runs: pd.DataFrame) -> Curves:
     """The curves of `completed` runs from a curves.csv. Raises `RoadmapError` for any other file."""
-    table = read_as_text(path, _KEPT, "learning curves")
+    kept = _kept(runs)
+    table = read_as_text(path, kept, "learning curves")
     try:
-        table = typed(table[list(_KEPT)], _KEPT)
+        table = typed(table[list(kept)], kept)
     except RoadmapError as error:
         raise RoadmapError(f"{path} is damaged: {error}") from None
     labelled = table.merge(runs[_LABELS], on=_RUN, how="left")
@@ -174,10 +185,12 @@ def read_curves(path: Path, runs: pd.DataFrame) -> Curves:
         raise RoadmapError(f"{path} has a run of '{step}' with seed {seed}, of which the table of runs knows nothing")
     for step, seed, epoch in labelled.loc[labelled.duplicated([*_RUN, "epoch"]), [*_RUN, "epoch"]].to_numpy()[:1]:
         raise RoadmapError(f"{path} is damaged: it has epoch {epoch} of '{step}' with seed {seed} twice")
-    return Curves(typed(labelled[list(CURVES)], CURVES))
+    schema = {**{name: CURVES[name] for name in _LABELS}, **kept}
+    return Curves(typed(labelled[list(schema)], schema))
 
 
 def write_curves(curves: pd.DataFrame, folder: Path) -> Path:
     """Write curves.csv into an existing folder; what the table of runs says is not repeated."""
-    write_text(folder / CURVES_TABLE, curves[list(_KEPT)].to_csv(index=False, lineterminator="\n"))
+    kept = [name for name in curves if name in _RUN or name not in _LABELS]
+    write_text(folder / CURVES_TABLE, curves[kept].to_csv(index=False, lineterminator="\n"))
     return folder / CURVES_TABLE

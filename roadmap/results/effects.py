@@ -291,7 +291,7 @@ def trained_networks(
             str(step), steps_in(first["steps"]), bool(first["adopted"]), bool(first["reference"]), done=len(done)
         )
         sample = Sample.of(
-            done["top1"].astype(float),
+            done["score"].astype(float),
             failed=len(group) - len(done),
             correct=np.array(known) if known and len(known) == len(records) else None,
         )
@@ -307,7 +307,7 @@ def _in_turn(
 ) -> tuple[tuple[float, ...], np.ndarray | None]:
     """`Trained.scores` and `Trained.correct` of a network."""
     done = runs["status"] == "done"
-    found = dict(zip(runs["seed"], runs["top1"].astype(float).where(done), strict=True))
+    found = dict(zip(runs["seed"], runs["score"].astype(float).where(done), strict=True))
     order = [seed for step, seed in asked if step == name] or list(found)
     scores = {seed: float(found[seed]) for seed in takewhile(found.__contains__, order)}
     kept = {seed: correct[name, seed] for seed in scores if (name, seed) in correct}

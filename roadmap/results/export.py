@@ -10,13 +10,14 @@ from typing import Any
 from roadmap.checks import RoadmapError, cause
 from roadmap.files import whole_file, write_text
 from roadmap.imports import is_installed
-from roadmap.results.schema import RUNS, Column
-from roadmap.store.records import COLUMNS, csv_text
+from roadmap.results.schema import METRIC, RUNS, Column
+from roadmap.store.records import columns_of, csv_text
+from roadmap.tasks import default_task, task_named
 
 #: Kinds of table, and the package that writes each.
 KINDS = {"csv": None, "parquet": "pyarrow", "md": "tabulate", "latex": "tabulate"}
-#: What is shown in text, where pages are narrow.
-COMPACT = ("step", "seed", "status", "top1", "top5", "gmacs", "params", "epochs", "seconds", "signature")
+#: What is shown in text, where pages are narrow: before the metrics of the runs' tasks, and behind them.
+COMPACT = ("step", "seed", "status"), ("gmacs", "params", "epochs", "seconds", "signature")
 
 #: Digits in text; six where nothing is said.
 DIGITS = {"top1": ".2f", "top5": ".2f", "gmacs": ".4g", "seconds": ".1f"}
@@ -39,7 +40,7 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
             with whole_file(output) as temporary:
                 _write_parquet(rows, temporary)
             return ""
-        text = csv_text(rows, COLUMNS) if kind == "csv" else _text(rows, kind, _columns(rows, all_columns))
+        text = csv_text(rows, columns_of(rows)) if kind == "csv" else _text(rows, kind, _columns(rows, all_columns))
         if output is None:
             return text
         write_text(output, text)
@@ -51,7 +52,11 @@ def export(rows: Iterable[dict[str, Any]], kind: str, output: Path | None = None
 def _columns(rows: list[dict[str, Any]], everything: bool) -> list[str]:
     """What is shown in text: of matched networks also what they were rescaled by."""
     matched = any(row["match"] for row in rows)
-    return list(COLUMNS) if everything else [*COMPACT, *(["match", "match_factor"] if matched else [])]
+    if everything:
+        return columns_of(rows)
+    metrics = dict.fromkeys(one.key for row in rows for one in task_named(row["task"] or default_task().name).metrics)
+    metrics = metrics or dict.fromkeys(one.key for one in default_task().metrics)
+    return [*COMPACT[0], *metrics, *COMPACT[1], *(["match", "match_factor"] if matched else [])]
 
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
@@ -64,7 +69,8 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
             return pyarrow.int64()
         return pyarrow.float64() if column.is_number else pyarrow.bool_() if column.is_flag else pyarrow.string()
 
-    schema = pyarrow.schema([(name, kind(column)) for name, column in RUNS.items()])
+    columns = {name: RUNS.get(name, METRIC) for name in dict.fromkeys((*RUNS, *columns_of(rows)))}
+    schema = pyarrow.schema([(name, kind(column)) for name, column in columns.items()])
     try:
         table = pyarrow.Table.from_pylist(rows, schema)
     except (pyarrow.ArrowException, TypeError) as error:
@@ -84,14 +90,15 @@ def _text(rows: list[dict[str, Any]], kind: str, columns: list[str]) -> str:
 
 
 def _counts(name: str) -> bool:
-    return RUNS[name].is_whole or RUNS[name].is_number
+    column = RUNS.get(name, METRIC)
+    return column.is_whole or column.is_number
 
 
 def _cell(value: Any, name: str) -> str:
     if value is None:
         return ""
-    if RUNS[name].is_number and isinstance(value, (int, float)):
-        return format(value, DIGITS.get(name, ".6g"))
+    if RUNS.get(name, METRIC).is_number and isinstance(value, (int, float)):
+        return format(value, DIGITS.get(name, ".6g" if name in RUNS else ".2f"))
     return " ".join(str(value).split())
 
 

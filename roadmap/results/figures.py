@@ -72,8 +72,17 @@ class Figures:
         @property
         def about(self) -> list[str]: ...
 
-    #: The score: what its axis says, its name in a column, and the unit of differences.
-    metric, metric_short, unit, lower_is_better = "top-1 accuracy (%)", "top-1", "pp", False
+        #: The score: what its axis says, its name in a column, and what sentences call it.
+        metric: str
+        metric_short: str
+        score: str
+
+    #: The unit of differences of the score, and which is better.
+    unit, lower_is_better = "pp", False
+
+    def worded(self, text: str) -> str:
+        """The words of a question about this study's score: theirs speak of accuracy."""
+        return text.replace("accuracy", self.score).replace("Accuracy", self.score[:1].upper() + self.score[1:])
 
     @property
     def figures(self) -> list[str]:
@@ -99,7 +108,9 @@ class Figures:
     @property
     def _axis(self) -> str:
         """The label of the axis of effects."""
-        return self.question.axis if self.unit == Figures.unit else f"{self.question.effect} in {self.metric}"
+        return (
+            self.worded(self.question.axis) if self.unit == Figures.unit else f"{self.question.effect} in {self.metric}"
+        )
 
     def _caption(self, *first: str) -> str:
         lost = lost_text((one.cell.name, one.sample.failed, one.missing) for one in self.networks)
@@ -117,8 +128,7 @@ class Figures:
     @property
     def _meaning(self) -> str:
         """What an effect is, in a sentence about its score."""
-        meaning = self.question.meaning
-        return f"{meaning if self.unit else meaning.replace('accuracy', self.metric)}."
+        return f"{self.worded(self.question.meaning)}."
 
     def table(self) -> pd.DataFrame:
         """The table of a paper, as text, see `roadmap.results.printing.paper_table`."""
@@ -217,7 +227,7 @@ class Figures:
         intervals += [Interval()] * len(references)
         gmacs = [one.row["gmacs"] for one in ranked] + [math.nan] * len(references)
         values = [""] * len(ranked) + [number(one.sample.mean, ".1f") or UNKNOWN for one in references]
-        columns = [*self._cost_columns(gmacs, "+"), TextColumn("top-1", values, 1, [REFERENCE] * len(values))]
+        columns = [*self._cost_columns(gmacs, "+"), TextColumn(self.metric_short, values, 1, [REFERENCE] * len(values))]
         effects = Effects("forest", self._axis, intervals)
         dots = " Dots: the parts that it is the mean of." if any(len(one.dots) for one in intervals) else ""
         return draw_forest(
@@ -343,11 +353,12 @@ class Figures:
         known = [one for one in self.networks if math.isfinite(one.sample.mean) and math.isfinite(costs[one.cell.name])]
         axis, less = COSTS.get(against, (against.replace("_", " "), True))
         if not known:
-            raise RoadmapError(f"no network of {self.name} has both an accuracy and its {axis}")
+            raise RoadmapError(f"no network of {self.name} has both a score and its {axis}")
         values = [costs[one.cell.name] for one in known]
         factor, axis = scaled(against, axis, values)
         front = pareto_front(values, [one.sample.mean for one in known], less)
-        spans = {row["step"]: (row["top1_low"], row["top1_high"]) for row in getattr(self, "steps").to_dict("records")}  # noqa: B009
+        steps = getattr(self, "steps").to_dict("records")  # noqa: B009  (what a table from elsewhere lacks)
+        spans = {row["step"]: (row["score_low"], row["score_high"]) for row in steps}
         points = [
             Point(
                 one.cell.name,
@@ -364,8 +375,8 @@ class Figures:
         best = [point.label for point in sorted(points, key=lambda point: point.x) if point.front]
         caption = " ".join(
             [
-                "The line joins the networks that no other beats in accuracy and cost by their means; those within "
-                "noise of one another cannot be told apart. Vertical lines: 95 % interval of each mean.",
+                f"The line joins the networks that no other beats in {self.score} and cost by their means; those "
+                "within noise of one another cannot be told apart. Vertical lines: 95 % interval of each mean.",
                 *lost_text((one.cell.name, one.sample.failed, one.missing) for one in self.networks),
                 *self.about,
             ]

@@ -14,6 +14,7 @@ from PIL import Image
 
 from roadmap.checks import RoadmapError, check_known
 from roadmap.results.schema import FLIPS, typed
+from roadmap.tasks import task_named
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
@@ -73,17 +74,16 @@ def flips(
     return typed(pd.DataFrame(table), FLIPS)
 
 
-def reopened(opened: Mapping[str, Any], identity: str) -> tuple[ImageData | None, str]:
-    """The data set of a run, as it is recorded to have been ``opened``, or None and why it cannot be shown.
+def reopened(opened: Mapping[str, Any], identity: str, task: str) -> tuple[ImageData | None, str]:
+    """The data set of a run for a task, as it is recorded to have been ``opened``, or None and why it cannot be shown.
 
     It must be the one that has this `ImageData.identity`. Nothing is downloaded.
     """
-    from roadmap.data.sources import open_data
     from roadmap.planning.spec import OPENED
 
     try:
         check_known("setting of the data", opened, OPENED)
-        data = open_data(**{**opened, "download": False})
+        data = task_named(task).open_data(**{**opened, "download": False})
     except RoadmapError as error:
         return None, str(error)
     if data.identity != identity:

@@ -25,7 +25,7 @@ class ForeignStudy(Figures):
 
     def __init__(self, found: ForeignRuns, name: str) -> None:
         self.found, self._name = found, name
-        self.metric = self.metric_short = found.metric
+        self.metric = self.metric_short = self.score = found.metric
         self.described, self.matters, self.lower_is_better = found.facts, found.matters, found.lower_is_better
 
     @property

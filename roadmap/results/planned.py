@@ -19,6 +19,7 @@ from roadmap.results.effects import TrainedNetwork, arrange
 from roadmap.results.estimation import ROUNDING, Sample, default_matters, resolvable
 from roadmap.results.statistics import pooled_deviation
 from roadmap.running.prepared import Prepared
+from roadmap.store.records import row_of
 from roadmap.store.store import Store
 from roadmap.training.spec import RunSpec
 
@@ -154,8 +155,8 @@ def earlier_deviation(runs: Sequence[RunSpec], store: Store) -> tuple[float, int
             continue
         if record is None or record["result"]["status"] != "done" or _training(record["run"]) not in wanted:
             continue
-        network = json.dumps([record["run"].get(name) for name in ("design", "recipe", "precision", "initial")])
-        scores[network].append(record["result"]["top1"])
+        network = json.dumps([record["run"].get(name) for name in ("design", "recipe", "precision", "initial", "head")])
+        scores[network].append(row_of(record)["score"])
     samples = [Sample.of(values) for values in scores.values() if len(values) > 1]
     if not samples:
         return math.nan, 0

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from roadmap.checks import RoadmapError
+from roadmap.tasks.task import Task
 
 #: pandas' own dtype of text: ``object`` in pandas 2, ``str`` in pandas 3.
 TEXT = pd.Series([""]).dtype
@@ -57,6 +58,8 @@ _GMACS = Column(
 )
 _PARAMS = Column("int64", "parameters")
 _ACTIVATIONS = Column("Int64", "elements of the outputs of convolution and linear layers, for one image")
+_BACKBONE_GMACS = Column("float64", "of the GMACs: the backbone's, where a head of its own stands on it", "1e9")
+_BACKBONE_PARAMS = Column("Int64", "of the parameters: the backbone's, likewise")
 _MATCH_FACTOR = Column(
     "float64", "what its widths or blocks were multiplied by, to bring it to the cost that all share"
 )
@@ -76,17 +79,19 @@ _VERDICT = Column(
     "from the interval alone: `gain` or `loss` if it excludes zero, `negligible` if it lies within "
     "the smallest difference that matters, otherwise `open`; missing without an interval",
 )
-_TOP1_MEAN = Column("float64", "mean top1 over seeds", "%")
-_TOP1_STD = Column(
+_TASK = Column("text", "what it was trained to do: `classify`, `segment`, ...")
+_METRIC = Column("text", "the column of the table of runs that is the score, such as `top1`")
+_MEAN = Column("float64", "mean score over seeds", "%")
+_STD = Column(
     "float64", "sample standard deviation s over seeds, sqrt(sum (x_i - mean)^2 / (n - 1)); missing for one seed", "%"
 )
-_TOP1_LOW = Column(
+_LOW = Column(
     "float64",
     "lower end of the mean's own 95 % interval over seeds, from the moderated variance that "
     "its effects have, and not below 0; that of a single mean, not of all at once",
     "%",
 )
-_TOP1_HIGH = Column("float64", "its upper end", "%")
+_HIGH = Column("float64", "its upper end", "%")
 
 #: A row a run: the columns of trajectory.csv.
 RUNS: Schema = {
@@ -98,9 +103,18 @@ RUNS: Schema = {
     "gmacs": _GMACS,
     "params": _PARAMS,
     "activations": _ACTIVATIONS,
+    "backbone_gmacs": _BACKBONE_GMACS,
+    "backbone_params": _BACKBONE_PARAMS,
+    "task": _TASK,
+    "metric": _METRIC,
+    "score": Column(
+        "float64",
+        "the metric that effects are of, on the test images after the last epoch; missing where it failed",
+        "%",
+    ),
     "top1": Column("float64", "accuracy on the test images after the last epoch; missing where the run failed", "%"),
     "top5": Column("float64", "the same, within the first five", "%"),
-    "loss": Column("float64", "mean cross-entropy on the test images", "nats"),
+    "loss": Column("float64", "mean cross-entropy on the test images; missing where a test has none", "nats"),
     "train_loss": Column("float64", "mean training loss of the last epoch", "nats"),
     "epochs": Column("Int64", "epochs trained; missing where the run ended with an error"),
     "seconds": Column("float64", "of training, without tests", "s"),
@@ -158,10 +172,15 @@ STEPS: Schema = {
     "gmacs": _GMACS,
     "params": _PARAMS,
     "match_factor": _MATCH_FACTOR,
-    "top1_mean": _TOP1_MEAN,
-    "top1_std": _TOP1_STD,
-    "top1_low": _TOP1_LOW,
-    "top1_high": _TOP1_HIGH,
+    "metric": _METRIC,
+    "score_mean": _MEAN,
+    "score_std": _STD,
+    "score_low": _LOW,
+    "score_high": _HIGH,
+    "top1_mean": _MEAN,
+    "top1_std": _STD,
+    "top1_low": _LOW,
+    "top1_high": _HIGH,
     "against": Column(
         "text",
         "the network that the gain compares with, on a ladder: of those with a result, the one whose steps are the "
@@ -172,7 +191,7 @@ STEPS: Schema = {
     ),
     "gain": Column(
         "float64",
-        "top1_mean minus that of `against`: the network's row of the table of effects, as are the next five",
+        "score_mean minus that of `against`: the network's row of the table of effects, as are the next five",
         "points",
     ),
     "gain_low": Column(
@@ -194,6 +213,8 @@ COSTS: Schema = {
     "gmacs": _GMACS,
     "params": _PARAMS,
     "activations": _ACTIVATIONS,
+    "backbone_gmacs": _BACKBONE_GMACS,
+    "backbone_params": _BACKBONE_PARAMS,
     "match_factor": _MATCH_FACTOR,
     "images_per_second": Column(
         "float64",
@@ -221,6 +242,21 @@ EPOCH: Schema = {
     "data_seconds": _DATA_SECONDS,
     "images": Column("Int64", "training images seen"),
 }
+
+#: A metric of a task that is not among these columns.
+METRIC = Column("float64", "a metric of the task", "%")
+
+
+def epoch_schema(task: Task) -> Schema:
+    """What is known of every epoch of a run of this task: `EPOCH` with the task's own metrics."""
+    own = {
+        "train": [f"train_{task.trained.key}"] if task.trained else [],
+        "test": [f"test_{metric.key}" for metric in task.metrics],
+    }
+    names = ("epoch", "train_loss", *own["train"], "test_loss", *own["test"])
+    rest = ("lr_end", "seconds", "data_seconds", "images")
+    return {name: EPOCH.get(name, METRIC) for name in (*names, *rest)}
+
 
 #: A row a run and epoch; a run that failed has the epochs that it ended.
 CURVES: Schema = {

@@ -62,17 +62,17 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
     return rows.loc[:, [column for column in rows if rows[column].any()]]
 
 
-def readable_steps(steps: pd.DataFrame) -> pd.DataFrame:
-    """`summarize`d networks for the eye, as text: accuracy with its spread, gain with interval and verdict, cost."""
+def readable_steps(steps: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """`summarize`d networks for the eye, as text: the score (a ``metric``) with its spread, gain, verdict and cost."""
 
     def row(step: Mapping[Any, Any]) -> dict[str, str]:
         kind = " (reference)" if step["reference"] else "" if step["adopted"] else " (not taken)"
         interval = "" if pd.isna(step["gain_low"]) else f" [{signed(step['gain_low'])}, {signed(step['gain_high'])}]"
-        spread = "" if pd.isna(step["top1_std"]) else f" ± {step['top1_std']:.2f}"
+        spread = "" if pd.isna(step["score_std"]) else f" ± {step['top1_std']:.2f}"
         lost = [f"{step[what]} {what}" for what in ("failed", "missing") if step[what]]
         return {
             "step": step["step"] + kind,
-            "top-1 ± std, %": number(step["top1_mean"], ".2f") + spread,
+            f"{metric} ± std, %": number(step["score_mean"], ".2f") + spread,
             "gain [interval], points": signed(step["gain"]) + interval,
             "verdict": step["verdict"] if isinstance(step["verdict"], str) else "",
             "GMACs": number(step["gmacs"], ".3g"),

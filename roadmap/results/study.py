@@ -42,6 +42,8 @@ from roadmap.results.tables import agreement, completed, costs_of, effects_of, q
 from roadmap.results.tested import TestedImages
 from roadmap.store.folder import STUDY, TABLE, StudyFolder
 from roadmap.store.store import Store
+from roadmap.tasks import task_named
+from roadmap.tasks.task import Task
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
 NEEDED = (
@@ -50,7 +52,6 @@ NEEDED = (
     "adopted",
     "seed",
     "status",
-    "top1",
     "gmacs",
     "params",
     "data",
@@ -84,6 +85,26 @@ class Study(TestedImages, Figures):
     matters: float = default_matters(None)
     store: Store | None = None
     rule: Rule | None = None
+
+    @cached_property
+    def task(self) -> Task:
+        """What its networks were trained to do."""
+        return task_named(self.runs["task"].iloc[0])
+
+    @property
+    def metric(self) -> str:  # type: ignore[override]
+        """What the axis of its score says."""
+        return self.task.metric.label
+
+    @property
+    def metric_short(self) -> str:  # type: ignore[override]
+        """Its score in a column."""
+        return self.task.metric.short
+
+    @property
+    def score(self) -> str:  # type: ignore[override]
+        """What sentences call its score."""
+        return self.task.score
 
     @cached_property
     def question(self) -> type[Question]:
@@ -167,9 +188,9 @@ class Study(TestedImages, Figures):
 
     @cached_property
     def scores(self) -> dict[str, list[float]]:
-        """Network -> top1 of its runs that ended well, in per cent."""
+        """Network -> score of its runs that ended well, in per cent."""
         done = self.runs[self.runs["status"] == "done"]
-        return {str(step): [*map(float, group["top1"])] for step, group in done.groupby("step")}
+        return {str(step): [*map(float, group["score"])] for step, group in done.groupby("step")}
 
     @cached_property
     def printed(self) -> dict[str, float]:
@@ -214,8 +235,10 @@ class Study(TestedImages, Figures):
         ]
         if self.question.cumulative and self.agreement.rungs > 1:
             lines.append(f"Kendall's tau with the paper's gains {self.agreement}.")
-        lines.append(f"{self.question.meaning}. {interval_text(self.effects, self.matters, self.rule)}")
-        return lines, readable_steps(self.steps) if self.question.cumulative else readable(self.effects)
+        lines.append(f"{self.worded(self.question.meaning)}. {interval_text(self.effects, self.matters, self.rule)}")
+        return lines, readable_steps(self.steps, self.metric_short) if self.question.cumulative else readable(
+            self.effects
+        )
 
 
 def save_results(study: Study, folder: str | Path | None = None, paper: bool = False) -> list[Path]:

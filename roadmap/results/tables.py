@@ -20,6 +20,7 @@ from roadmap.results.estimation import Effect, Sample, default_matters, estimate
 from roadmap.results.schema import COSTS, RUNS, STEPS, typed
 from roadmap.results.sequential import Rule
 from roadmap.results.statistics import Agreement, rank_agreement
+from roadmap.tasks import default_task, task_named
 
 #: Runs behind every mean and deviation of Table 10 (section 2.1 of the paper); Table 11 has no deviations.
 PRINTED_RUNS = 3
@@ -103,7 +104,13 @@ def _summary_row(
     printed: tuple[float, float],
 ) -> dict[str, Any]:
     sample = network.sample
-    judged = gain or {}
+    judged, metric = gain or {}, str(first["metric"])
+    scores = {
+        "mean": sample.mean,
+        "std": math.sqrt(sample.variance),
+        "low": max(mean.low, 0.0) if mean.low == mean.low else math.nan,
+        "high": min(mean.high, 100.0) if mean.high == mean.high else math.nan,
+    }
     return {
         "step": network.cell.name,
         "adopted": network.cell.adopted,
@@ -114,10 +121,8 @@ def _summary_row(
         "gmacs": float(first["gmacs"]),
         "params": first["params"],
         "match_factor": float(first["match_factor"]),
-        "top1_mean": sample.mean,
-        "top1_std": math.sqrt(sample.variance),
-        "top1_low": max(mean.low, 0.0) if mean.low == mean.low else math.nan,
-        "top1_high": min(mean.high, 100.0) if mean.high == mean.high else math.nan,
+        "metric": metric,
+        **{f"{name}_{what}": value for name in ("score", metric) for what, value in scores.items()},
         "against": judged.get("against"),
         "gain": judged.get("estimate", math.nan),
         "gain_low": judged.get("low", math.nan),
@@ -142,7 +147,7 @@ def costs_of(runs: pd.DataFrame, ablation: Mapping[str, Any] | None = None) -> p
 
 
 def _cost_row(runs: pd.DataFrame) -> dict[str, Any]:
-    counted = ["step", "adopted", "reference", "gmacs", "params", "activations", "match_factor"]
+    counted = [name for name in COSTS if name in RUNS and name not in ("images_per_second", "seconds", "device_name")]
     done = runs[runs["status"] == "done"]
     speed = done["images_per_second"]
     return {
@@ -197,11 +202,14 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
 
     Runs that name no design are rungs of the paper's ladder. Raises `RoadmapError` for an empty table, one that mixes
     regimes or has two runs of one network and seed, a rung that the ladder does not have, a run that is done and has no
-    top1 between 0 and 100 %, and a value of another type.
+    score between 0 and 100 %, several tasks, and a value of another type.
     """
     if not len(runs):
         raise RoadmapError("there are no runs to summarise")
-    runs = runs.reindex(columns=list(RUNS))
+    runs = runs.reindex(columns=[*RUNS, *(name for name in runs if name in _metrics_of(runs) and name not in RUNS)])
+    runs["task"] = runs["task"].astype(object).where(runs["task"].notna(), default_task().name)
+    runs["metric"] = [task_named(name).metric.key for name in runs["task"]]
+    runs["score"] = [row[row["metric"]] for row in runs.to_dict("records")]
     runs["reference"] = runs["reference"].map(_is_true).astype(bool)
     # Whatever belongs to no ladder is no road not taken.
     runs["adopted"] = (runs["adopted"].isna() | runs["adopted"].map(_is_true)).astype(bool)
@@ -218,10 +226,18 @@ def completed(runs: pd.DataFrame) -> pd.DataFrame:
     ]
     runs["ablation"] = runs["ablation"].astype(object).where(runs["ablation"].notna(), default_question().name)
     runs = typed(runs, RUNS)
-    unknown = (runs["status"] == "done") & ~runs["top1"].between(0, 100)
-    for step, seed in runs.loc[unknown, ["step", "seed"]].to_numpy():
-        raise RoadmapError(f"the run of '{step}' with seed {seed} is done, but has no top1 between 0 and 100 %")
+    unknown = (runs["status"] == "done") & ~runs["score"].between(0, 100)
+    for step, seed, metric in runs.loc[unknown, ["step", "seed", "metric"]].to_numpy():
+        raise RoadmapError(f"the run of '{step}' with seed {seed} is done, but has no {metric} between 0 and 100 %")
+    if (asked := runs["task"].unique()).size > 1:
+        raise RoadmapError(f"runs of the tasks {' and '.join(asked)} have no common score: take one task at a time")
     return runs
+
+
+def _metrics_of(runs: pd.DataFrame) -> set[str]:
+    """The metrics of the tasks that runs name."""
+    named = runs["task"].dropna().unique() if "task" in runs else ()
+    return {metric.key for name in named for metric in task_named(name).metrics}
 
 
 def _is_true(value: Any) -> bool:
@@ -252,6 +268,8 @@ def networks_of(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> list[str]:
 
 def _printed_rows(runs: pd.DataFrame, ablation: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Network -> top1 and GFLOPs in the paper, for those made of the very steps of the paper's network of that name."""
+    if not task_named(runs["task"].iloc[0]).printed:
+        return {}
     steps = ladder(regime_of(runs))
     known = _ladder_steps(steps.regime)
     base = {*ablation.get("base", ())}

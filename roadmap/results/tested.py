@@ -10,6 +10,7 @@ import pandas as pd
 
 from roadmap.checks import RoadmapError, check_known
 from roadmap.results.flips import Flips, flips, reopened, together, told_of
+from roadmap.tasks import default_task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +107,8 @@ class TestedImages:
         record = self.store.record(done.iloc[0]) if self.store else None
         if record is None:
             return None, "the study's store is not there"
-        return reopened(record["data"]["opened"], record["run"]["data_fingerprint"])
+        run = record["run"]
+        return reopened(record["data"]["opened"], run["data_fingerprint"], run["task"] or default_task().name)
 
     def correct_alike(self) -> dict[tuple[str, int], np.ndarray]:
         """(network, seed) -> which test images the run got right, bool (N,), of all runs that kept a record, where they

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TextIO
 from roadmap.phases import Listener, StatusLine
 from roadmap.planning.runs import steps_of
 from roadmap.running.progress import StudyProgress, clock
+from roadmap.tasks import task_named
 from roadmap.training.spec import RunSpec
 
 
@@ -43,9 +44,10 @@ def display_in_python() -> PlainDisplay:
     return NotebookDisplay() if hasattr(shell, "kernel") else PlainDisplay()
 
 
-def outcome(result: dict[str, Any]) -> str:
-    """A result in a few words, such as ``81.3 %``."""
-    return f"{result['top1']:.1f} %" if result["status"] == "done" else f"failed ({result['reason']})"
+def outcome(run: RunSpec, result: dict[str, Any]) -> str:
+    """The result of a run in a few words, such as ``81.3 %``."""
+    score = result.get(task_named(run.task).metric.key)
+    return f"{score:.1f} %" if result["status"] == "done" else f"failed ({result['reason']})"
 
 
 class PlainDisplay(StudyProgress):
@@ -70,7 +72,9 @@ class PlainDisplay(StudyProgress):
         self._told.add(run.signature)
         seconds = f", {result['wall_seconds']:.1f} s" if result["wall_seconds"] else ""
         note = "" if trained else " (was there already)"
-        self.say(f"[{len(self._told)}/{len(self.runs)}] {run.step} seed {run.seed}: {outcome(result)}{seconds}{note}")
+        self.say(
+            f"[{len(self._told)}/{len(self.runs)}] {run.step} seed {run.seed}: {outcome(run, result)}{seconds}{note}"
+        )
 
     def say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
@@ -107,7 +111,7 @@ class NotebookDisplay(PlainDisplay):
 
 
 #: Columns of the running runs that a narrow terminal goes without, the first one first.
-OPTIONAL = ("img/s", "bar", "train top-1 %", "test")
+OPTIONAL = ("img/s", "bar", "train", "test")
 BAR = 16
 
 
@@ -150,7 +154,7 @@ class LiveDisplay(StudyProgress):
     def finish(self, run: RunSpec, result: dict[str, Any], trained: bool) -> None:
         super().finish(run, result, trained)
         if result["status"] != "done":
-            self.say(f"{run.step} seed {run.seed}: {outcome(result)}")
+            self.say(f"{run.step} seed {run.seed}: {outcome(run, result)}")
 
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
@@ -169,12 +173,13 @@ class LiveDisplay(StudyProgress):
             runs = [run for run in self.runs if run.step == step]
             results = [self.results[run.signature] for run in runs if run.signature in self.results]
             done = [result for result in results if result["status"] == "done"]
-            top1 = [result["top1"] for result in done]
+            metric = task_named(runs[0].task).metric
+            scores = [result[metric.key] for result in done]
             row = {
                 "step": step,
                 "done": f"{len(results)}/{len(runs)}",
-                "top-1 %": f"{mean(top1):.1f}" if top1 else "failed" if results else "",
-                "std": f"{stdev(top1):.1f}" if len(top1) > 1 else "",
+                f"{metric.short} %": f"{mean(scores):.1f}" if scores else "failed" if results else "",
+                "std": f"{stdev(scores):.1f}" if len(scores) > 1 else "",
                 "s a run": f"{mean(result['wall_seconds'] for result in done):.1f}" if done else "",
             }
             rows.append(row)
@@ -189,13 +194,15 @@ class LiveDisplay(StudyProgress):
     def _at_work(self) -> Any:
         rows = []
         for run, progress in self.running.values():
-            left = self.left_of(run, progress)
+            left, task = self.left_of(run, progress), task_named(run.task)
+            tested = progress.get(f"test_{task.metric.key}")
+            trained = task.trained and progress.get(f"train_{task.trained.key}")
             row = {
                 "running": f"{run.step}, seed {run.seed}",
                 "bar": self._bar(total=1.0, completed=self._share(run, progress), width=BAR),
                 "epoch": f"{progress.get('epoch', 0)}/{run.recipe.epochs}",
-                "train top-1 %": f"{progress['train_top1']:.1f}" if "train_top1" in progress else "",
-                "test": f"{progress['test_top1']:.1f}" if progress.get("test_top1") is not None else "",
+                f"train {(task.trained or task.metric).short} %": "" if trained is None else f"{trained:.1f}",
+                "test": "" if tested is None else f"{tested:.1f}",
                 "img/s": f"{progress['images_per_second']:.0f}" if "images_per_second" in progress else "",
                 "left": clock(left) if left else "",
             }
@@ -206,8 +213,8 @@ class LiveDisplay(StudyProgress):
         """A table of the columns that fit into the terminal; of the first one as much as there is room for."""
         table, names = self._table(box=None, pad_edge=False), list(rows[0]) if rows else []
         wide = {name: BAR if name == "bar" else max(len(name), *(len(row[name]) for row in rows)) for name in names}
-        for name in OPTIONAL:
-            if name in names and sum(wide[one] + 2 for one in names) - 2 > self._console.width:
+        for name in (name for part in OPTIONAL for name in [*names] if name.partition(" ")[0] == part):
+            if sum(wide[one] + 2 for one in names) - 2 > self._console.width:
                 names.remove(name)
         for name in names:
             rest = sum(wide[one] + 2 for one in names if one != names[0])

@@ -16,7 +16,7 @@ from roadmap.imports import is_installed
 from roadmap.planning.spec import LOGGERS
 
 if TYPE_CHECKING:
-    from roadmap.running.task import Task
+    from roadmap.running.task import RunTask
 
 
 def check_logger(name: str | None) -> None:
@@ -29,7 +29,7 @@ def check_logger(name: str | None) -> None:
 class RunLog:
     """The log of one run. A logger that cannot start raises what it likes; one that fails later is given up."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: RunTask) -> None:
         self._name = f"{task.run.step} seed {task.run.seed}"
         Path(task.log_folder).mkdir(parents=True, exist_ok=True)
         with FileLock(Path(task.log_folder) / ".lock"):  # some make a data base, which two may not at once
@@ -54,7 +54,7 @@ class RunLog:
                 self._logger = None
 
 
-def _make_logger(task: Task) -> Any:
+def _make_logger(task: RunTask) -> Any:
     from pytorch_lightning import loggers
     from pytorch_lightning.plugins.environments import LightningEnvironment
 

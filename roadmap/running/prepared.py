@@ -11,8 +11,9 @@ from roadmap.planning.networks import title_of
 from roadmap.planning.red_flags import optimizer_steps, red_flags
 from roadmap.planning.spec import StudySpec
 from roadmap.questions.question import Plan
-from roadmap.running.task import Task
+from roadmap.running.task import RunTask
 from roadmap.store.store import Store
+from roadmap.tasks import task_named
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ class Prepared:
         images = len(self.data.train) * run.recipe.epochs
         return TRAINING_FLOPS_PER_MAC * self.cost(run).gmacs * 1e9 * images / 1e15
 
-    def task(self, run: RunSpec, store: Store) -> Task:
+    def task(self, run: RunSpec, store: Store) -> RunTask:
         """A run with everything needed to execute it."""
-        cost, recipe, data = self.cost(run), run.recipe, self.data
-        return Task(
+        cost, recipe, data, task = self.cost(run), run.recipe, self.data, task_named(run.task)
+        return RunTask(
             run=run,
             store=str(store.folder.absolute()),
             execution=self.spec.execution,
@@ -90,6 +91,7 @@ class Prepared:
                 "params": cost.params,
                 "activations": cost.activations,
                 "macs_by_operator": cost.macs_by_operator,
+                **({} if cost.backbone is None else cost.backbone),
             },
             facts={
                 "labels": {
@@ -100,6 +102,8 @@ class Prepared:
                     "lr": recipe.peak_lr,
                     "compile": self.spec.compile,
                     "deterministic": self.spec.deterministic,
+                    "metric": task.metric.key,
+                    "metrics": [metric.key for metric in task.metrics],
                 },
                 "data": {
                     "opened": self.spec.opened_anywhere,

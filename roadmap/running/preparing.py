@@ -42,7 +42,6 @@ def prepare(
     """
     ablation = None if spec.start_from else plan_networks(spec)  # before anything slow
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
-    from roadmap.data.sources import open_data
     from roadmap.running.engines import check_engine
     from roadmap.running.loggers import check_logger
 
@@ -54,7 +53,7 @@ def prepare(
             start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
     with phase("reading the data"):
-        data = open_data(**spec.opened)
+        data = spec.asked_task.open_data(**spec.opened)
     with phase("planning the runs"):
         runs = plan(spec, data) if plan else plan_study(spec, data, LocalResolver(spec, place), ablation)
     refuse_empty_training(runs, len(data.train))
@@ -104,7 +103,6 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
     import torch
 
     from roadmap.checking.design import check_layers
-    from roadmap.cost.counting import count
     from roadmap.network.layers import load_plugins
     from roadmap.training.device import device_name, resolve_device
 
@@ -114,5 +112,6 @@ def _look(spec: StudySpec, runs: list[RunSpec], image_size: int) -> tuple[str, s
     # On a cluster the devices are others' than this machine's.
     local = spec.engine == "local"
     device = str(resolve_device(spec.execution, spec.precision)) if local else spec.device
-    costs = {run.step: count(run.design, image_size) for run in runs}
+    runtime = spec.asked_task.make_runtime()
+    costs = {run.step: runtime.cost(run.design, run.head, image_size) for run in runs}
     return device, device_name(torch.device(device)) if local else device, costs

@@ -17,12 +17,12 @@ from roadmap.provenance import code_record
 from roadmap.running.display import Display
 from roadmap.running.preparing import prepare
 from roadmap.running.runner import run_study
-from roadmap.store.records import WEIGHTS
+from roadmap.store.records import WEIGHTS, metrics_of
 from roadmap.store.store import Store
 from roadmap.training.spec import RunSpec
 
-#: What a run's numbers are, and what may change them.
-METRICS = ("status", "top1", "top5", "loss", "train_loss", "epochs")
+#: What a run's numbers are beside its metrics, and what may change them.
+REPRODUCED = ("loss", "train_loss", "epochs")
 CIRCUMSTANCES = (
     "device",
     "device_name",
@@ -82,6 +82,7 @@ def reproduce(
     environment, labels = record["environment"], record["labels"]
     settings = {OPENED.get(name, name): value for name, value in opened.items()} | {
         "regime": run.regime,
+        "task": run.task,
         "seeds": (run.seed,),
         "precision": run.precision,
         "jobs": "1",
@@ -125,7 +126,9 @@ def reproduce(
     old, new = ({**one["environment"], **one["origin"]} for one in (record, made))
     compared = (*CIRCUMSTANCES, *code_record())
     differing = {name: (old.get(name), new.get(name)) for name in compared if old.get(name) != new.get(name)}
-    metrics = {name: (record["result"][name], made["result"][name]) for name in METRICS}
+    metrics = {
+        name: (record["result"][name], made["result"][name]) for name in ("status", *metrics_of(record), *REPRODUCED)
+    }
     return Reproduction(signature, metrics, weights, flipped, differing)
 
 

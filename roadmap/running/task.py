@@ -9,7 +9,7 @@ from roadmap.training.spec import Execution, RunSpec
 
 
 @dataclass(frozen=True)
-class Task:
+class RunTask:
     """A run with everything needed to execute it, as plain values.
 
     ``initial``: file of the weights that it starts from. ``plugins``: files that its layers are from. ``cost``,

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,9 @@ from roadmap.checks import RoadmapError, check_choice, check_int, check_known, p
 from roadmap.data.batches import TEST_BATCH
 from roadmap.data.images import named
 from roadmap.data.listings import output_order
-from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
+from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData
 from roadmap.ladders.ladder import REGIMES, Rung
 from roadmap.ladders.rungs import FULL_WIDTH, ladder
-from roadmap.network.building import build_network
 from roadmap.network.description import RUNG, Description, parse_description
 from roadmap.network.design import Design
 from roadmap.network.families import NetworkDesign, family_of, on_ladder
@@ -29,7 +29,9 @@ from roadmap.network.weights import Weights, open_weights
 from roadmap.planning.spec import OPENED
 from roadmap.store.records import WEIGHTS, Entry
 from roadmap.store.store import Store, store_at
-from roadmap.training.evaluate import Evaluation, evaluate_network
+from roadmap.tasks import default_task, task_named
+from roadmap.tasks.task import Evaluation, Task
+from roadmap.training.evaluate import evaluate_network
 from roadmap.training.spec import PRECISIONS, Execution
 
 #: Flags that the weights themselves tell, or that only a training heeds: two designs may differ in them.
@@ -56,6 +58,16 @@ class TrainedWeights:
     batch_size: int = TEST_BATCH
     execution: Execution = Execution()
     precision: str = "32"
+
+    @property
+    def task(self) -> Task:
+        """What the network was trained to do."""
+        return task_named(self.description.task or default_task().name)
+
+    @property
+    def head(self) -> Any:
+        """Settings of its head, of one of `Task.heads`; None where it has none."""
+        return self.task.head_of(self.description.head)
 
 
 def evaluate(
@@ -103,7 +115,13 @@ def evaluate(
     given = {name: value for name, value in how.items() if value is not None}
     images = _open_data(trained, data, data_dir, image_size, given)
     return evaluate_network(
-        network, _as_trained(images, trained), trained.name, batch_size or trained.batch_size, execution, precision
+        network,
+        _as_trained(images, trained),
+        trained.name,
+        batch_size or trained.batch_size,
+        execution,
+        precision,
+        trained.task,
     )
 
 
@@ -196,7 +214,11 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
             path=store.path(signature) / WEIGHTS,
             labels={name: run[name] for name in RUNG},
             weights=open_weights(store.path(signature) / WEIGHTS),
-            description=parse_description(facts | {"mean": data["mean"], "std": data["std"]}),
+            description=parse_description(
+                facts
+                | {"mean": data["mean"], "std": data["std"]}
+                | {name: run[name] for name in ("task", "head") if run.get(name)}
+            ),
             opened=dict(data["opened"]),
             identity=run["data_fingerprint"],
             batch_size=max(run["recipe"]["batch_size"] // run["recipe"].get("accumulate", 1), TEST_BATCH),
@@ -262,8 +284,9 @@ def _network(trained: TrainedWeights) -> nn.Module:
     design = trained.description.design
     if design.in_channels != 3:
         raise RoadmapError(f"{trained.name} takes images of {design.in_channels} channels, but images have 3")
-    tensors = trained.weights.of(design)
-    network = build_network(design)
+    build = partial(trained.task.make_runtime().build, design, trained.head)
+    tensors = trained.weights.of(design, build)
+    network = build()
     network.load_state_dict({**network.state_dict(), **tensors})
     return network
 
@@ -288,7 +311,7 @@ def _open_data(
     size = image_size if image_size is not None else trained.description.image_size
     if size is not None:
         settings["image_size"] = size
-    data = open_data(**settings | how)
+    data = trained.task.open_data(**settings | how)
     trained.description.design.feature_sizes(data.image_size)
     if own and data.image_size == trained.description.image_size and data.identity != trained.identity:
         raise RoadmapError(

@@ -15,19 +15,17 @@ from roadmap.checks import RoadmapError
 from roadmap.files import in_words, refusal
 from roadmap.network.layers import digest_of, load_plugins
 from roadmap.provenance import source
-from roadmap.running.task import Outcome, Task
+from roadmap.running.task import Outcome, RunTask
 from roadmap.store.records import STOP, WEIGHTS
 from roadmap.store.store import Store
+from roadmap.tasks import task_named
 from roadmap.training.spec import Execution
 
 if TYPE_CHECKING:
     from roadmap.data.sources import ImageData
 
-#: Numbers of a run's result; all missing where it failed before it began.
+#: Numbers of a run's result beside its metrics; all missing where it failed before it began.
 NUMBERS = (
-    "top1",
-    "top5",
-    "last_top1",
     "loss",
     "train_loss",
     "epochs",
@@ -40,7 +38,7 @@ NUMBERS = (
 _PATIENCE = 1.0
 
 
-def execute(task: Task, data: ImageData) -> Outcome:
+def execute(task: RunTask, data: ImageData) -> Outcome:
     """Train a run, unless the store has it by now or another process is at it. Never raises for what may happen."""
     rank = int(os.environ["RANK"]) if task.execution.processes > 1 else 0
     store = Store(task.store)
@@ -60,7 +58,7 @@ def execute(task: Task, data: ImageData) -> Outcome:
         return Outcome("memory" if error.errno == errno.ENOMEM else "storage", in_words(error))
 
 
-def _train(task: Task, data: ImageData, store: Store) -> Outcome:
+def _train(task: RunTask, data: ImageData, store: Store) -> Outcome:
     folder = store.partial(task.run.signature)
     (folder / STOP).unlink(missing_ok=True)  # before the imports: what is asked for meanwhile is meant
     from roadmap.data.shared import SharedMemoryError, lacks_shared_memory
@@ -92,6 +90,8 @@ def _train(task: Task, data: ImageData, store: Store) -> Outcome:
                     mean=data.mean,
                     std=data.std,
                     rung={name: getattr(task.run, name) for name in RUNG},
+                    task=task.run.task,
+                    head=task_named(task.run.task).head_values(task.run.head),
                 )
             made_by = environment(resolve_device(task.execution), task.execution)
             record = _record(task, metrics, made_by, started)
@@ -129,12 +129,14 @@ def decisive(outcomes: Iterable[Outcome]) -> Outcome | None:
     return min(bad, key=lambda outcome: outcome.kind == "died", default=None)
 
 
-def record_failure(task: Task, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:
+def record_failure(task: RunTask, store: Store, reason: str, started: str | None = None, retry: bool = True) -> None:
     """Record a run as failed; the caller holds the claim. ``retry``: another start of the study tries it again."""
     from roadmap.training.device import environment, resolve_device
 
     started = started or datetime.now(timezone.utc).isoformat(timespec="seconds")
-    metrics = {"status": "failed", "reason": reason, "retry": retry, **dict.fromkeys(NUMBERS)}
+    task_metrics = [metric.key for metric in task_named(task.run.task).metrics]
+    nothing = dict.fromkeys((*task_metrics, f"last_{task_metrics[0]}", *NUMBERS))
+    metrics = {"status": "failed", "reason": reason, "retry": retry, **nothing}
     try:
         made_by = environment(resolve_device(task.execution), task.execution)
     except RoadmapError:  # the device is another machine's
@@ -142,7 +144,7 @@ def record_failure(task: Task, store: Store, reason: str, started: str | None = 
     store.finish(task.run.signature, _record(task, metrics, made_by, started), [], weights=False)
 
 
-def _record(task: Task, metrics: dict[str, Any], made_by: dict[str, Any], started: str) -> dict[str, Any]:
+def _record(task: RunTask, metrics: dict[str, Any], made_by: dict[str, Any], started: str) -> dict[str, Any]:
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
     origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin, "source": source()}
     run = task.run.to_dict()
@@ -156,10 +158,12 @@ def _record(task: Task, metrics: dict[str, Any], made_by: dict[str, Any], starte
     }
 
 
-def _make_watch(task: Task, store: Store, first: bool) -> Any:
+def _make_watch(task: RunTask, store: Store, first: bool) -> Any:
     from roadmap.running.loggers import RunLog
     from roadmap.training.fit import Watch
     from roadmap.training.module import Progress
+
+    what = task_named(task.run.task)
 
     class StoreWatch(Watch):
         """Tells the store how far the run is, and hears from there whether to stop."""
@@ -179,7 +183,7 @@ def _make_watch(task: Task, store: Store, first: bool) -> Any:
                 self._before, self._measured_from = trained, now
             speed = (trained - self._before) / (now - self._measured_from) if now > self._measured_from else 0
             left = (task.run.recipe.epochs - trained) / speed if speed else None
-            self._say({**vars(progress), "seconds_left": left})
+            self._say({**progress.named(what), "seconds_left": left})
 
         def _say(self, facts: dict[str, Any]) -> None:
             if first:

@@ -22,7 +22,7 @@ from typing import Any
 from roadmap.checks import RoadmapError, cause
 from roadmap.files import STUDY_MARK as STUDY
 from roadmap.files import write_text
-from roadmap.store.records import COLUMNS, DamagedError, csv_text, read_json, row_of
+from roadmap.store.records import DamagedError, columns_of, csv_text, read_json, row_of
 from roadmap.store.store import Store
 
 FORMAT = 2
@@ -114,5 +114,6 @@ class StudyFolder:
 
     def write_table(self) -> Path:
         """Write trajectory.csv from the runs in the store."""
-        write_text(self.folder / TABLE, csv_text(self.rows(), COLUMNS))
+        rows = self.rows()
+        write_text(self.folder / TABLE, csv_text(rows, columns_of(rows)))
         return self.folder / TABLE

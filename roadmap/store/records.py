@@ -40,6 +40,11 @@ COLUMNS = {
     "gmacs": "cost",
     "params": "cost",
     "activations": "cost",
+    "backbone_gmacs": "cost",
+    "backbone_params": "cost",
+    "task": "run",
+    "metric": "labels",
+    "score": "result",
     "top1": "result",
     "top5": "result",
     "loss": "result",
@@ -98,7 +103,16 @@ LATER = (
     "steps",
     "match",
     "match_factor",
+    "backbone_gmacs",
+    "backbone_params",
+    "task",
+    "metric",
+    "score",
+    "top1",
+    "top5",
 )
+#: The metrics of runs whose records do not say which they have: the score, and another.
+FIRST_METRICS = ("top1", "top5")
 #: States of a run in the store. ``unreadable``: by this version or this user; nothing is known of it, nothing removed.
 STATUSES = ("done", "running", "interrupted", "failed", "damaged", "unreadable")
 
@@ -276,9 +290,23 @@ def is_settled(record: dict[str, Any] | None) -> bool:
 
 
 def row_of(record: dict[str, Any]) -> dict[str, Any]:
-    """A record as one flat mapping of `COLUMNS`; names in a list are joined by +."""
+    """A record as one flat mapping of `COLUMNS`, and of the ``score`` and metrics of its task that are not among them;
+    names in a list are joined by +."""
     row = {column: record[part][column] for column, part in COLUMNS.items()}
+    metrics = metrics_of(record)
+    row |= {"metric": metrics[0], "score": record["result"].get(metrics[0])}
+    row |= {name: record["result"].get(name) for name in metrics}
     return {column: "+".join(value) if isinstance(value, (list, tuple)) else value for column, value in row.items()}
+
+
+def metrics_of(record: dict[str, Any]) -> tuple[str, ...]:
+    """The metrics of a record's task, by the names that they have in its result; the first is the score."""
+    return tuple(record["labels"].get("metrics") or FIRST_METRICS)
+
+
+def columns_of(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """`COLUMNS`, and behind them what else rows of `row_of` have."""
+    return [*dict.fromkeys(name for row in (COLUMNS, *rows) for name in row)]
 
 
 def csv_text(rows: list[dict[str, Any]], columns: Iterable[str] | None = None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
-from roadmap.checks import check_choice
+from roadmap.checks import RoadmapError, check_choice, said
 from roadmap.found import modules_of
 from roadmap.tasks.task import Task
 
@@ -30,3 +32,27 @@ def task_named(name: str) -> Task:
 def default_task() -> Task:
     """What a study trains for that does not say."""
     return next(iter(tasks().values()))
+
+
+def heads_text() -> str:
+    """The heads of every task, for the help."""
+    return "; ".join(f"{task.name}: {', '.join(task.heads)}" for task in tasks().values() if task.heads)
+
+
+def data_text() -> str:
+    """The data sets of every task, for the help."""
+    first, *others = tasks().values()
+    *names, last = first.data()
+    more = [f"; with --task {task.name}: {', '.join(task.data())}" for task in others]
+    return f"{', '.join(names)}, or {last} for one from Hugging Face{''.join(more)}"
+
+
+def parse_head_settings(value: Any) -> dict[str, Any]:
+    """Settings of a head by name, from themselves or from text such as ``channels=24,norm=none``. Raises
+    `RoadmapError`."""
+    if isinstance(value, Mapping):
+        return {str(name): one for name, one in value.items()}
+    pairs = [pair.partition("=") for pair in value.split(",") if pair.strip()] if isinstance(value, str) else []
+    if (value and not pairs) or not all(name.strip() and one for name, _, one in pairs):
+        raise RoadmapError(f"head_settings is {said(value)}, but must be like channels=24,norm=none")
+    return {name.strip(): one.strip() for name, _, one in pairs}

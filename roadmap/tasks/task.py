@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -56,6 +57,7 @@ class Task:
 
     name
         What ``--task`` calls it. ``rank``: its place among them; the first is trained where a study does not say.
+        Runs of earlier versions, which name none, were trained for that one.
     title
         What it is, as in ``trained for semantic segmentation``.
     metrics
@@ -67,7 +69,8 @@ class Task:
     target
         What is known of a training image: ``one class an image``.
     data
-        Names of the data sets that it can be trained on, as ``--data`` takes them.
+        Names of the data sets that it can be trained on, as ``--data`` takes them; ``hfds/NAME`` stands for any that
+        begins so.
     opens
         Function that opens one of them, as ``module:function``, with the arguments of
         `roadmap.data.sources.open_data`: gives an `ImageData`. Raises `RoadmapError`.
@@ -81,6 +84,8 @@ class Task:
         Class of its side with torch, as ``module:Class``: a `TaskRuntime`.
     fewest_images
         Images that BatchNorm has to see at once: with fewer a run is refused unless its statistics are frozen.
+    printed
+        Whether the paper prints its score of every rung.
     extra
         Packages that it needs beside roadmap's own -> the extra that installs them.
     """
@@ -98,12 +103,20 @@ class Task:
     runtime: str
     heads: Mapping[str, type] = field(default_factory=dict)
     fewest_images: int = 1
+    printed: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
         """The score."""
         return self.metrics[0]
+
+    def check_data(self, name: object) -> None:
+        """Raise `RoadmapError` unless one of its data sets can be called so."""
+        own = self.data()
+        begins = tuple(one.removesuffix("NAME") for one in own if one.endswith("/NAME"))
+        if not (isinstance(name, str) and name.startswith(begins) and name not in begins and "\0" not in name):
+            check_choice("data", name, own)
 
     def head(self, name: str | None, given: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> Any:
         """Settings of the head of that name, by default the first, ``given`` ones before the ``usual``; None where the
@@ -116,13 +129,21 @@ class Task:
         known = settings_in(kind)
         check_known(f"setting of head {name or next(iter(self.heads))}", given, known)
         usual = {key: value for key, value in (usual or {}).items() if key in known}
-        return kind(**{**usual, **given})
+        told = {key: known[key].from_text(one) if isinstance(one, str) else one for key, one in given.items()}
+        return kind(**{**usual, **told})
 
     def head_of(self, values: Mapping[str, Any] | None) -> Any:
-        """Settings of a head from plain values, as ``dataclasses.asdict`` gives them with its name as ``head``."""
+        """Settings of a head from plain values: its name as ``head``, and its settings."""
         if values is None:
             return None
         return self.head(values["head"], {key: value for key, value in values.items() if key != "head"})
+
+    def head_values(self, head: Any) -> dict[str, Any] | None:
+        """The plain values that `head_of` reads."""
+        if head is None:
+            return None
+        name = next(name for name, kind in self.heads.items() if type(head) is kind)
+        return {"head": name, **dataclasses.asdict(head)}
 
     def open_data(self, **how: Any) -> ImageData:
         """An opened data set; arguments and errors as of `roadmap.data.sources.open_data`."""
@@ -143,6 +164,48 @@ def _imported(name: str) -> Any:
     return getattr(importlib.import_module(module), member)
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a trained network makes of the test images of a data set.
+
+    ``weights`` and ``data``: what these are called; ``metrics``: those of the ``task`` by their keys, in per cent;
+    ``loss``: the mean one, None where a test has none; ``images``: how many were tested. ``remarks``: what a reader
+    should know of the images and classes, in sentences.
+    """
+
+    task: str
+    weights: str
+    data: str
+    image_size: int
+    device: str
+    precision: str
+    metrics: dict[str, float]
+    loss: float | None
+    class_names: tuple[str, ...]
+    images: int
+    remarks: tuple[str, ...]
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """Of each class its name as ``class``, number of ``images`` and score, by its key; None where it has none."""
+        return []
+
+    @property
+    def confusion(self) -> np.ndarray | None:
+        """What is taken for what: int64 (C, C), true classes in rows; None where a task does not count that."""
+        return None
+
+    def confusion_csv(self) -> str:
+        """A table of what is taken for what, as comma-separated values. Raises `RoadmapError` where there is none."""
+        raise RoadmapError(f"a test of --task {self.task} has no confusion table: leave --out out")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        facts = {name: getattr(self, name) for name in ("weights", "data", "image_size", "device", "precision")}
+        named = {"loss": self.loss, "class_names": list(self.class_names), "images": self.images}
+        return facts | self.metrics | named | {"classes": self.classes}
+
+
 class Meter(Protocol):
     """Counts a test. A training makes one for every test and every network that it tests."""
 
@@ -154,11 +217,14 @@ class Meter(Protocol):
         """Make the counts those of all processes that train together, by torch.distributed; called with several."""
 
     def compute(self) -> dict[str, float]:
-        """``loss`` (nan where the test has none) and every metric of the task by its key, in per cent."""
+        """Every metric of the task by its key, in per cent, and the mean ``loss`` where the test has one."""
 
     @property
     def correct(self) -> np.ndarray | None:
         """Which test images are right, bool (N,), in their order; None where a task cannot say that of an image."""
+
+    def evaluation(self, **facts: Any) -> Evaluation:
+        """The test as a value; ``facts`` are the fields of `Evaluation`, and only what a task adds is missing."""
 
 
 class TaskRuntime(Protocol):

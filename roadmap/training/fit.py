@@ -21,14 +21,14 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from roadmap.checks import RoadmapError
-from roadmap.data.batches import Batcher, seed_everything
+from roadmap.data.batches import seed_everything
 from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.files import refusal, whole_file
-from roadmap.network.building import build_network
 from roadmap.network.weights import open_weights
+from roadmap.tasks import task_named
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
-from roadmap.training.module import Classifier, DivergedError, Progress
+from roadmap.training.module import DivergedError, Progress, TaskModule
 from roadmap.training.spec import Execution, RunSpec
 from roadmap.training.start import StartingWeights, scale_classifier
 
@@ -95,14 +95,17 @@ def fit_run(
     checkpoint = folder / CHECKPOINT
     threads = _threads_of(checkpoint)
     module, trainer = make_fit(run, data, folder, execution, watch or Watch(), threads, initial)
-    metrics: dict[str, Any] = {"status": "done", "reason": None, "last_top1": None}
+    task = module.task
+    last = f"last_{task.metric.key}"
+    metrics: dict[str, Any] = {"status": "done", "reason": None, last: None}
     try:
         trainer.fit(module, ckpt_path=checkpoint if threads else None, weights_only=True)
-        metrics |= {"top1": module.top1, "top5": module.top5, "loss": module.test_loss}
+        metrics |= {**module.metrics, "loss": module.test_loss}
         if module.ema is not None:
-            metrics["last_top1"] = module.last_top1
+            metrics[last] = module.last_score
     except DivergedError as error:
-        metrics |= {"status": "failed", "reason": f"diverged: {error}", "top1": None, "top5": None, "loss": None}
+        nothing = dict.fromkeys((*(metric.key for metric in task.metrics), "loss"))
+        metrics |= {"status": "failed", "reason": f"diverged: {error}", **nothing}
     except SharedMemoryError:
         raise
     except Exception as error:
@@ -136,7 +139,7 @@ def make_fit(
     watch: Watch,
     threads: int | None = None,
     initial: Path | None = None,
-    kind: Callable[..., Classifier] = Classifier,
+    kind: Callable[..., TaskModule] = TaskModule,
 ) -> tuple[Any, pl.Trainer]:
     """The LightningModule of a run and the Trainer that fits it. Raises `RoadmapError` where it cannot be executed.
 
@@ -151,8 +154,10 @@ def make_fit(
     together = execution.processes > 1
     rank = int(os.environ["RANK"]) if together else 0
     execution.check_shares(run, device.type)
+    task = task_named(run.task)
+    runtime = task.make_runtime()
     seed_everything(run.seed)
-    network = build_network(run.design)
+    network = runtime.build(run.design, run.head)
     if not run.initial:
         scale_classifier(network, run.recipe.head_scale)
     elif begins:
@@ -166,7 +171,8 @@ def make_fit(
         network = convert_sync_batchnorm(network)
     if together and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
-    batcher = Batcher(data, run.recipe, run.seed, device, loader_workers(execution), rank, execution.processes)
+    workers = loader_workers(execution)
+    batcher = runtime.batcher(data, run.recipe, run.seed, device, workers, rank, execution.processes)
 
     def save() -> None:
         if rank == 0:
@@ -188,6 +194,7 @@ def make_fit(
         watcher=watch,
         save=save,
         tested=set(execution.tested(run.recipe.epochs, len(data.train), len(data.test))),
+        task=task,
     )
     if execution.compile:
         network.compile()  # the inner network alone, in place: names of parameters stay as they are

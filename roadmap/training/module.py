@@ -17,12 +17,13 @@ from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from roadmap.accelerator import synchronize
-from roadmap.data.batches import EPOCH, Batch, Batcher, seed_everything
+from roadmap.data.batches import EPOCH, Batcher, seed_everything
 from roadmap.recipes.recipe import Recipe
-from roadmap.training.evaluate import logits_of, topk_counts
+from roadmap.tasks import default_task
+from roadmap.tasks.task import Task
 
 #: Seconds between two reports of a running epoch.
 REPORT_INTERVAL = 0.5
@@ -38,16 +39,23 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is: epochs done, share of the running one, and of this one so far the mean loss, the accuracy
-    on its augmented training images (per cent; mixed images count for the larger share) and images per second; and the
-    accuracy on the test images when they were last looked at."""
+    """How far a training is: epochs done, share of the running one, and of this one so far the mean loss, the task's
+    figure of its augmented training images (per cent; of mixed images the larger share counts; 0 where the task has
+    none) and images per second; and the score on the test images when they were last looked at."""
 
     epoch: int
     fraction: float
     loss: float
-    train_top1: float
+    trained: float
     images_per_second: float
-    test_top1: float | None
+    tested: float | None
+
+    def named(self, task: Task) -> dict[str, Any]:
+        """The same by the names that figures have in a history: ``train_top1``, ``test_top1``."""
+        trained = {} if task.trained is None else {f"train_{task.trained.key}": self.trained}
+        known = {name: getattr(self, name) for name in ("epoch", "fraction", "loss")}
+        speed = {"images_per_second": self.images_per_second}
+        return known | trained | speed | {f"test_{task.metric.key}": self.tested}
 
 
 class Watcher(Protocol):
@@ -59,14 +67,14 @@ class Watcher(Protocol):
     def wants_stop(self) -> bool: ...
 
 
-class Classifier(pl.LightningModule):
-    """Trains a network by a recipe; loads a fresh set of batches for each epoch.
+class TaskModule(pl.LightningModule):
+    """Trains a network for a task, by default classification, by a recipe; loads a fresh set of batches for each epoch.
 
     At the end of every epoch but the last, ``save`` is called where ``watcher`` wants a checkpoint or a stop.
     ``history`` collects one mapping an epoch. The network is tested after the epochs ``tested``, the last among them:
-    ``top1``, ``top5`` (per cent) and ``test_loss`` are those of the latest test, and ``correct``, bool (N,), says which
-    test images it got right, in their order; where the recipe averages the weights, ``last_top1`` is that of the
-    weights as the optimizer left them.
+    ``metrics`` (the task's, per cent) and ``test_loss`` are those of the latest test, and ``correct``, bool (N,), says
+    which test images it got right, in their order, where the task can tell; where the recipe averages the weights,
+    ``last_score`` is that of the weights as the optimizer left them.
     """
 
     def __init__(
@@ -78,9 +86,12 @@ class Classifier(pl.LightningModule):
         watcher: Watcher,
         save: Callable[[], None],
         tested: Collection[int],
+        task: Task | None = None,
     ) -> None:
         super().__init__()
         self.network = network
+        self.task = task or default_task()
+        self.runtime = self.task.make_runtime()
         self.recipe, self.batcher, self.fused = recipe, batcher, fused
         self.watcher, self.save, self.tested = watcher, save, tested
         self.ema = None
@@ -90,10 +101,12 @@ class Classifier(pl.LightningModule):
         self.resumed_at = 0
         self.train_seconds = 0.0
         self.train_images = 0
-        self.top1: float | None = None
-        self.top5: float | None = None
+        self.last_score: float | None = None
+        self._forget_test()
+
+    def _forget_test(self) -> None:
+        self.metrics: dict[str, float | None] = {metric.key: None for metric in self.task.metrics}
         self.test_loss: float | None = None
-        self.last_top1: float | None = None
         self.correct: np.ndarray | None = None
 
     # --- data ---
@@ -123,7 +136,7 @@ class Classifier(pl.LightningModule):
         if self.fused and recipe.optimizer in ("sgd", "nesterov", "adam", "adamw"):
             options["fused"] = True
         optimizer = create_optimizer_v2(
-            self.network,
+            self.runtime.parameters(self.network, recipe),
             opt={"sgd": "momentum", "nesterov": "sgd"}.get(recipe.optimizer, recipe.optimizer),  # as timm calls them
             lr=recipe.peak_lr,
             weight_decay=recipe.weight_decay,
@@ -156,22 +169,22 @@ class Classifier(pl.LightningModule):
     def on_train_epoch_start(self) -> None:
         rank = (self.batcher.rank,) if self.batcher.ranks > 1 else ()
         seed_everything(self.batcher.seed, self.current_epoch, EPOCH, *rank)
+        if self.recipe.frozen_norms:
+            for module in self.network.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         self._sums = torch.zeros(2, device=self.device)  # of the losses of steps, of images told right
         self._seen = 0  # batches
-        self.top1 = self.top5 = self.test_loss = self.correct = None
+        self._forget_test()
         # Lightning asks this at the end of the epoch.
         due = self.current_epoch + 1 in self.tested
         self.trainer.check_val_every_n_epoch = 1 if due else self.recipe.epochs + 1
         self._started = self._reported = time.perf_counter()
 
-    def training_step(self, batch: Batch, index: int) -> Tensor:
-        images, targets = batch
-        smoothing = 0.0 if self.recipe.mixes else self.recipe.label_smoothing  # Mixup's targets are smooth already
-        logits = logits_of(self.network, images)
-        loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+    def training_step(self, batch: Any, index: int) -> Tensor:
+        loss, right = self.runtime.loss(self.network, batch, self.recipe)
         with torch.no_grad():
-            labels = targets.argmax(1) if targets.ndim == 2 else targets
-            self._sums += torch.stack([loss, (logits.argmax(1) == labels).sum()])
+            self._sums += torch.stack([loss, right])
         self._seen += 1
         return loss
 
@@ -189,7 +202,7 @@ class Classifier(pl.LightningModule):
         if self.batcher.ranks > 1:
             torch.distributed.all_reduce(self._sums)
             self._sums /= self.batcher.ranks  # now means over the ranks, as each rank's own share would be
-        loss, top1 = self._so_far()
+        loss, trained = self._so_far()
         images = self._seen * self.batcher.part_size
         self.train_seconds += self._seconds
         self.train_images += images
@@ -198,10 +211,9 @@ class Classifier(pl.LightningModule):
             {
                 "epoch": self.current_epoch + 1,
                 "train_loss": loss,
-                "train_top1": top1,
+                **({f"train_{self.task.trained.key}": trained} if self.task.trained else {}),
                 "test_loss": self.test_loss,
-                "test_top1": self.top1,
-                "test_top5": self.top5,
+                **{f"test_{key}": value for key, value in self.metrics.items()},
                 "lr_end": lr,
                 "seconds": self._seconds,
                 "data_seconds": self._batches.waited,
@@ -220,10 +232,11 @@ class Classifier(pl.LightningModule):
                 raise StoppedError
 
     def _report(self, epochs: int, fraction: float, seconds: float) -> None:
-        loss, top1 = self._so_far()
+        loss, trained = self._so_far()
         speed = self._seen * self.batcher.part_size / seconds
-        tested = [epoch["test_top1"] for epoch in self.history if epoch["test_top1"] is not None]
-        self.watcher.report(Progress(epochs, fraction, loss, top1, speed, tested[-1] if tested else None))
+        scores = [epoch[f"test_{self.task.metric.key}"] for epoch in self.history]
+        tested = [score for score in scores if score is not None]
+        self.watcher.report(Progress(epochs, fraction, loss, trained, speed, tested[-1] if tested else None))
 
     @property
     def tested_network(self) -> nn.Module:
@@ -231,7 +244,7 @@ class Classifier(pl.LightningModule):
         return self.network if self.ema is None else self.ema.module
 
     def _so_far(self) -> tuple[float, float]:
-        """(mean loss, top-1 in per cent) of this epoch's steps."""
+        """(mean loss, the task's figure of training images in per cent) of this epoch's steps."""
         loss, right = self._sums.tolist()
         loss /= self._seen
         if not math.isfinite(loss):
@@ -243,7 +256,8 @@ class Classifier(pl.LightningModule):
         checkpoint["roadmap_threads"] = torch.get_num_threads()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        unknown = dict.fromkeys(("test_top1", "test_top5", "test_loss")) | {"data_seconds": 0.0}  # to earlier versions
+        tests = ("loss", *(metric.key for metric in self.task.metrics))
+        unknown = {f"test_{name}": None for name in tests} | {"data_seconds": 0.0}  # to earlier versions
         self.history = [unknown | epoch for epoch in checkpoint["roadmap_history"]]
         self.resumed_at = len(self.history)
         self.train_seconds = sum(epoch["seconds"] for epoch in self.history)
@@ -252,29 +266,21 @@ class Classifier(pl.LightningModule):
     # --- testing ---
 
     def on_validation_epoch_start(self) -> None:
-        # right, within the first five, loss, images; and right without the average of the weights
-        self._counts = torch.zeros(5, dtype=torch.float64 if self.device.type != "mps" else torch.float32)
-        self._correct = torch.zeros(len(self.batcher.data.test), dtype=torch.uint8, device=self.device)
-        self._places = torch.from_numpy(self.batcher.test_places()).to(self.device)  # of the images that are to come
+        self._networks = [self.tested_network] + [self.network] * (self.ema is not None)
+        self._meters = [self.runtime.meter(self.batcher, self.device) for _ in self._networks]
 
-    def validation_step(self, batch: Batch, index: int) -> None:
-        images, labels = batch
-        guesses, counts = topk_counts(logits_of(self.tested_network, images), labels)
-        places, self._places = self._places.tensor_split([len(labels)])
-        self._correct[places] = (guesses == labels).to(torch.uint8)
-        last = counts[0] if self.ema is None else topk_counts(logits_of(self.network, images), labels)[1][0]
-        self._counts += torch.cat([counts, last[None]]).to(self._counts)
+    def validation_step(self, batch: Any, index: int) -> None:
+        for meter, network in zip(self._meters, self._networks, strict=True):
+            meter.update(network, batch)
 
     def on_validation_epoch_end(self) -> None:
-        counts = self._counts.to(self.device)
         if self.batcher.ranks > 1:
-            torch.distributed.all_reduce(counts)
-            torch.distributed.all_reduce(self._correct)  # every image is one rank's alone
-        first, five, loss, count, last = counts.tolist()
-        self.last_top1 = 100 * last / count
-        loss /= count
-        if math.isfinite(loss):
-            self.top1, self.top5, self.test_loss = 100 * first / count, 100 * five / count, loss
-            self.correct = self._correct.bool().cpu().numpy()
+            for meter in self._meters:
+                meter.gather()
+        found, *others = [meter.compute() for meter in self._meters]
+        loss = found.pop("loss", None)
+        self.last_score = (others or [found])[0][self.task.metric.key]
+        if loss is None or math.isfinite(loss):
+            self.metrics, self.test_loss, self.correct = {**found}, loss, self._meters[0].correct
         elif self.current_epoch + 1 == self.recipe.epochs:
             raise DivergedError(f"test loss is {loss}")

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.apply_func import move_data_to_device
 
 from roadmap.accelerator import reserved_memory, synchronize
 from roadmap.cost.measuring import peak_resident
@@ -18,7 +19,7 @@ from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.training.device import is_memory_error
 from roadmap.training.fit import Watch, make_fit
-from roadmap.training.module import Classifier
+from roadmap.training.module import TaskModule
 from roadmap.training.spec import Execution, RunSpec
 
 #: Steps that warm up, and the fewest that are timed after them.
@@ -49,7 +50,7 @@ class _EnoughError(Exception):
     """Enough steps have been timed."""
 
 
-class _Rehearsal(Classifier):
+class _Rehearsal(TaskModule):
     """Ends when its steps have been timed for this many ``seconds``; of several processes, the first decides."""
 
     seconds = 2.0
@@ -130,7 +131,7 @@ class _NullWatch(Watch):
         return False
 
 
-def _test_seconds(module: Classifier, trainer: Any, seconds: float) -> tuple[float, float]:
+def _test_seconds(module: TaskModule, trainer: Any, seconds: float) -> tuple[float, float]:
     """Seconds that the first test batch takes more than others, and of one test image, timed for this many seconds."""
     device = module.batcher.device
     module.to(device).eval()
@@ -139,11 +140,11 @@ def _test_seconds(module: Classifier, trainer: Any, seconds: float) -> tuple[flo
         """(seconds, images) of some test batches, at least one."""
         module.on_validation_epoch_start()  # every pass begins with the first image
         begun, count, size = time.perf_counter(), 0, 0
-        for images, labels in module.batcher.testing():
-            if len(labels) < size:  # the last batch, which would be compiled anew
+        for batch in module.batcher.testing():
+            if len(batch[0]) < size:  # the last batch, which would be compiled anew
                 break
-            module.validation_step((images.to(device), labels.to(device)), 0)
-            count, size = count + len(labels), len(labels)
+            module.validation_step(move_data_to_device(batch, device), 0)
+            count, size = count + len(batch[0]), len(batch[0])
             if time.perf_counter() - begun > most:
                 break
         synchronize(device)

@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import Any
 
 from roadmap.checks import RoadmapError, check_int, keep_plain, said
-from roadmap.network.building import design_from_dict, normalises_over_batch
+from roadmap.network.building import design_from_dict
 from roadmap.network.families import NetworkDesign, family_of
 from roadmap.recipes.recipe import Recipe
+from roadmap.tasks import default_task, task_named
 
 PRECISIONS = ("32", "16-mixed", "bf16-mixed")
 #: Tests between epochs take at most this share of the training's time.
@@ -33,21 +34,23 @@ WITHOUT: dict[str, dict[str, Any]] = {
         "min_lr": 0.0,
         "ema": None,
         "ema_warmup": False,
+        "frozen_norms": False,
     },
-    "run": {"initial": None, "plugins": {}},
+    "run": {"initial": None, "plugins": {}, "task": default_task().name, "head": None},
 }
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What has to be trained: a design of any family, and a recipe on a data set with a seed.
+    """What has to be trained: a design of any family for a task, and a recipe on a data set with a seed.
 
     ``regime``, ``step`` and ``adopted`` say which rung it stands for, ``width`` (of the start, in channels) and
     ``depth`` (factor on the blocks) how the ladder was scaled; ``ablation`` is the study's design, ``reference`` says
     that it is no part of that but runs in the same race, ``steps`` are the names of all steps that are in the network,
     ``match`` and ``match_factor`` say how its cost was matched. All of these are labels. ``data_fingerprint`` names the
     images, ``plugins`` the source of every layer from outside this package (layer -> digest), and ``initial`` the
-    weights that the training starts from (`StartingWeights.digest`; None: fresh ones).
+    weights that the training starts from (`StartingWeights.digest`; None: fresh ones). ``head``: settings of the task's
+    head, of one of `Task.heads`; None where the design's classifier is the head.
     """
 
     regime: str
@@ -64,6 +67,8 @@ class RunSpec:
     precision: str = "32"
     initial: str | None = None
     plugins: dict[str, str] = field(default_factory=dict)
+    task: str = field(default_factory=lambda: default_task().name)
+    head: Any = None
     ablation: str = "ladder"
     reference: bool = False
     steps: tuple[str, ...] | None = None
@@ -78,6 +83,7 @@ class RunSpec:
     @cached_property
     def signature(self) -> str:
         """16 hexadecimal digits that name everything the result depends on, defaults included; labels are left out."""
+        plain = self._plain
         recipe = dataclasses.asdict(self.recipe)
         for label in ("name", "why", "classic", "image_size", "lr", "lr_batch_size"):
             del recipe[label]
@@ -89,9 +95,14 @@ class RunSpec:
             "image_size": self.image_size,
             "seed": self.seed,
             "precision": self.precision,
-            **_known_of_old(WITHOUT["run"], {"initial": self.initial, "plugins": self.plugins}),
+            **_known_of_old(WITHOUT["run"], {name: plain[name] for name in WITHOUT["run"]}),
         }
         return hashlib.sha256(json.dumps(_as_floats(content), sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def normalises_over_batch(self) -> bool:
+        """Whether in training what an image comes to depends on the others of its batch. May have to ask torch."""
+        return task_named(self.task).make_runtime().normalises_over_batch(self.design, self.head)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunSpec:
@@ -104,6 +115,7 @@ class RunSpec:
                     **known,
                     "design": design_from_dict(values["design"]),
                     "recipe": Recipe(**{**WITHOUT["recipe"], **values["recipe"]}),
+                    "head": task_named(values.get("task", WITHOUT["run"]["task"])).head_of(values.get("head")),
                 }
             )
         except (TypeError, KeyError):
@@ -114,7 +126,11 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
-        return dataclasses.asdict(self) | {"signature": self.signature}
+        return self._plain | {"signature": self.signature}
+
+    @property
+    def _plain(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"head": task_named(self.task).head_values(self.head)}
 
 
 def _known_of_old(later: Mapping[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
@@ -184,7 +200,15 @@ class Execution:
         return self.devices * self.num_nodes
 
     def check_shares(self, run: RunSpec, device: str) -> None:
-        """Raise `RoadmapError` where this many processes cannot train the run together with the same result as one."""
+        """Raise `RoadmapError` where this many processes cannot train the run together with the same result as one, or
+        BatchNorm would see too few images."""
+        least = task_named(run.task).fewest_images
+        if run.recipe.part_size < least and not run.recipe.frozen_norms and run.normalises_over_batch:
+            raise RoadmapError(
+                f"{run.step} has BatchNorm, which cannot normalise over {run.recipe.part_size} images at a time: give "
+                f"a --batch-size of {least} or more, to be shared out by --devices, or keep its statistics with "
+                "--frozen-norms"
+            )
         if self.processes == 1:
             return
         if run.recipe.part_size % self.processes:
@@ -197,7 +221,7 @@ class Execution:
                 f"batches of {run.recipe.part_size} images leave each of {self.processes} processes an odd number, but "
                 "Mixup and CutMix pair images: give another --batch-size"
             )
-        if device != "cuda" and normalises_over_batch(run.design):
+        if device != "cuda" and not run.recipe.frozen_norms and run.normalises_over_batch:
             raise RoadmapError(
                 f"{run.step} normalises over the whole batch, which several processes can do on GPUs alone: "
                 "use one device"

@@ -9,7 +9,7 @@ from roadmap.imports import is_installed
 from roadmap.planning.spec import ENGINES, StudySpec
 
 if TYPE_CHECKING:
-    from roadmap.running.task import Outcome, Task
+    from roadmap.running.task import Outcome, RunTask
 
 
 class Engine(Protocol):
@@ -22,10 +22,10 @@ class Engine(Protocol):
     def __enter__(self) -> Any: ...
     def __exit__(self, *error: object) -> None: ...
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: RunTask) -> None:
         """Begin a task. Not called while ``slots`` tasks are at work."""
 
-    def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
+    def wait(self, seconds: float) -> list[tuple[RunTask, Outcome]]:
         """Tasks that ended, as soon as there is one; none after this many seconds."""
 
     def end_idle(self) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from roadmap.checks import RoadmapError, cause
 from roadmap.files import STORE_MARK as MARK
 from roadmap.processes import clean_start, short_folder
-from roadmap.running.task import Outcome, Task
+from roadmap.running.task import Outcome, RunTask
 from roadmap.running.work import decisive, execute
 from roadmap.store.store import Store
 
@@ -57,7 +57,7 @@ class _Look(NamedTuple):
 class _Job:
     """A task at work: what its processes will answer, rank 0 first, and the resources set aside for several."""
 
-    task: Task
+    task: RunTask
     answers: list[Any]
     group: Any = None
     first: Any = field(init=False)
@@ -128,7 +128,7 @@ class RayEngine:
         parts = [f"{amount:g} {name}s" for name, amount in self._bundle().items() if amount]
         return " and ".join(parts) + (f" on each of {self._spec.num_nodes} nodes" if self._spec.num_nodes > 1 else "")
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: RunTask) -> None:
         """Begin a task; Ray lets it wait until a node has room."""
         store = Path(task.store)
         (store / "partial" / self._token).touch()
@@ -139,11 +139,11 @@ class RayEngine:
         task = dataclasses.replace(task, execution=execution)
         self._jobs.append(self._begin_together(task) if execution.processes > 1 else self._begin(task))
 
-    def _begin(self, task: Task) -> _Job:
+    def _begin(self, task: RunTask) -> _Job:
         work = self._ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_retries=0)(_work)
         return _Job(task, [work.remote(task, self._shared, self._token)])
 
-    def _begin_together(self, task: Task) -> _Job:
+    def _begin_together(self, task: RunTask) -> _Job:
         from ray.util.placement_group import placement_group
         from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -160,7 +160,7 @@ class RayEngine:
         ]
         return _Job(task, answers, group)
 
-    def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
+    def wait(self, seconds: float) -> list[tuple[RunTask, Outcome]]:
         """Tasks that ended, as soon as there is one; none after this many seconds."""
         if not self._jobs:
             time.sleep(seconds)
@@ -271,7 +271,7 @@ def _sentence(error: BaseException) -> str:
     return (re.split(r"(?<=[a-z)])\. ", text)[0] or type(error).__name__)[:300]
 
 
-def _adopt(task: Task, files: dict[str, bytes]) -> Outcome:
+def _adopt(task: RunTask, files: dict[str, bytes]) -> Outcome:
     """Put a run that was trained out of the store's sight into the store."""
     store, signature = Store(task.store), task.run.signature
     try:
@@ -302,12 +302,12 @@ def _look(store: str, token: str) -> _Look:
         return _Look(address, probe.getsockname()[1], _sees_store(store, token))
 
 
-def _work(task: Task, data: ImageData, token: str) -> Answer:
+def _work(task: RunTask, data: ImageData, token: str) -> Answer:
     """Carry out a task alone."""
     return _execute(task, data, _sees_store(task.store, token))
 
 
-def _work_together(task: Task, data: ImageData, rank: int, *looks: _Look) -> Answer:
+def _work_together(task: RunTask, data: ImageData, rank: int, *looks: _Look) -> Answer:
     """Carry out a task as one of several processes.
 
     Ray shows each of them its own cards alone, so each is told that it is the only one of its machine.
@@ -327,7 +327,7 @@ def _work_together(task: Task, data: ImageData, rank: int, *looks: _Look) -> Ans
     return _execute(dataclasses.replace(task, execution=execution), data, all(look.sees_store for look in looks))
 
 
-def _execute(task: Task, data: ImageData, sees_store: bool) -> Answer:
+def _execute(task: RunTask, data: ImageData, sees_store: bool) -> Answer:
     if sees_store:
         return execute(task, data), {}
     folder = tempfile.mkdtemp(prefix="roadmap-")

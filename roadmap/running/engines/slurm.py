@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError, cause, check_choice, check_int, check_known, check_number
 from roadmap.processes import clean_start
-from roadmap.running.task import Outcome, Task
+from roadmap.running.task import Outcome, RunTask
 from roadmap.running.work import decisive, execute, record_failure
 from roadmap.store.store import Store
+from roadmap.tasks import task_named
 
 if TYPE_CHECKING:
     from roadmap.planning.spec import StudySpec
@@ -124,7 +125,7 @@ class SlurmEngine:
         self._cluster, self._parameters = job_settings(spec)
         self._opening = spec.opened_anywhere | {"download": False}
         self.slots = min(len(study.trainings), MOST_JOBS) if spec.jobs == "auto" else int(spec.jobs)
-        self._jobs: list[tuple[Task, Any]] = []
+        self._jobs: list[tuple[RunTask, Any]] = []
         self._over: dict[str, float] = {}  # job -> since when it is over, without a result that says why
         self._all_well = True
 
@@ -146,7 +147,7 @@ class SlurmEngine:
         if self._all_well:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: RunTask) -> None:
         """Submit a job. Raises `RoadmapError` where Slurm does not take it."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
@@ -159,7 +160,7 @@ class SlurmEngine:
             raise RoadmapError(f"Slurm does not take the job: {' '.join(str(error).split())[:300]}") from None
         self._jobs.append((task, job))
 
-    def wait(self, seconds: float) -> list[tuple[Task, Outcome]]:
+    def wait(self, seconds: float) -> list[tuple[RunTask, Outcome]]:
         """Tasks that ended, as soon as there is one; none after this many seconds."""
         until = time.monotonic() + seconds
         while True:
@@ -222,7 +223,7 @@ def _result(job: Any) -> Outcome | None:
 # --- what a job does ---
 
 
-def execute_job(task: Task, opening: dict[str, Any]) -> Outcome:
+def execute_job(task: RunTask, opening: dict[str, Any]) -> Outcome:
     """Open the data and carry out a task, alone or as one of the job's processes.
 
     The signal that Slurm sends some time before it ends a job is taken for a request to stop after the epoch: the run
@@ -230,15 +231,13 @@ def execute_job(task: Task, opening: dict[str, Any]) -> Outcome:
     """
     from submitit import JobEnvironment
 
-    from roadmap.data.sources import open_data
-
     store = Store(task.store)
     number = getattr(signal, f"SIG{JobEnvironment.USR_SIG}")
     signal.signal(number, lambda *_: store.ask_to_stop(task.run.signature))
     _announce(task)
     try:
         store.check()
-        data = open_data(**opening)
+        data = task_named(task.run.task).open_data(**opening)
         if data.identity != task.run.data_fingerprint:
             raise RoadmapError(
                 f"{opening['directory'] or opening['name']} holds other images than where the study was started"
@@ -251,7 +250,7 @@ def execute_job(task: Task, opening: dict[str, Any]) -> Outcome:
         return Outcome("died", "its job was told to end: cancelled, preempted or out of time")
 
 
-def _announce(task: Task) -> None:
+def _announce(task: RunTask) -> None:
     """Tell torch.distributed of the job's processes."""
     from submitit import JobEnvironment
     from submitit.helpers import TorchDistributedEnvironment
@@ -261,7 +260,7 @@ def _announce(task: Task) -> None:
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
 
 
-def _refuse(task: Task, store: Store, reason: str) -> Outcome:
+def _refuse(task: RunTask, store: Store, reason: str) -> Outcome:
     """Record that the run cannot be trained on this machine, if the store can be reached."""
     reason = f"error: on {platform.node()}, {reason}"
     with contextlib.suppress(RoadmapError):
