@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ class Batcher:
         self.data, self.recipe, self.seed, self.workers = data, recipe, seed, workers
         self.rank, self.ranks = rank, ranks
         self.device = torch.device(device)
-        self._flips = recipe.flip and data.flip
+        self.flips = recipe.flip and data.flip
         self._stores: dict[int, Batch] = {}
 
     @property
@@ -96,10 +97,14 @@ class Batcher:
         """Batches an epoch: one a step, or as many as a step's is cut into."""
         return self.steps * self.recipe.accumulate
 
-    def training(self, epoch: int) -> _Batches:
-        """The training batches of this epoch, in its order."""
+    def order(self, epoch: int) -> np.ndarray:
+        """Places of this epoch's training images, in its order: int64, a whole number of batches."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.data.train))
-        order = order[: self.steps * self.batch_size]
+        return order[: self.steps * self.batch_size]
+
+    def training(self, epoch: int) -> Batches:
+        """The training batches of this epoch, in its order."""
+        order = self.order(epoch)
         mix = None
         if self.recipe.mixes:
             mix = Mixup(
@@ -111,33 +116,34 @@ class Batcher:
         if self.data.in_memory and self.recipe.randaugment is None:
             erase = self._erase(self.device.type)
             batches = _TensorBatches(self, self.data.train, order, self.part_size, self._augment(epoch), erase)
-            return _Batches(batches, mix)
-        transform = transforms.Compose(self._image_transforms())
-        images = _Images(self.data.train, order, transform, (self.seed, epoch, IMAGE), self._share(len(order)))
-        return _Batches(self._loader(images, self.part_size // self.ranks), mix)
+            return Batches(batches, mix)
+        transform = _Labelled(transforms.Compose(self._image_transforms()))
+        images = Images(self.data.train, order, transform, (self.seed, epoch, IMAGE), self.share(len(order)))
+        return Batches(self.loader(images, self.part_size // self.ranks), mix)
 
-    def testing(self, size: int | None = None) -> _Batches:
+    def testing(self, size: int | None = None) -> Batches:
         """The test batches, in order, without augmentation, of ``size`` images or as many as suit the recipe."""
-        size, order = self._test_size(size), np.arange(len(self.data.test))
+        size, order = self.test_size(size), np.arange(len(self.data.test))
         if self.data.in_memory:
-            return _Batches(_TensorBatches(self, self.data.test, order, size))
+            return Batches(_TensorBatches(self, self.data.test, order, size))
         cut = transforms.Lambda(_Fit(self.data.image_size, self.data.crop_share))
-        transform = transforms.Compose([cut, *self._to_tensor()])
-        images = _Images(self.data.test, order, transform, (0, 0, IMAGE), self.test_places(size))
-        return _Batches(self._loader(images, size))
+        transform = _Labelled(transforms.Compose([cut, *self._to_tensor()]))
+        images = Images(self.data.test, order, transform, (0, 0, IMAGE), self.test_places(size))
+        return Batches(self.loader(images, size))
 
     def test_places(self, size: int | None = None) -> np.ndarray:
         """Which test images this rank is given by `testing`, in that order: their places among all, int64 (M,)."""
-        size, order = self._test_size(size), np.arange(len(self.data.test))
+        size, order = self.test_size(size), np.arange(len(self.data.test))
         if not self.data.in_memory:
             return order[self.rank :: self.ranks]
         batches = np.split(order, range(size, len(order), size))
         return np.concatenate([np.array_split(batch, self.ranks)[self.rank] for batch in batches])
 
-    def _test_size(self, size: int | None) -> int:
+    def test_size(self, size: int | None = None) -> int:
+        """Images of a test batch: ``size``, or as many as suit the recipe, where there are so many."""
         return min(size or max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
 
-    def _share(self, count: int) -> np.ndarray:
+    def share(self, count: int) -> np.ndarray:
         """This rank's places among ``count`` images that are cut into whole batches."""
         return np.arange(count).reshape(-1, self.ranks, self.part_size // self.ranks)[:, self.rank].ravel()
 
@@ -162,15 +168,15 @@ class Batcher:
 
         def augment(store: Tensor, indices: Tensor) -> Tensor:
             if recipe.crop == "resized":
-                return _resized_crop(store[indices], recipe.crop_scale, self._flips, generator)
+                return _resized_crop(store[indices], recipe.crop_scale, self.flips, generator)
             count, size = len(indices), store.shape[1]
             most = min(recipe.crop_pixels, size - 1) if recipe.crop == "shift" else 0
-            if not most and not self._flips:
+            if not most and not self.flips:
                 return store[indices]
             places = torch.arange(size)
             shifts = torch.randint(-most, most + 1, (2, count, 1), generator=generator)
             rows, columns = (_reflect(places + shift, size) for shift in shifts)
-            if self._flips:
+            if self.flips:
                 mirrored = torch.rand(count, 1, generator=generator) < 0.5
                 columns = torch.where(mirrored, columns.flip(1), columns)
             rows, columns = rows.to(store.device), columns.to(store.device)
@@ -187,7 +193,7 @@ class Batcher:
             steps.append(transforms.Lambda(_Fit(size, 1.0)))
             if recipe.crop == "shift":
                 steps.append(transforms.RandomCrop(size, min(recipe.crop_pixels, size - 1), padding_mode="reflect"))
-        if self._flips:
+        if self.flips:
             steps.append(transforms.RandomHorizontalFlip())
         if recipe.randaugment:
             settings = {
@@ -206,7 +212,8 @@ class Batcher:
         probability = self.recipe.random_erasing
         return RandomErasing(probability, mode="pixel", device=device) if probability else None
 
-    def _loader(self, images: Dataset, size: int) -> DataLoader:
+    def loader(self, images: Dataset, size: int, collate: Callable[[list[Any]], Any] | None = None) -> DataLoader:
+        """Batches of ``size`` images in their order, made by the workers; ``collate`` makes a batch of some."""
         # Forked where that is safe: workers, made anew each epoch, would import everything and copy the data otherwise.
         fork = self.workers > 0 and sys.platform == "linux"
         if self.workers > 0:
@@ -218,6 +225,7 @@ class Batcher:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),
+            collate_fn=collate,
             multiprocessing_context="fork" if fork else None,
         )
 
@@ -273,8 +281,9 @@ class _TensorBatches:
             yield (self.erase(images) if self.erase else images), labels[indices]
 
 
-class _Images(Dataset):
-    """Images one by one, each transformed with the generators seeded by (seed, epoch, IMAGE, place in the epoch)."""
+class Images(Dataset):
+    """Images one by one, each made from its split and its index there by ``transform``, with the generators seeded by
+    (seed, epoch, IMAGE, place in the epoch)."""
 
     def __init__(
         self, split: Split, order: np.ndarray, transform: Callable, keys: tuple[int, int, int], places: np.ndarray
@@ -284,17 +293,27 @@ class _Images(Dataset):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, item: int) -> tuple[Tensor, int]:
+    def __getitem__(self, item: int) -> Any:
         place = int(self._places[item])
         index = int(self._order[place])
         before = random.getstate(), np.random.get_state(), torch.get_rng_state()
         try:
             seed_everything(*self._keys, place, devices=False)
-            return self._transform(self._split.picture(index)), int(self._split.labels[index])
+            return self._transform(self._split, index)
         finally:  # in the main process the generators belong to the network
             random.setstate(before[0])
             np.random.set_state(before[1])
             torch.set_rng_state(before[2])
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """An image, transformed, with its label."""
+
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, split: Split, index: int) -> tuple[Tensor, int]:
+        return self.transform(split.picture(index)), int(split.labels[index])
 
 
 @dataclass(frozen=True)
@@ -309,7 +328,7 @@ class _Fit:
 
 
 @dataclass
-class _Batches:
+class Batches:
     """Batches, mixed where the recipe mixes. ``waited``: seconds that the training spent waiting for them."""
 
     source: Iterable[Batch]

@@ -98,7 +98,7 @@ class ImageData:
     def identity(self) -> str:
         """A hash of the images and of how they are held, cut and normalised: all that a result owes to the data."""
         facts = (self.fingerprint, self.in_memory, self.crop_share, self.flip, self.mean, self.std)
-        return _hash([repr(facts).encode()])
+        return hash_of([repr(facts).encode()])
 
     @property
     def in_memory(self) -> bool:
@@ -189,7 +189,7 @@ def _decoded(name: str, image_size: int | None, data: Decoded, **facts: Any) -> 
     class_names, train_images, train_labels, test_images, test_labels, flip = data
     image_size = image_size or int(train_images.shape[1])
     arrays = (train_images, train_labels, test_images, test_labels)
-    fingerprint = _hash(np.ascontiguousarray(array).data for array in arrays)
+    fingerprint = hash_of(np.ascontiguousarray(array).data for array in arrays)
 
     def sized(images: np.ndarray) -> np.ndarray:
         if images.shape[1:3] != (image_size, image_size):
@@ -214,7 +214,7 @@ def _decoded(name: str, image_size: int | None, data: Decoded, **facts: Any) -> 
         std=tuple(std.tolist()),
         fingerprint=fingerprint,
         flip=flip,
-        **{"test_fingerprint": _hash(map(np.ascontiguousarray, (test_images, test_labels))), **facts},
+        **{"test_fingerprint": hash_of(map(np.ascontiguousarray, (test_images, test_labels))), **facts},
     )
 
 
@@ -240,7 +240,7 @@ def _listed(
         "skipped": tuple(skipped),
         "notes": notes,
         "test_names": test.keys,
-        "test_fingerprint": _hash(fingerprint_lines(test)),
+        "test_fingerprint": hash_of(fingerprint_lines(test)),
     }
     large = (len(train) + len(test)) * image_size**2 * 3 > MEMORY_LIMIT or image_size > MEMORY_SIDE
     if loading == "stream" or (loading == "auto" and large):
@@ -254,7 +254,7 @@ def _listed(
             True,
             IMAGENET_MEAN,
             IMAGENET_STD,
-            _hash(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))),
+            hash_of(itertools.chain(fingerprint_lines(train), fingerprint_lines(test))),
             **facts,
         )
     images = np.stack(read_all(parts, lambda picture, number: np.asarray(fit(picture, image_size, shares[number]))))
@@ -262,7 +262,8 @@ def _listed(
     return _decoded(name, image_size, data, **facts)
 
 
-def _hash(parts: Iterable[Any]) -> str:
+def hash_of(parts: Iterable[Any]) -> str:
+    """16 hexadecimal digits that name some bytes."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

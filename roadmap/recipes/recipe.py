@@ -114,6 +114,13 @@ class Recipe:
         above=0.0,
         high=1.0,
     )
+    scale: tuple[float, float] = setting(
+        "range of a random factor on the size of training images, for tasks that ask where things are",
+        (1.0, 1.0),
+        metavar="LOW,HIGH",
+        above=0.0,
+        high=10.0,
+    )
     flip: bool = setting("random horizontal flip, where the data set allows it", False)
     randaugment: str | None = setting(
         "RandAugment policy in timm's notation, such as rand-m9-mstd0.5-inc1", metavar="POLICY"
@@ -152,6 +159,8 @@ class Recipe:
             )
         if self.crop_scale[0] > self.crop_scale[1]:
             raise RoadmapError(f"crop_scale is {self.crop_scale}, but must be two rising shares, such as 0.08,1")
+        if self.scale[0] > self.scale[1]:
+            raise RoadmapError(f"scale is {self.scale}, but must be two rising factors, such as 0.6,1")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise RoadmapError(
                 f"warmup_epochs is {self.warmup_epochs:g}, but must be below the {self.epochs} epochs of the training"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.models.detection.transform import resize_boxes
 
 from roadmap.data.objects import Objects
+from roadmap.tasks.task import Evaluation
 
 #: COCO's overlaps that count as found: 0.5, 0.55, ... 0.95. Where two of them are.
 AT_50, AT_75 = 0, 5
@@ -54,10 +56,9 @@ class DetectionMeter:
     def compute(self) -> dict[str, float]:
         """Average precision in per cent: of masks, of boxes, and of masks at overlaps of 0.5 and 0.75."""
         found = [one for place in sorted(self._found) for one in self._found[place]]
-        masks = precisions(self._objects, [_with(one, segmentation=one["mask"]) for one in found], "segm")
+        masks = self._masks = precisions(self._objects, [_with(one, segmentation=one["mask"]) for one in found], "segm")
         boxes = precisions(self._objects, [_with(one, bbox=one["box"]) for one in found], "bbox")
         return {
-            "loss": float("nan"),
             "mask_ap": mean_precision(masks),
             "box_ap": mean_precision(boxes),
             "mask_ap50": mean_precision(masks[AT_50]),
@@ -66,7 +67,32 @@ class DetectionMeter:
 
     @property
     def correct(self) -> None:
-        return None
+        """An image is neither right nor wrong."""
+
+    def evaluation(self, **facts: Any) -> Detected:
+        """The test as a value, after `compute`."""
+        labels = self._objects.labels
+        images = [len(np.unique(self._objects.images[labels == label])) for label in range(len(facts["class_names"]))]
+        return Detected(**facts, images_of=images, precision=self._masks)
+
+
+@dataclass(frozen=True, eq=False)
+class Detected(Evaluation):
+    """What a network makes of the test images of a data set.
+
+    ``images_of``: in how many of them objects of each class are; ``precision``: `precisions` of masks.
+    """
+
+    images_of: list[int]
+    precision: np.ndarray
+
+    @property
+    def classes(self) -> list[dict[str, Any]]:
+        """Name, number of images with such objects, and mask AP in per cent of each class; None where it has none."""
+        return [
+            {"class": name, "images": count, "mask_ap": mean_precision(self.precision[..., label]) if count else None}
+            for label, (name, count) in enumerate(zip(self.class_names, self.images_of, strict=True))
+        ]
 
 
 def precisions(objects: Objects, found: list[dict[str, Any]], kind: str) -> np.ndarray:
@@ -75,7 +101,10 @@ def precisions(objects: Objects, found: list[dict[str, Any]], kind: str) -> np.n
     a ``category_id`` 1 + the class's."""
     truth = COCO()
     truth.dataset = {
-        "images": [{"id": place} for place in range(len(objects))],
+        "images": [
+            {"id": place, "height": height, "width": width}
+            for place, (height, width) in enumerate(objects.sizes.tolist())
+        ],
         "categories": [{"id": label + 1} for label in range(objects.labels.max(initial=0) + 1)],
         "annotations": [
             {
@@ -107,8 +136,9 @@ def precisions(objects: Objects, found: list[dict[str, Any]], kind: str) -> np.n
 
 
 def mean_precision(precision: np.ndarray) -> float:
-    """Average precision in per cent, over all classes that have objects."""
-    return 100 * float(precision[precision > -1].mean())
+    """Average precision in per cent, over all classes that have objects; nan where none has."""
+    known = precision[precision > -1]
+    return 100 * float(known.mean()) if len(known) else float("nan")
 
 
 def _as_coco(boxes: Tensor) -> list[list[float]]:

@@ -101,6 +101,10 @@ class Detector(nn.Module):
         detections, more = self.roi_heads(features, proposals, sizes, targets)
         return {**losses, **more} if self.training else detections
 
+    def compile(self, *args: Any, **how: Any) -> None:
+        """Compile the backbone, in place: what follows depends on how many proposals there are."""
+        self.backbone.features.compile(*args, **how)
+
     def forward_counted(self, images: Tensor) -> None:
         """What a cost counts: images (N, 3, H, W) through backbone and pyramid, as many proposals as an image may have
         through the heads of boxes, and `DETECTIONS` through those of masks. Their numbers do not matter to a cost."""
