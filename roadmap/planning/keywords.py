@@ -99,7 +99,9 @@ class Settings(TypedDict, total=False):
     crop: str
     crop_pixels: int
     crop_scale: tuple[float, float]
+    scale: tuple[float, float]
     flip: bool
+    photometric: bool
     randaugment: str | None
     random_erasing: float
     frozen_norms: bool
