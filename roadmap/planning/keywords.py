@@ -99,6 +99,7 @@ class Settings(TypedDict, total=False):
     crop: str
     crop_pixels: int
     crop_scale: tuple[float, float]
+    scale: tuple[float, float]
     flip: bool
     randaugment: str | None
     random_erasing: float
