@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from roadmap.checks import RoadmapError
-from roadmap.data.sources import ImageData, Split
+from roadmap.data.sources import ImageData
 from roadmap.files import REFUSALS, temporary_folder
 
 #: Where Linux keeps the memory through which loaders hand over their images.
@@ -57,49 +58,60 @@ class SharedData:
             folder = temporary_folder()
             try:
                 self._file = tempfile.TemporaryFile(prefix="roadmap-", dir=folder)  # noqa: SIM115  (lives as long as this)
-                for array in self._arrays(data):
+                for array in self._named(data).values():
                     self._file.write(array.data)
                     self._file.write(bytes(-array.nbytes % 64))
                 self._file.flush()
             except OSError as error:
-                size = sum(array.nbytes for array in self._arrays(data)) / 2**20
+                size = sum(array.nbytes for array in self._named(data).values()) / 2**20
                 raise RoadmapError(
                     f"{folder} cannot take the {size:,.0f} MiB of decoded images that the processes share: "
                     f"{error.strerror}; let TMPDIR name a folder with more room"
                 ) from None
 
     @staticmethod
-    def _arrays(data: ImageData) -> list[np.ndarray]:
-        return [
-            np.ascontiguousarray(array)
-            for split in (data.train, data.test)
-            for array in (split.images, split.labels)
-            if array is not None
-        ]
+    def _named(data: ImageData) -> dict[tuple[str, str], np.ndarray]:
+        """The arrays of the images that train and of those that test, by part and field of its split."""
+        return {
+            (part, field.name): np.ascontiguousarray(value)
+            for part in ("train", "test")
+            for field in dataclasses.fields(getattr(data, part))
+            if isinstance(value := getattr(getattr(data, part), field.name), np.ndarray)
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         if self._file is None:
             return {"data": self._data, "file": None}
-        bare = Split(np.zeros(0, np.int64))
+        named = self._named(self._data)
         return {
-            "data": dataclasses.replace(self._data, train=bare, test=bare),
+            "data": _with_arrays(self._data, dict.fromkeys(named, np.zeros(0, np.int64))),
             "file": DupFd(self._file.fileno()),
-            "shapes": [(array.shape, array.dtype.str) for array in self._arrays(self._data)],
+            "shapes": {name: (array.shape, array.dtype.str) for name, array in named.items()},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._data, self._file = state["data"], None
         if state["file"] is None:
             return
-        arrays, offset = [], 0
+        arrays, offset = {}, 0
         with os.fdopen(state["file"].detach(), "rb") as file:
-            for shape, kind in state["shapes"]:
+            for name, (shape, kind) in state["shapes"].items():
                 # copy-on-write: torch wants arrays that could be written, and nobody writes them
-                arrays.append(np.memmap(file, kind, mode="c", offset=offset, shape=shape))
-                offset += arrays[-1].nbytes + -arrays[-1].nbytes % 64
-        splits = [Split(labels, images) for images, labels in zip(arrays[::2], arrays[1::2], strict=True)]
-        self._data = dataclasses.replace(self._data, train=splits[0], test=splits[1])
+                arrays[name] = np.memmap(file, kind, mode="c", offset=offset, shape=shape)
+                offset += arrays[name].nbytes + -arrays[name].nbytes % 64
+        self._data = _with_arrays(self._data, arrays)
 
     def open(self) -> ImageData:
         """The data set, as it was handed in."""
         return self._data
+
+
+def _with_arrays(data: ImageData, arrays: Mapping[tuple[str, str], np.ndarray]) -> ImageData:
+    """The data set with other arrays, by part and field of its split."""
+    splits = {
+        part: dataclasses.replace(
+            getattr(data, part), **{name: array for (one, name), array in arrays.items() if one == part}
+        )
+        for part in ("train", "test")
+    }
+    return dataclasses.replace(data, **splits)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from roadmap.data.batches import IMAGE, Batcher, Batches, Images
 from roadmap.data.detection import ObjectSplit
+from roadmap.data.sources import ImageData
 
 #: The longer side of an image is at most this much of the shorter one that is asked for, as in the paper: 1333 for 800.
 LONGEST = 5 / 3
@@ -34,6 +35,11 @@ class DetectionBatcher(Batcher):
     ``masks`` uint8 (M, H, W); that of a test image ``image``, its place among all, and ``size``, its own height and
     width. Pixels stay whole bytes until they are on the device.
     """
+
+    def __init__(self, data: ImageData, *args: Any, **how: Any) -> None:
+        super().__init__(data, *args, **how)
+        if data.in_memory:  # which takes less time than another process to do it
+            self.workers = 0
 
     def training(self, epoch: int) -> Batches:
         """The training batches of this epoch, in its order."""
