@@ -87,7 +87,8 @@ def steps(rungs: Ladder, image_size: int, as_json: bool, as_csv: bool, why: bool
     for rung in rungs:
         rung.design.feature_sizes(image_size)
     with phase("counting the cost of every step"):
-        from roadmap.cost.counting import CONVENTION, count
+        from roadmap.cost.cost import CONVENTION
+        from roadmap.cost.counting import count
 
         full = [(rung, count(rung.design, image_size)) for rung in rungs]
     if not as_json and not as_csv:
@@ -294,7 +295,8 @@ def family(image_size: int, as_json: bool) -> None:
     """
     check_int("image size", image_size, 1, 4096)
     with phase("counting the cost of every network"):
-        from roadmap.cost.counting import CONVENTION, count
+        from roadmap.cost.cost import CONVENTION
+        from roadmap.cost.counting import count
         from roadmap.ladders.family import FAMILY
 
         costs = {name: count(design, image_size) for name, design in FAMILY.items()}

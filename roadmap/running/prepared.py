@@ -16,7 +16,7 @@ from roadmap.store.store import Store
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
-    from roadmap.cost.counting import Cost
+    from roadmap.cost.cost import Cost
     from roadmap.data.sources import ImageData
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.
