@@ -8,14 +8,18 @@ import json
 import subprocess
 import sys
 
+import known_costs
 import pytest
 import torch
 from commands import call
 from torch.utils.flop_counter import FlopCounterMode
 
 import roadmap
+from roadmap.cost import tracing
 from roadmap.cost.counting import count
 from roadmap.cost.measuring import measure
+from roadmap.ladders.ladder import REGIMES
+from roadmap.network.families import digest
 from roadmap.network.model import RoadmapNet
 
 
@@ -32,21 +36,33 @@ def torch_counts(design, size):
     return counter.get_total_flops() // 2, sum(outputs), sum(p.numel() for p in network.parameters())
 
 
-#: All of them at 224 pixels are counted against the printed figures elsewhere.
-SIZED = [(step, (65, 97)) for step in roadmap.ladder().names] + [
-    (step, (224, 224)) for step in ("resnet50", "depthwise_conv", "separate_downsample")
+#: Those at 224 pixels are shipped.
+SIZED = [(regime, step, 224, 224) for regime in REGIMES for step in roadmap.ladder(regime).names] + [
+    ("resnet50", step, 65, 97) for step in roadmap.ladder().names
 ]
 
 
-@pytest.mark.parametrize(("step", "size"), SIZED)
-def test_counts_are_torchs(step, size):
-    design = roadmap.ladder()[step].design
-    cost = count(design, size)
-    macs, activations, params = torch_counts(design, size)
+@pytest.mark.parametrize(("regime", "step", "height", "width"), SIZED)
+def test_counts_are_torchs(regime, step, height, width):
+    design = roadmap.ladder(regime)[step].design
+    cost = count(design, (height, width))
+    macs, activations, params = torch_counts(design, (height, width))
     assert cost.gmacs == pytest.approx(macs / 1e9, rel=1e-9)
     assert cost.activations == activations
     assert cost.params == params
     assert cost.macs_by_operator["conv"] + cost.macs_by_operator["linear"] == macs
+
+
+@pytest.mark.parametrize("step", ["resnet50", "depthwise_conv", "separate_downsample"])
+def test_shipped_costs_are_what_is_counted(step):
+    shipped = count(roadmap.ladder()[step].design)
+    assert shipped == tracing.trace(roadmap.ladder()[step].design, (224, 224))
+
+
+def test_shipped_costs_are_those_of_both_ladders():
+    with known_costs.FILE.open(encoding="utf-8") as file:
+        shipped = [(row["regime"], row["step"], row["design"]) for row in csv.DictReader(file)]
+    assert shipped == [(name, rung.name, digest(rung.design)) for name in REGIMES for rung in roadmap.ladder(name)]
 
 
 def test_counts_of_other_channels_groups_and_no_classifier():
@@ -137,5 +153,5 @@ def test_help_is_instant_because_it_imports_nothing_heavy():
 
 
 def test_counting_does_not_import_lightning():
-    code = "import sys\nimport roadmap.cost.counting\nassert 'pytorch_lightning' not in sys.modules"
+    code = "import sys\nimport roadmap.cost.tracing\nassert 'pytorch_lightning' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -303,7 +303,7 @@ def _print_plan(
     prepared: Any, folder: Path, store: Any, again: bool = False, as_json: bool = False, measure: bool = True
 ) -> None:
     with phase("planning the study"):
-        from roadmap.cost.counting import CONVENTION
+        from roadmap.cost.cost import CONVENTION
         from roadmap.results.planned import plan_resolution
         from roadmap.running.estimate import plan_ahead
         from roadmap.running.progress import clock, end_time

@@ -1,1 +1,1 @@
-"""What a network costs: `counting` by arithmetic, `measuring` on this machine; `matching` makes costs equal."""
+"""What a network costs: `cost` is the value, `counting` and `measuring` find it, `matching` makes costs equal."""

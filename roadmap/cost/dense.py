@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from roadmap.cost.counting import Cost
+from roadmap.cost.cost import Cost
 from roadmap.network.building import design_of
 
 

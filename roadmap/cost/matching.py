@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
@@ -15,6 +12,7 @@ from typing import Any
 
 from roadmap.checks import RoadmapError, check_choice, check_number
 from roadmap.network.design import Design
+from roadmap.network.families import digest
 
 #: What can be matched: multiply-accumulates in 1e9, parameters in 1, seconds of training an image.
 MATCHED_COSTS = ("gmacs", "params", "time")
@@ -112,9 +110,8 @@ class Timing:
 
     def key(self, design: Design) -> str:
         """A line that names everything a time depends on."""
-        flags = json.dumps(dataclasses.asdict(design), sort_keys=True)
         return (
-            f"design {hashlib.sha256(flags.encode()).hexdigest()[:16]}, {self.image_size} px, "
+            f"design {digest(design)}, {self.image_size} px, "
             f"batch {self.batch_size}, {self.device_name}, threads {self.threads}, torch {version('torch')}"
         )
 

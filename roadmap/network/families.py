@@ -7,6 +7,9 @@ settings and nothing else about its kind; another family is one more value in `F
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeGuard, TypeVar
@@ -141,6 +144,11 @@ def family_of(design: NetworkDesign) -> Family[Any]:
 def family_in(values: Mapping[str, Any]) -> Family[Any]:
     """The family of settings in plain values, as ``dataclasses.asdict`` gives them; the ladder's in doubt."""
     return next((family for family in FAMILIES if family.key in values), LADDER)
+
+
+def digest(design: NetworkDesign) -> str:
+    """16 hexadecimal digits that name some settings of a network."""
+    return hashlib.sha256(json.dumps(dataclasses.asdict(design), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def on_ladder(design: NetworkDesign) -> TypeGuard[Design]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from roadmap.running.engines.local import Place
 
 if TYPE_CHECKING:
-    from roadmap.cost.counting import Cost
+    from roadmap.cost.cost import Cost
     from roadmap.training.spec import RunSpec
 
 #: Share of a device's memory that runs may be planned to take.

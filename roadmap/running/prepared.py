@@ -17,7 +17,7 @@ from roadmap.tasks import task_named
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
-    from roadmap.cost.counting import Cost
+    from roadmap.cost.cost import Cost
     from roadmap.data.sources import ImageData
 
 #: Forward and backward pass together cost three forward passes; a multiply-accumulate is two operations.

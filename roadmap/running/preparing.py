@@ -23,7 +23,7 @@ from roadmap.store.store import Store, store_at
 from roadmap.training.spec import RunSpec
 
 if TYPE_CHECKING:
-    from roadmap.cost.counting import Cost
+    from roadmap.cost.cost import Cost
     from roadmap.cost.matching import Matched
     from roadmap.data.sources import ImageData
     from roadmap.network.families import NetworkDesign

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from roadmap.cost.counting import Cost
+    from roadmap.cost.cost import Cost
     from roadmap.data.batches import Batcher
     from roadmap.data.sources import ImageData
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from roadmap.cost.counting import Cost
+from roadmap.cost.cost import Cost
 from roadmap.network.building import build_network, normalises_over_batch
 from roadmap.network.families import NetworkDesign
 from roadmap.network.features import Features

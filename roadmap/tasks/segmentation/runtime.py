@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from roadmap.cost.counting import Cost
+from roadmap.cost.cost import Cost
 from roadmap.cost.dense import count_around
 from roadmap.data.batches import Batcher
 from roadmap.data.masks import IGNORED
