@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # what is loaded when it is used, for type checkers and compl
     from roadmap.reporting.page import report as report
     from roadmap.results.foreign import effects as effects
     from roadmap.results.study import load_study as load_study
-    from roadmap.running.trained import evaluate as evaluate
+    from roadmap.running.testing import evaluate as evaluate
     from roadmap.running.trained import load as load
 
 __version__ = "0.2.0"
@@ -41,7 +41,7 @@ _HOMES = {
     "build": "roadmap.ladders.rungs",
     "diff": "roadmap.explaining.content",
     "effects": "roadmap.results.foreign",
-    "evaluate": "roadmap.running.trained",
+    "evaluate": "roadmap.running.testing",
     "explain": "roadmap.explaining.content",
     "ladder": "roadmap.ladders.rungs",
     "layer": "roadmap.network.layers",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,21 +48,34 @@ WHOLE_FROM = 384
 @dataclass(frozen=True)
 class Split:
     """Labelled images: decoded, ``images`` uint8 (N, H, W, 3), or encoded, by a ``reader``, with ``bits``, uint8 (N,),
-    as in `read_picture`. ``labels``: int64 (N,)."""
+    as in `read_picture`. ``labels``: int64 (N,). ``change``: what is done to an image, by its place among them."""
 
     labels: np.ndarray
     images: np.ndarray | None = None
     reader: Reader | None = None
     bits: np.ndarray | None = None
+    change: Callable[[Image.Image, int], Image.Image] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, indices: np.ndarray) -> Split:
+        """These images alone."""
+        return dataclasses.replace(
+            self,
+            labels=self.labels[indices],
+            images=None if self.images is None else self.images[indices],
+            reader=None if self.reader is None else self.reader.select(indices),
+            bits=None if self.bits is None else self.bits[indices],
+        )
+
     def picture(self, index: int) -> Image.Image:
         """One image as RGB, in its own size if it is encoded. Raises `RoadmapError` naming one that cannot be read."""
         if self.reader is not None and self.bits is not None:
-            return read_picture(self.reader, index, self.bits)
-        return Image.fromarray(self.images[index])  # type: ignore[index]
+            picture = read_picture(self.reader, index, self.bits)
+        else:
+            picture = Image.fromarray(self.images[index])  # type: ignore[index]
+        return picture if self.change is None else self.change(picture, index)
 
 
 @dataclass(frozen=True)
@@ -180,6 +194,9 @@ def _open(
     image_size, found = image_size or source.image_size, source.read(root)
     if isinstance(found, Decoded):
         return _decoded(name, image_size, found)
+    if source.test_only:
+        loading = "stream"
+        found = [found[0].select(np.zeros(0, np.int64), "train"), *found]
     return _listed(name, found, image_size, source.crop_share, loading, skip_corrupt)
 
 

@@ -11,15 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
-from roadmap.checks import RoadmapError, check_choice, check_int, check_known, plain
+from roadmap.checks import RoadmapError, check_known
 from roadmap.data.batches import TEST_BATCH
-from roadmap.data.images import named
 from roadmap.data.known import data_sets
-from roadmap.data.listings import output_order
-from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData
 from roadmap.ladders.ladder import REGIMES, Rung
 from roadmap.ladders.rungs import FULL_WIDTH, ladder
 from roadmap.network.description import RUNG, Description, parse_description
@@ -31,9 +27,8 @@ from roadmap.planning.spec import OPENED
 from roadmap.store.records import WEIGHTS, Entry
 from roadmap.store.store import Store, store_at
 from roadmap.tasks import default_task, task_named
-from roadmap.tasks.task import Evaluation, Task
-from roadmap.training.evaluate import evaluate_network
-from roadmap.training.spec import PRECISIONS, Execution
+from roadmap.tasks.task import Task
+from roadmap.training.spec import Execution
 
 #: Flags that the weights themselves tell, or that only a training heeds: two designs may differ in them.
 TOLD_BY_WEIGHTS = ("num_classes", "layer_scale", "stochastic_depth")
@@ -75,61 +70,6 @@ class TrainedWeights:
         """Share of an image's shorter side that the test crop keeps, for the data that it was trained on."""
         source = data_sets().get(self.opened.get("name", ""))
         return 1.0 if source is None else source.crop_share
-
-
-def evaluate(
-    run_or_path: str | os.PathLike,
-    data: str | None = None,
-    data_dir: str | os.PathLike | None = None,
-    image_size: int | None = None,
-    store: str | os.PathLike | None = None,
-    step: str | None = None,
-    regime: str | None = None,
-    width: int | None = None,
-    depth: float | None = None,
-    stem_stride: int | None = None,
-    batch_size: int | None = None,
-    device: str | None = None,
-    threads: int | None = None,
-    workers: int | None = None,
-    precision: str | None = None,
-    loading: str | None = None,
-    skip_corrupt: bool | None = None,
-    plugin: str | os.PathLike | Sequence[str | os.PathLike] = (),
-) -> Evaluation:
-    """Test trained weights on a data set; ``roadmap eval`` from Python.
-
-    ``run_or_path`` is a run of the ``store``, by its signature or the beginning of it, or a file of weights that
-    `load_weights` reads. A run is tested on its own data unless ``data`` or ``data_dir`` name other images, and there
-    with its own threads, so that it meets its recorded result. ``image_size`` and ``precision`` are by default those of
-    the training. ``step`` names the network of a file that does not say it itself, with ``regime``, ``width``,
-    ``depth`` and ``stem_stride`` as in `Ladder.scaled`. Images are normalised as those that the network was trained on,
-    in doubt as ImageNet's. ``device``, ``threads`` and ``workers`` are those of an `Execution`,
-    ``loading`` and ``skip_corrupt`` those of `open_data`. ``plugin``: files of the network's layers from outside.
-    Raises `RoadmapError` with one sentence where something asked for cannot be.
-    """
-    load_plugins(plugin)
-    scale = plain({"regime": regime, "width": width, "depth": depth, "stem_stride": stem_stride})
-    if batch_size is not None:
-        batch_size = check_int("batch size", batch_size, 1, 1_000_000)
-    given = {name: value for name, value in scale.items() if value is not None}
-    trained = find_trained(run_or_path, store, step, given)
-    precision = check_choice("precision", precision or trained.precision, PRECISIONS)
-    own = trained.execution if data is None and data_dir is None else Execution()
-    execution = Execution(device or own.device, threads=own.threads if threads is None else threads, workers=workers)
-    network = network_of(trained)
-    how = {"loading": loading, "skip_corrupt": skip_corrupt}
-    given = {name: value for name, value in how.items() if value is not None}
-    images = _open_data(trained, data, data_dir, image_size, given)
-    return evaluate_network(
-        network,
-        _as_trained(images, trained),
-        trained.name,
-        batch_size or trained.batch_size,
-        execution,
-        precision,
-        trained.task,
-    )
 
 
 def load(
@@ -318,80 +258,3 @@ def network_of(trained: TrainedWeights) -> nn.Module:
     network = build()
     network.load_state_dict({**network.state_dict(), **tensors})
     return network
-
-
-# --- the images, as the network knows them
-
-
-def _open_data(
-    trained: TrainedWeights,
-    name: str | None,
-    folder: str | os.PathLike | None,
-    image_size: int | None,
-    how: dict[str, Any],
-) -> ImageData:
-    """The data asked for, by default a run's own, which must be what it was."""
-    own = name is None and folder is None
-    if own and not trained.opened:
-        raise RoadmapError(f"{trained.weights.where} needs --data, the images to test it on")
-    settings: dict[str, Any] = dict(trained.opened) if name is None else {"name": name}
-    if folder is not None:
-        settings["directory"] = folder
-    size = image_size if image_size is not None else trained.description.image_size
-    if size is not None:
-        settings["image_size"] = size
-    data = trained.task.open_data(**settings | how)
-    trained.description.design.feature_sizes(data.image_size)
-    if own and data.image_size == trained.description.image_size and data.identity != trained.identity:
-        raise RoadmapError(
-            f"the images of run {trained.name} are no longer those that it was trained on: "
-            "to test it on what is there now, name it with --data and --data-dir"
-        )
-    return data
-
-
-def _as_trained(data: ImageData, trained: TrainedWeights) -> ImageData:
-    """The data with the classes in the order of the network's outputs, and normalised as its training images were.
-
-    Raises `RoadmapError` where the classes are others.
-    """
-    known = trained.description
-    names, notes = known.class_names, data.notes
-    if names is None:
-        names = output_order(data.class_names)
-        if names is None:
-            raise RoadmapError(
-                f"{trained.name} has no class names, and those of {data.name} have another order as text than by the "
-                f"numbers in them: name the folders so that both agree, such as {_filled(data.class_names)}"
-            )
-        order = named(list(names))
-        notes = (*notes, f"the outputs of {trained.name} have no names, and stand for the classes in the order {order}")
-    for missing, words in (
-        (sorted(set(names) - set(data.class_names)), f"{trained.name} tells apart is not in {data.name}"),
-        (sorted(set(data.class_names) - set(names)), f"{data.name} has is unknown to {trained.name}"),
-    ):
-        if missing:
-            raise RoadmapError(f"class {missing[0]!r} that {words}")
-    if len(names) != known.design.num_classes:
-        raise RoadmapError(
-            f"{data.name} has {len(names)} classes, but {trained.name} tells {known.design.num_classes} apart"
-        )
-    test = data.test
-    if names != data.class_names:
-        if len(set(names)) != len(names):
-            raise RoadmapError(
-                f"{trained.name} has several classes of one name, so that its outputs cannot be matched with "
-                "the data: rename them"
-            )
-        numbers = {name: number for number, name in enumerate(names)}
-        places = np.array([numbers[name] for name in data.class_names], dtype=np.int64)
-        test = dataclasses.replace(test, labels=places[test.labels])
-    mean, std = known.mean or IMAGENET_MEAN, known.std or IMAGENET_STD
-    return dataclasses.replace(data, class_names=names, test=test, mean=mean, std=std, notes=notes)
-
-
-def _filled(class_names: Sequence[str]) -> str:
-    """The first class, its numbers filled with zeros to the same length as the longest."""
-    most = max(len(number) for name in class_names for number in re.findall("[0-9]+", name))
-    first = next(name for name in class_names if re.search("[0-9]", name))
-    return re.sub("[0-9]+", lambda number: number[0].zfill(most), first)

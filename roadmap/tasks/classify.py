@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from roadmap.data import HUB
-from roadmap.data.known import EMBEDDED, data_sets
+from roadmap.data.known import EMBEDDED, trainable
 from roadmap.tasks.task import Metric, NetworkScale, Task
 
 SMALL_IMAGE = 128
@@ -40,7 +40,7 @@ CLASSIFY = Task(
     score="accuracy",
     trained=TOP1,
     target="one class an image",
-    data=lambda: (*data_sets(), f"{HUB}NAME"),
+    data=lambda: (*trainable(), f"{HUB}NAME"),
     opens="roadmap.data.sources:open_data",
     scale=scale_for,
     printed=True,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning_fabric.utilities.apply_func import move_data_to_device
@@ -15,7 +17,7 @@ from roadmap.data.shared import SharedMemoryError
 from roadmap.data.sources import ImageData
 from roadmap.recipes.recipe import Recipe
 from roadmap.tasks import default_task
-from roadmap.tasks.task import Evaluation, Task
+from roadmap.tasks.task import Evaluation, Meter, Task
 from roadmap.training.device import is_memory_error, loader_workers, resolve_device
 from roadmap.training.spec import Execution
 
@@ -37,6 +39,19 @@ def evaluate_network(
     default classification. The classes of the data are the network's, in their order. Raises `RoadmapError` where the
     device is not there or has not enough memory, where an image cannot be read, and where the loss is no number.
     """
+    return evaluate_networks({weights: network}, data, batch_size, execution, precision, task)[weights]
+
+
+def evaluate_networks(
+    networks: Mapping[str, nn.Module],
+    data: ImageData,
+    batch_size: int | None = None,
+    execution: Execution | None = None,
+    precision: str = "32",
+    task: Task | None = None,
+) -> dict[str, Evaluation]:
+    """Test networks, by what their weights are called, as `evaluate_network` does one: each image is read, and changed
+    where ``data`` changes it, once for all of them."""
     execution, task = execution or Execution(), task or default_task()
     device = resolve_device(execution, precision)
     if execution.threads:
@@ -46,11 +61,13 @@ def evaluate_network(
     batcher = runtime.batcher(data, Recipe("none"), seed=0, device=device, workers=loader_workers(execution))
     cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
     try:
-        network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        meter = runtime.meter(batcher, device)
+        tested = [network.to(device, memory_format=torch.channels_last).eval() for network in networks.values()]  # type: ignore[call-overload]
+        meters = [runtime.meter(batcher, device) for _ in tested]
         with torch.inference_mode(), cast:
             for batch in batcher.testing(size):
-                meter.update(network, move_data_to_device(batch, device))
+                moved = move_data_to_device(batch, device)
+                for network, meter in zip(tested, meters, strict=True):
+                    meter.update(network, moved)
     except SharedMemoryError as error:
         raise RoadmapError(str(error)) from None
     except Exception as error:
@@ -60,6 +77,11 @@ def evaluate_network(
             f"batches of {size} images of {data.image_size} px do not fit into the memory of {device}: "
             "give a smaller --batch-size"
         ) from None
+    how: dict[str, Any] = {"data": data, "device": str(device), "precision": precision, "task": task}
+    return {name: _evaluation(name, meter, **how) for name, meter in zip(networks, meters, strict=True)}
+
+
+def _evaluation(weights: str, meter: Meter, data: ImageData, device: str, precision: str, task: Task) -> Evaluation:
     found = meter.compute()
     loss = found.pop("loss", None)
     if loss is not None and not math.isfinite(loss):
@@ -72,7 +94,7 @@ def evaluate_network(
         weights=weights,
         data=data.name,
         image_size=data.image_size,
-        device=str(device),
+        device=device,
         precision=precision,
         metrics=found,
         loss=loss,

@@ -47,6 +47,9 @@ class Source:
         Share of the shorter side that the test crop keeps.
     fetch
         Downloads it into a folder; None: ``--download`` cannot.
+    test_only
+        Whether it has test images alone, for networks that were trained on other images of its classes and more: its
+        one part is that. Class names that are numbers count the classes of such a network.
     """
 
     name: str
@@ -54,6 +57,7 @@ class Source:
     image_size: int | None = None
     crop_share: float = 1.0
     fetch: Callable[[Path], None] | None = None
+    test_only: bool = False
 
 
 @cache
@@ -134,6 +138,11 @@ SHIPPED = (
     Source("tar", _tars),
     Source("wds", _shards),
 )
+
+
+def trainable() -> list[str]:
+    """The names of data sets that have images to train on."""
+    return [source.name for source in data_sets().values() if not source.test_only]
 
 
 @cache
