@@ -25,7 +25,11 @@ SHOWN = 20
 
 
 @cli.command("eval")
-@click.argument("run_or_path", metavar="RUN_OR_CHECKPOINT")
+@click.argument("run_or_path", metavar="RUN | CHECKPOINT | STUDY")
+@click.option("--on", type=click.Choice(["corrupted"]), help="Corrupt the test images, as ImageNet-C does.")
+@click.option("--kinds", metavar="KIND,...", help="With --on: kinds of corruption [default: all 15].")
+@click.option("--strengths", metavar="N,...", help="With --on: strengths [default: 1,2,3,4,5].")
+@click.option("--images", type=int, metavar="N", help="With --on: test on N images, evenly spread [default: all].")
 @click.option("--data", metavar="NAME", help="Data set to test on, named as for roadmap run [default: the run's own].")
 @click.option("--data-dir", metavar="PATH", help="Folder of the data set.")
 @click.option("--loading", type=click.Choice(LOADINGS), help="Keep decoded images in memory, or stream them from disk.")
@@ -60,22 +64,51 @@ SHOWN = 20
     help="Write the confusion matrix to this file.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, as_json: bool, **options: Any) -> None:
-    """Test trained weights on a data set, at any resolution.
+def eval_command(
+    run_or_path: str,
+    on: str | None,
+    kinds: str | None,
+    strengths: str | None,
+    images: int | None,
+    stem_stride: str | None,
+    table: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Test trained weights on a data set, at any resolution, or on corrupted images.
 
-    Prints accuracy, loss, accuracy per class and the confusion matrix. RUN_OR_CHECKPOINT is a run of the store, given
-    by its signature or the beginning of it, or a weights file in our layout, timm's or the official one. A file that
+    Prints accuracy, loss, accuracy per class and the confusion matrix. RUN is a run of the store, given by its
+    signature or the beginning of it, CHECKPOINT a weights file in our layout, timm's or the official one. A file that
     does not say which network it is for needs --step. Images are normalised as in the network's training.
+
+    --on corrupted tests on the 15 kinds of corruption of ImageNet-C at five strengths, made from the test images on the
+    fly. imagenet-a, imagenet-r, imagenet-sketch and imagenet-v2 are test sets for networks trained on ImageNet, of the
+    classes that both know. Of a STUDY's folder every run is tested, and the scores become metrics of the study:
+    `roadmap effects STUDY --metric mce`.
 
     \b
     roadmap eval 3f2a                                  a run, on its own test images
     roadmap eval 3f2a --data folder --data-dir PATH --image-size 64
     roadmap eval convnext_tiny.pth --step separate_downsample --data imagenet --data-dir PATH
     """
+    only_corrupted = {"kinds": kinds, "strengths": strengths, "images": images}
+    if on is None and (wrong := [name for name, value in only_corrupted.items() if value is not None]):
+        raise RoadmapError(f"--{wrong[0]} is for --on corrupted")
+    chosen = {
+        "kinds": kinds and [kind.strip() for kind in kinds.split(",")],
+        "strengths": strengths and numbers_in("strengths", strengths),
+        "images": images,
+    }
+    if Path(run_or_path).is_dir():
+        _eval_study(Path(run_or_path), on, chosen, table, as_json, options)
+        return
+    if on is not None:
+        _eval_corrupted(run_or_path, chosen, table, as_json, options)
+        return
     if table is not None and not table.parent.is_dir():
         raise RoadmapError(f"{table} cannot be written: there is no folder {table.parent}")
     with phase("testing the weights"):
-        from roadmap.running.trained import evaluate
+        from roadmap.running.testing import evaluate
 
         result = evaluate(run_or_path, stem_stride=int(stem_stride) if stem_stride else None, **options)
     if table is not None:
@@ -91,6 +124,92 @@ def eval_command(run_or_path: str, stem_stride: str | None, table: Path | None, 
         click.echo(json.dumps(result.to_dict(), indent=1))
     else:
         _print(result)
+
+
+#: What a test on corrupted images, or of a whole study, can be told; the rest is as in each network's training.
+TESTED = ("data", "data_dir", "batch_size", "device", "threads", "workers")
+
+
+def _how(options: dict[str, Any], table: Path | None) -> dict[str, Any]:
+    """The options of a test on corrupted images, or of a whole study. Raises `RoadmapError` for others."""
+    other = [name for name, value in options.items() if value and name not in (*TESTED, "store", "plugin")]
+    if other or table is not None:
+        name = other[0].replace("_", "-") if other else "out"
+        raise RoadmapError(f"--{name} is for one network on one data set: leave it out")
+    return {name: options[name] for name in TESTED}
+
+
+def numbers_in(option: str, text: str) -> list[int]:
+    """``1,3,5`` as whole numbers. Raises `RoadmapError` for anything else."""
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise RoadmapError(f"--{option} is {text!r}, but must be whole numbers, joined by commas") from None
+
+
+def _eval_corrupted(
+    run: str, chosen: dict[str, Any], table: Path | None, as_json: bool, options: dict[str, Any]
+) -> None:
+    """Test one network on corrupted images, and print its score by kind and strength."""
+    how = _how(options, table)
+    with phase("reading the weights"):
+        from roadmap.data.corrupted import FAMILIES, KINDS, STRENGTHS
+        from roadmap.network.layers import load_plugins
+        from roadmap.running.testing import evaluate_corrupted
+        from roadmap.running.trained import find_trained
+
+        load_plugins(options["plugin"])
+        trained = find_trained(run, options["store"], None, {})
+    kinds, strengths = chosen["kinds"] or KINDS, chosen["strengths"] or STRENGTHS
+    with phase("testing on corrupted images"):
+        found = evaluate_corrupted([trained], kinds, strengths, chosen["images"], **how)
+    (scores,) = found.scores.values()
+    short = trained.task.metric.short
+    rows = [
+        {
+            "family": next(name for name, members in FAMILIES.items() if kind in members),
+            "kind": kind,
+            **{f"strength {strength}": scores[kind, strength] for strength in strengths},
+            "mean": sum(scores[kind, strength] for strength in strengths) / len(strengths),
+        }
+        for kind in kinds
+    ]
+    mean = sum(scores.values()) / len(scores)
+    if as_json:
+        facts = {"weights": trained.name, "images": found.images, "image_size": found.image_size, "mean": mean}
+        click.echo(json.dumps(facts | {"corruptions": rows}, indent=1))
+        return
+    click.echo(f"{printable(trained.name)} on {found.images} corrupted images of {found.image_size} px: {short} in %")
+    print_table([{name: _cell(value) for name, value in row.items()} for row in rows])
+    click.secho(f"mean {mean:.2f} %", bold=True)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _eval_study(
+    folder: Path, on: str | None, chosen: dict[str, Any], table: Path | None, as_json: bool, options: dict[str, Any]
+) -> None:
+    """Test every run of a study, and keep the scores as metrics of it."""
+    how = _how(options, table)
+    if on is None and not options["data"]:
+        raise RoadmapError("a study's runs were tested on their own images: say --on corrupted, or --data another set")
+    with phase("reading the study"):
+        from roadmap.results.robustness import CORRUPTED, MCE, run_tests
+        from roadmap.results.study import load_study
+
+        study = load_study(folder)
+    with phase("testing every run"):
+        found = run_tests(study, on, **chosen, plugin=options["plugin"], **how)
+    means = found.groupby(["step", "signature"], sort=False)["score"].mean().groupby("step", sort=False)
+    if as_json:
+        click.echo(found.to_json(orient="records", indent=1))
+        return
+    column = f"mean {study.metric_short} %"
+    print_table([{"network": step, "runs": f"{len(group)}", column: f"{group.mean():.2f}"} for step, group in means])
+    metric = MCE if on == CORRUPTED else options["data"]
+    click.echo(f"next: roadmap effects {folder} --metric {metric}")
 
 
 def _print(result: Any) -> None:

@@ -22,7 +22,7 @@ def runs_options(command: Any) -> Any:
 
     options = [
         click.option("--design", type=click.Choice([*questions()]), help="For a table: its design [default: ladder]."),
-        click.option("--metric", metavar="COLUMN", help="For a table: the score [default: top1]."),
+        click.option("--metric", metavar="COLUMN", help="The score [default: top1]; of a study also mce, top5, ..."),
         click.option("--step", metavar="COLUMN", help="For a table: the network's name [default: step]."),
         click.option("--seed", metavar="COLUMN", help="For a table: the seed, or none: one per row [default: seed]."),
         click.option("--against", metavar="COLUMN", help="For a table: what each network is compared with."),
@@ -113,14 +113,15 @@ def plot(
     {figures}
 
     Without options it writes the same files as `roadmap run`, tables included. Files are named after the figure, with
-    --with "comparison", and for a table of runs after the table and the figure; other widths are added to the name.
+    --with "comparison", and for a table of runs after the table and the figure, with --metric after the metric and the
+    figure; other widths are added to the name.
     """
     with phase("preparing to draw"):
         from roadmap.results.study import load_study, save_drawn, save_results
 
     look = {"width": width, "caption": caption} | ({} if title else {"title": ""}) | ({"font": font} if font else {})
+    of_studies = (("with", other), ("x", cost), ("budget", budget), ("paper", paper))
     if study.is_file():
-        of_studies = (("with", other), ("x", cost), ("budget", budget), ("paper", paper))
         if wrong := [option for option, given in of_studies if given]:
             raise RoadmapError(f"--{wrong[0]} is for a study, but {study} is a table of runs")
         if name and not figures()[name].foreign:
@@ -128,6 +129,12 @@ def plot(
         foreign = read_foreign(study, settings)
         with phase("drawing the figures"):
             paths = foreign.save(_folder(out or study.parent), [name] if name else (), **look)
+    elif metric := settings.pop("metric"):
+        check_no_table(study, settings)
+        if wrong := [option for option, given in of_studies if given]:
+            raise RoadmapError(f"--{wrong[0]} is for the study's own score: leave out --metric, or it")
+        with phase("drawing the figures"):
+            paths = measured_by(load_study(study), metric).save(_folder(out or study), [name] if name else (), **look)
     else:
         check_no_table(study, settings)
         if name and other:
@@ -149,6 +156,13 @@ def plot(
                 paths = save_results(loaded, folder, paper=paper)
     for path in paths:
         click.echo(path)
+
+
+def measured_by(study: Any, metric: str) -> Any:
+    """The study with another metric than its score; its name says which, for files."""
+    from roadmap.results.robustness import with_metric
+
+    return with_metric(study, metric)
 
 
 #: Units that a budget may be given in, and how many of the column's own each is.
@@ -207,7 +221,8 @@ def effects(
     {questions}
 
     All intervals of a study hold at once with 95 %. The verdict is read off the interval: gain or loss if it excludes
-    zero, negligible if it lies within the smallest difference that matters (--matters), else open.
+    zero, negligible if it lies within the smallest difference that matters (--matters), else open. Of a study --metric
+    takes another figure of its test, such as top5, or one of `roadmap eval STUDY`, such as mce.
 
     \b
     roadmap effects results/cifar10
@@ -225,9 +240,12 @@ def effects(
     if study.is_file():
         shown = read_foreign(study, settings, matters)
     else:
+        metric = settings.pop("metric")
         check_no_table(study, settings)
         with phase("reading the study"):
             shown = load_study(study, matters)
+        if metric:
+            shown = measured_by(shown, metric)
     with phase("estimating the effects"):
         table = shown.effects
     if as_json:

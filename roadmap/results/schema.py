@@ -244,6 +244,19 @@ LATENCIES: Schema = {
     "measured": Column(TIME, "when it was"),
 }
 
+#: A row a run and test, on other images than its own: the columns of tests.csv.
+TESTS: Schema = {
+    "signature": Column("text", "the run's name in the store"),
+    "step": _STEP,
+    "seed": _SEED,
+    "test": Column("text", "`corrupted`, or the name of the data set"),
+    "kind": Column("text", "of corruption, such as `gaussian_noise`"),
+    "strength": Column("Int64", "of the corruption", "1 to 5"),
+    "images": Column("int64", "that were tested"),
+    "image_size": Column("int64", "side of the images", "px"),
+    "score": Column("float64", "the score on these images", "%"),
+}
+
 #: What is known of every epoch of a run: the columns of its history.csv.
 EPOCH: Schema = {
     "epoch": Column("int64", "from 1"),
