@@ -188,7 +188,7 @@ def filled(words: tuple[str, ...], desk: Path) -> list[str]:
         "FILE": f"results/store/runs/{run}/weights.safetensors",
         "hfds/uoft-cs/cifar10": f"hfds/{(desk / 'images').resolve()}",
     }
-    if {"--study", "latency"} & {*words} and words[0] in ("bench", "plot"):  # of networks that are there
+    if {"--study", "latency", "--on"} & {*words} and words[0] in ("bench", "plot", "eval"):  # of networks there are
         (trained,) = (desk / "results" / "store").resolve().parent.glob("*gelu*")
         shutil.copytree(trained, desk / "results" / "mine")
         if words[0] == "plot":
@@ -220,6 +220,7 @@ def test_a_command_of_the_pages_runs(command, desk):
         assert ran(*words).startswith("Usage")
         return
     small = "--seconds 0.01".split() if words[:2] == ["bench", "--study"] else SMALL.get(words[0], "").split()
+    small += "--kinds fog --strengths 1 --images 4 --workers 0".split() if "--on" in words else []
     if words[0] in ("run", "plan") and not data_of(words):
         small += ["--data", "folder", "--data-dir", "images"]
     if words[0] in ("run", "plan", "finetune"):

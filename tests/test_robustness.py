@@ -80,7 +80,18 @@ def test_streamed_images_are_cut_as_for_the_test_before_they_are_corrupted(tmp_p
 def test_a_run_on_corrupted_images_is_a_bare_loop_over_them(study):
     loaded = roadmap.load_study(study)
     row = loaded.runs.to_dict("records")[0]
-    words = ("--on", "corrupted", "--kinds", "contrast,fog", "--strengths", "1,5", "--store", loaded.store.folder)
+    words = (
+        "--on",
+        "corrupted",
+        "--kinds",
+        "contrast,fog",
+        "--strengths",
+        "1,5",
+        "--workers",
+        0,
+        "--store",
+        loaded.store.folder,
+    )
     shown = call("eval", row["signature"], *words, "--json")
     assert shown.code == 0, shown.err
     found = json.loads(shown.out)
@@ -100,9 +111,8 @@ def test_a_run_on_corrupted_images_is_a_bare_loop_over_them(study):
 
 def test_what_steps_do_to_the_mean_corruption_error(study):
     loaded = roadmap.load_study(study)
-    shown = call(
-        "eval", study, "--on", "corrupted", "--kinds", "contrast,pixelate", "--strengths", "2,5", "--images", 9
-    )
+    words = "--on corrupted --kinds contrast,pixelate --strengths 2,5 --images 9 --workers 0"
+    shown = call("eval", study, *words.split())
     assert shown.code == 0 and f"roadmap effects {study} --metric mce" in shown.out, shown.err
     table = pd.read_csv(study / TABLE)
     assert len(table) == 6 * 2 * 2 and table["images"].eq(9).all() and table["test"].eq("corrupted").all()
@@ -117,9 +127,8 @@ def test_what_steps_do_to_the_mean_corruption_error(study):
             ratios.append(rows[rows["kind"] == kind]["error"].sum() / (of_start["error"].sum() / 2))
         expected[step, seed] = 50 * sum(ratios)
     found = with_metric(loaded, "mce")
-    assert {
-        (row["step"], row["seed"]): pytest.approx(row["score"]) for row in found.found.runs.to_dict("records")
-    } == expected
+    scores = {(row["step"], row["seed"]): row["score"] for row in found.found.runs.to_dict("records")}
+    assert scores == pytest.approx(expected)
     means = {step: np.mean([value for (name, _), value in expected.items() if name == step]) for step, _ in expected}
     for row in found.effects.to_dict("records"):
         assert row["estimate"] == pytest.approx(means[row["network"]] - means[row["against"]])
