@@ -11,7 +11,7 @@ import pandas as pd
 
 from roadmap.checks import RoadmapError
 from roadmap.files import write_text
-from roadmap.results.schema import LATENCIES, read_as_text, typed
+from roadmap.results.schema import STEP, TIME, Column, Schema, read_as_text, typed
 
 if TYPE_CHECKING:
     from roadmap.network.families import NetworkDesign
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 #: The table of latencies in a study's folder.
 TABLE = "latency.csv"
+#: A row a network that `roadmap bench` measured: the columns of latency.csv.
+LATENCIES: Schema = {
+    "step": STEP,
+    "latency": Column("float64", "median time that a batch takes to pass through the network in evaluation", "ms"),
+    "latency_p95": Column("float64", "the time that 95 % of the batches take at most", "ms"),
+    "latency_error": Column("float64", "standard error of the median, from its turns", "ms"),
+    "calls": Column("int64", "batches that were timed"),
+    "batch_size": Column("int64", "images in a batch"),
+    "image_size": Column("int64", "side of the images", "px"),
+    "device_name": Column("text", "name of the processor or graphics card"),
+    "threads": Column("Int64", "CPU threads; missing: torch's choice"),
+    "torch": Column("text", "version"),
+    "measured": Column(TIME, "when it was"),
+}
 #: Differences of latency below this many standard errors are noise: nothing is divided by them.
 CERTAIN = 3.0
 
@@ -60,7 +74,7 @@ def measure_latency(
 ) -> pd.DataFrame:
     """Measure every network of a study, and keep the table in its folder; a later measurement takes its place.
 
-    Columns: `roadmap.results.schema.LATENCIES`. ``image_size``: by default the study's own. Raises `RoadmapError`.
+    Columns: `LATENCIES`. ``image_size``: by default the study's own. Raises `RoadmapError`.
     """
     from roadmap.cost.measuring import latencies
 

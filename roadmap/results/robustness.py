@@ -19,11 +19,23 @@ from roadmap.files import write_text
 from roadmap.results.effects import trained_networks
 from roadmap.results.foreign import ForeignRuns
 from roadmap.results.foreign_study import ForeignStudy
-from roadmap.results.schema import TESTS, read_as_text, typed
+from roadmap.results.schema import SEED, STEP, Column, Schema, read_as_text, typed
 from roadmap.results.study import Study
 
 #: The table of tests in a study's folder.
 TABLE = "tests.csv"
+#: A row a run and test, on other images than its own: the columns of tests.csv.
+TESTS: Schema = {
+    "signature": Column("text", "the run's name in the store"),
+    "step": STEP,
+    "seed": SEED,
+    "test": Column("text", "`corrupted`, or the name of the data set"),
+    "kind": Column("text", "of corruption, such as `gaussian_noise`"),
+    "strength": Column("Int64", "of the corruption", "1 to 5"),
+    "images": Column("int64", "that were tested"),
+    "image_size": Column("int64", "side of the images", "px"),
+    "score": Column("float64", "the score on these images", "%"),
+}
 #: What tests on corrupted images are called.
 CORRUPTED = "corrupted"
 #: Mean corruption error.
@@ -42,7 +54,7 @@ def run_tests(
     **how: Any,
 ) -> pd.DataFrame:
     """Test every finished run of a study on corrupted images (``on="corrupted"``) or on another data set, and write the
-    scores into its folder, in the place of those of an earlier such test. Returns them: `schema.TESTS`.
+    scores into its folder, in the place of those of an earlier such test. Returns them: `TESTS`.
 
     ``kinds``, ``strengths``, ``images`` as `roadmap.running.testing.evaluate_corrupted` takes them; ``how``: device,
     threads, workers, batch_size and data_dir. Raises `RoadmapError` where the store is not there, and as the tests do.
@@ -86,7 +98,7 @@ def _row(
 
 
 def read_tests(folder: Path) -> pd.DataFrame | None:
-    """The tests in a study's folder: `schema.TESTS`; None where there was none. Raises `RoadmapError` for a damaged
+    """The tests in a study's folder: `TESTS`; None where there was none. Raises `RoadmapError` for a damaged
     table."""
     path = folder / TABLE
     if not path.is_file():

@@ -46,10 +46,10 @@ class Column:
 
 Schema = Mapping[str, Column]
 
-_STEP = Column("text", "name of the rung or network")
+STEP = Column("text", "name of the rung or network")
 _ADOPTED = Column("bool", "false for a road not taken")
 _REFERENCE = Column("bool", "whether it is a model that ran in the same race and is no part of the ablation")
-_SEED = Column("int64", "of everything random")
+SEED = Column("int64", "of everything random")
 _STATUS = Column("text", "`done` or `failed`")
 _GMACS = Column(
     "float64",
@@ -96,9 +96,9 @@ _HIGH = Column("float64", "its upper end", "%")
 #: A row a run: the columns of trajectory.csv.
 RUNS: Schema = {
     "regime": Column("text", "the ladder: `resnet50` or `resnet200`"),
-    "step": _STEP,
+    "step": STEP,
     "adopted": _ADOPTED,
-    "seed": _SEED,
+    "seed": SEED,
     "status": _STATUS,
     "gmacs": _GMACS,
     "params": _PARAMS,
@@ -163,7 +163,7 @@ RUNS: Schema = {
 
 #: A row a network.
 STEPS: Schema = {
-    "step": _STEP,
+    "step": STEP,
     "adopted": _ADOPTED,
     "reference": _REFERENCE,
     "seeds": Column("int64", "n: runs that ended well; no other enters a mean"),
@@ -207,7 +207,7 @@ STEPS: Schema = {
 
 #: A row a network.
 COSTS: Schema = {
-    "step": _STEP,
+    "step": STEP,
     "adopted": _ADOPTED,
     "reference": _REFERENCE,
     "gmacs": _GMACS,
@@ -227,34 +227,6 @@ COSTS: Schema = {
     "device_name": Column("text", "name of the processor or graphics card; joined by ` / ` where there were several"),
     "latency": Column("float64", "median time for a batch, where `roadmap bench` measured it", "ms"),
     "latency_p95": Column("float64", "the time that 95 % of the batches take at most, where it was measured", "ms"),
-}
-
-#: A row a network that `roadmap bench` measured: the columns of latency.csv.
-LATENCIES: Schema = {
-    "step": _STEP,
-    "latency": Column("float64", "median time that a batch takes to pass through the network in evaluation", "ms"),
-    "latency_p95": Column("float64", "the time that 95 % of the batches take at most", "ms"),
-    "latency_error": Column("float64", "standard error of the median, from its turns", "ms"),
-    "calls": Column("int64", "batches that were timed"),
-    "batch_size": Column("int64", "images in a batch"),
-    "image_size": Column("int64", "side of the images", "px"),
-    "device_name": Column("text", "name of the processor or graphics card"),
-    "threads": Column("Int64", "CPU threads; missing: torch's choice"),
-    "torch": Column("text", "version"),
-    "measured": Column(TIME, "when it was"),
-}
-
-#: A row a run and test, on other images than its own: the columns of tests.csv.
-TESTS: Schema = {
-    "signature": Column("text", "the run's name in the store"),
-    "step": _STEP,
-    "seed": _SEED,
-    "test": Column("text", "`corrupted`, or the name of the data set"),
-    "kind": Column("text", "of corruption, such as `gaussian_noise`"),
-    "strength": Column("Int64", "of the corruption", "1 to 5"),
-    "images": Column("int64", "that were tested"),
-    "image_size": Column("int64", "side of the images", "px"),
-    "score": Column("float64", "the score on these images", "%"),
 }
 
 #: What is known of every epoch of a run: the columns of its history.csv.
@@ -290,10 +262,10 @@ def epoch_schema(task: Task) -> Schema:
 
 #: A row a run and epoch; a run that failed has the epochs that it ended.
 CURVES: Schema = {
-    "step": _STEP,
+    "step": STEP,
     "adopted": _ADOPTED,
     "reference": _REFERENCE,
-    "seed": _SEED,
+    "seed": SEED,
     "status": _STATUS,
     **EPOCH,
 }

@@ -172,7 +172,7 @@ class Study(TestedImages, Figures):
 
     @cached_property
     def latency(self) -> pd.DataFrame | None:
-        """What `roadmap bench --study` measured: `roadmap.results.schema.LATENCIES`; None where it did not."""
+        """What `roadmap bench --study` measured: `roadmap.results.latency.LATENCIES`; None where it did not."""
         return read_latency(self.path)
 
     @cached_property
