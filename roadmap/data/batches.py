@@ -331,15 +331,15 @@ class _Fit:
 class Batches:
     """Batches, mixed where the recipe mixes. ``waited``: seconds that the training spent waiting for them."""
 
-    source: Iterable[Batch]
+    source: Iterable[Any]
     mix: Callable[[Tensor, Tensor], Batch] | None = None
     waited: float = 0.0
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[Batch]:
-        batches: Iterator[Batch] | None = None
+    def __iter__(self) -> Iterator[Any]:
+        batches: Iterator[Any] | None = None
         while True:
             begun = time.perf_counter()
             try:

@@ -101,6 +101,7 @@ class Settings(TypedDict, total=False):
     crop_scale: tuple[float, float]
     scale: tuple[float, float]
     flip: bool
+    photometric: bool
     randaugment: str | None
     random_erasing: float
     frozen_norms: bool

@@ -122,6 +122,7 @@ class Recipe:
         high=10.0,
     )
     flip: bool = setting("random horizontal flip, where the data set allows it", False)
+    photometric: bool = setting("distort brightness, contrast, saturation and hue at random, for segmentation", False)
     randaugment: str | None = setting(
         "RandAugment policy in timm's notation, such as rand-m9-mstd0.5-inc1", metavar="POLICY"
     )

@@ -35,6 +35,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
         "ema": None,
         "ema_warmup": False,
         "frozen_norms": False,
+        "photometric": False,
         "scale": (1.0, 1.0),
     },
     "run": {"initial": None, "plugins": {}, "task": default_task().name, "head": None},
