@@ -157,6 +157,8 @@ def read_mask(files: Files, index: int, zero: bool) -> np.ndarray:
                     "it in grey (L) or with a palette (P)"
                 )
             values = np.asarray(picture).astype(np.uint8)
+    except RoadmapError:
+        raise
     except UNREADABLE:
         raise RoadmapError(f"{place} is not a readable mask: repair it, or leave its image out") from None
     return np.where(values == 0, IGNORED, values - 1).astype(np.uint8) if zero else values

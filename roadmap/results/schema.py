@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from roadmap.checks import RoadmapError
-from roadmap.tasks.task import Task
 
 #: pandas' own dtype of text: ``object`` in pandas 2, ``str`` in pandas 3.
 TEXT = pd.Series([""]).dtype
@@ -247,17 +246,6 @@ EPOCH: Schema = {
 
 #: A metric of a task that is not among these columns.
 METRIC = Column("float64", "a metric of the task", "%")
-
-
-def epoch_schema(task: Task) -> Schema:
-    """What is known of every epoch of a run of this task: `EPOCH` with the task's own metrics."""
-    own = {
-        "train": [f"train_{task.trained.key}"] if task.trained else [],
-        "test": [f"test_{metric.key}" for metric in task.metrics],
-    }
-    names = ("epoch", "train_loss", *own["train"], "test_loss", *own["test"])
-    rest = ("lr_end", "seconds", "data_seconds", "images")
-    return {name: EPOCH.get(name, METRIC) for name in (*names, *rest)}
 
 
 #: A row a run and epoch; a run that failed has the epochs that it ended.

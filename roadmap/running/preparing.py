@@ -40,6 +40,7 @@ def prepare(
     ``store`` is where a study that starts from a run finds it; ``initial`` a file that the runs of a plan start from.
     Writes nothing, but that times measured for a match are kept in the store. Raises `RoadmapError`.
     """
+    spec.asked_task.check_installed()
     ablation = None if spec.start_from else plan_networks(spec)  # before anything slow
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.running.engines import check_engine

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_choice, check_known
+from roadmap.imports import is_installed
 from roadmap.network.families import NetworkDesign
 from roadmap.recipes.recipe import Recipe
 from roadmap.settings import settings_in
@@ -150,11 +150,15 @@ class Task:
         opened: ImageData = _imported(self.opens)(**how)
         return opened
 
+    def check_installed(self) -> None:
+        """Raise `RoadmapError` where a package that it needs is not installed."""
+        for package, extra in self.extra.items():
+            if not is_installed(package):
+                raise RoadmapError(f"--task {self.name} needs the package {package}: pip install '{extra}'")
+
     def make_runtime(self) -> TaskRuntime:
         """Its side with torch. Raises `RoadmapError` where a package that it needs is not installed."""
-        for package, extra in self.extra.items():
-            if importlib.util.find_spec(package) is None:
-                raise RoadmapError(f"--task {self.name} needs the package {package}: pip install '{extra}'")
+        self.check_installed()
         made: TaskRuntime = _imported(self.runtime)()
         return made
 

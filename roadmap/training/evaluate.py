@@ -34,9 +34,10 @@ def evaluate_network(
 ) -> Evaluation:
     """Test a network on the test images of ``data``, normalised with its constants, as a training does at its end.
 
-    ``weights`` is what the result calls them; ``batch_size`` is by default that of a training's test, whose batches of
-    training images have ``part_size``; ``task`` what it is tested at, by default classification. The classes of the data are the network's, in their order. Raises `RoadmapError` where the
-    device is not there or has not enough memory, where an image cannot be read, and where the loss is no number.
+    ``weights`` is what the result calls them; ``batch_size`` is by default that of a training's test, whose training
+    images come in batches of ``part_size``; ``task`` what it is tested at, by default classification. The classes of
+    the data are the network's, in their order. Raises `RoadmapError` where the device is not there or has not enough
+    memory, where an image cannot be read, and where the loss is no number.
     """
     execution, task = execution or Execution(), task or default_task()
     device = resolve_device(execution, precision)

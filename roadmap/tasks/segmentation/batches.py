@@ -39,7 +39,7 @@ class SegmentationBatcher(Batcher):
 
     def training(self, epoch: int) -> Batches:
         """The training batches of this epoch, in its order."""
-        learned = Learned(self.data.image_size, self.recipe.scale, self.flips, self.recipe.photometric)
+        learned = LearnedPiece(self.data.image_size, self.recipe.scale, self.flips, self.recipe.photometric)
         order = self.order(epoch)
         images = Images(self.data.train, order, learned, (self.seed, epoch, IMAGE), self.share(len(order)))
         return Batches(_Normalized(self, self.loader(images, self.part_size // self.ranks, _stacked)))
@@ -47,7 +47,7 @@ class SegmentationBatcher(Batcher):
     def testing(self, size: int | None = None) -> Batches:
         """The test batches, in order, of ``size`` images or as many as suit their size."""
         order = np.arange(len(self.data.test))
-        images = Images(self.data.test, order, Tested(self.data.image_size), (0, 0, IMAGE), self.test_places(size))
+        images = Images(self.data.test, order, TestedImage(self.data.image_size), (0, 0, IMAGE), self.test_places(size))
         return Batches(_Normalized(self, self.loader(images, self.test_size(size), _listed)))
 
     def test_places(self, size: int | None = None) -> np.ndarray:
@@ -61,7 +61,7 @@ class SegmentationBatcher(Batcher):
 
 
 @dataclass(frozen=True)
-class Learned:
+class LearnedPiece:
     """A piece of an image of a split: uint8 (3, S, S), and of its mask, int64 (S, S)."""
 
     side: int
@@ -92,7 +92,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Tested:
+class TestedImage:
     """An image of a split, scaled: uint8 (3, H, W), and its mask in its own size, int64."""
 
     side: int

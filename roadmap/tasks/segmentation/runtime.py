@@ -49,7 +49,8 @@ class Segmentation:
 
     def parameters(self, network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         """Groups by depth, by the rule of the paper's released code."""
-        return decayed_groups(network, "features.network", recipe, STAGES)
+        how = (recipe.layer_decay, recipe.weight_decay, recipe.decay_all)
+        return decayed_groups(network, "features.network", STAGES, *how)
 
     def cost(self, design: NetworkDesign, head: UPerNet, image_size: int | tuple[int, int]) -> Cost:
         """What an image costs in a test; parameters are those of the auxiliary head, too."""
