@@ -177,10 +177,12 @@ STEPS: Schema = {
     "score_std": _STD,
     "score_low": _LOW,
     "score_high": _HIGH,
-    "top1_mean": _MEAN,
-    "top1_std": _STD,
-    "top1_low": _LOW,
-    "top1_high": _HIGH,
+    "top1_mean": Column(
+        "float64", "`score_mean` by the name of the metric, as are the next three: in other tasks `miou_mean`, ...", "%"
+    ),
+    "top1_std": Column("float64", "`score_std`", "%"),
+    "top1_low": Column("float64", "`score_low`", "%"),
+    "top1_high": Column("float64", "`score_high`", "%"),
     "against": Column(
         "text",
         "the network that the gain compares with, on a ladder: of those with a result, the one whose steps are the "

@@ -89,7 +89,7 @@ class Study(TestedImages, Figures):
     @cached_property
     def task(self) -> Task:
         """What its networks were trained to do."""
-        return task_named(self.runs["task"].iloc[0])
+        return task_named(completed(self.runs)["task"].iloc[0])
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -189,7 +189,8 @@ class Study(TestedImages, Figures):
     @cached_property
     def scores(self) -> dict[str, list[float]]:
         """Network -> score of its runs that ended well, in per cent."""
-        done = self.runs[self.runs["status"] == "done"]
+        runs = completed(self.runs)
+        done = runs[runs["status"] == "done"]
         return {str(step): [*map(float, group["score"])] for step, group in done.groupby("step")}
 
     @cached_property

@@ -55,7 +55,7 @@ class TrainedWeights:
     labels: dict[str, Any]
     opened: dict[str, Any] = field(default_factory=dict)
     identity: str | None = None
-    batch_size: int = TEST_BATCH
+    part_size: int = TEST_BATCH
     execution: Execution = Execution()
     precision: str = "32"
 
@@ -118,10 +118,11 @@ def evaluate(
         network,
         _as_trained(images, trained),
         trained.name,
-        batch_size or trained.batch_size,
+        batch_size,
         execution,
         precision,
         trained.task,
+        trained.part_size,
     )
 
 
@@ -221,7 +222,7 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
             ),
             opened=dict(data["opened"]),
             identity=run["data_fingerprint"],
-            batch_size=max(run["recipe"]["batch_size"] // run["recipe"].get("accumulate", 1), TEST_BATCH),
+            part_size=run["recipe"]["batch_size"] // run["recipe"].get("accumulate", 1),
             # sums in another order, on another device or by other threads, would be other bits
             execution=Execution("cpu" if made_by["device"] == "cpu" else "auto", threads=made_by["threads"]),
             precision=run["precision"],
@@ -328,6 +329,8 @@ def _as_trained(data: ImageData, trained: TrainedWeights) -> ImageData:
     """
     known = trained.description
     names, notes = known.class_names, data.notes
+    if trained.head is not None and names != data.class_names:  # whose classes stand in masks and boxes
+        raise RoadmapError(f"{data.name} has other classes than {trained.name}, or has them in another order")
     if names is None:
         names = output_order(data.class_names)
         if names is None:

@@ -39,10 +39,9 @@ class Segmentation:
         outputs = [enlarged(one, masks.shape[1:]) for one in network(images)]
         how: dict[str, Any] = {"reduction": "sum", "ignore_index": IGNORED, "label_smoothing": recipe.label_smoothing}
         loss, auxiliary = (cross_entropy(logits, masks, **how) / masks.numel() for logits in outputs)
-        with torch.no_grad():
-            known = (masks != IGNORED).flatten(1).sum(1).clamp(min=1)
-            right = (outputs[0].argmax(1) == masks).flatten(1).sum(1)
-            return loss + head.auxiliary * auxiliary, (right / known).sum()
+        known = (masks != IGNORED).flatten(1).sum(1).clamp(min=1)
+        right = (outputs[0].argmax(1) == masks).flatten(1).sum(1)
+        return loss + head.auxiliary * auxiliary, (right / known).sum()
 
     def meter(self, batcher: Batcher, device: torch.device) -> SegmentationMeter:
         """Counts pixels by true class and guess."""
