@@ -33,7 +33,7 @@ class Segmentation:
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor], recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(cross-entropy of a pixel, with the auxiliary head's times its weight; share of the pixels told right, summed
         over the images). Pixels of which nothing is known count as told with a loss of 0, as in the paper's code."""
-        images, masks = batch
+        images, masks = (torch.stack([*one]) for one in batch)
         head: UPerNet = network.head  # type: ignore[assignment]
         images = images.contiguous(memory_format=torch.channels_last)
         outputs = [enlarged(one, masks.shape[1:]) for one in network(images)]
