@@ -208,7 +208,8 @@ def test_sliding_windows(size):
 def test_a_loss_is_that_of_both_heads(scenes):
     torch.manual_seed(0)
     network = RUNTIME.build(small_design(classes=11), dataclasses.replace(HEAD, dropout=0.0))
-    images, masks = next(iter(RUNTIME.batcher(scenes, Recipe("none", batch_size=4), 0).training(0)))
+    batch = next(iter(RUNTIME.batcher(scenes, Recipe("none", batch_size=4), 0).training(0)))
+    images, masks = (torch.stack(one) for one in batch)
     masks[:, :8] = 255
     loss, right = RUNTIME.loss(network, (images, masks), Recipe("none"))
     whole, auxiliary = (interpolate(one, (64, 64), mode="bilinear") for one in network(images))
@@ -248,10 +249,11 @@ def test_workers_make_the_same_batches(scenes):
     recipe = Recipe("test", batch_size=8, scale=(0.5, 2.0), flip=True, photometric=True)
     data = dataclasses.replace(scenes, flip=True)
     one, two = ([*RUNTIME.batcher(data, recipe, 3, workers=workers).training(1)] for workers in (0, 2))
-    for (images, masks), (others, theirs) in zip(one, two, strict=True):
-        assert torch.equal(images, others) and torch.equal(masks, theirs)
+    for ours, others in zip(one, two, strict=True):
+        assert all(torch.equal(torch.stack(a), torch.stack(b)) for a, b in zip(ours, others, strict=True))
     ranks = [[*RUNTIME.batcher(data, recipe, 3, rank=rank, ranks=2).training(1)] for rank in (0, 1)]
-    assert all(torch.equal(torch.cat([a[0], b[0]]), whole[0]) for a, b, whole in zip(*ranks, one, strict=True))
+    for first, second, whole in zip(*ranks, one, strict=True):
+        assert torch.equal(torch.stack([*first[0], *second[0]]), torch.stack(whole[0]))
 
 
 def test_a_mask_goes_where_its_image_goes(scenes):

@@ -41,7 +41,8 @@ class Detection:
 
     def parameters(self, network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         """Groups by depth, by the rule of the paper's released code."""
-        return decayed_groups(network, "backbone.features.network", recipe, BLOCKS)
+        how = (recipe.layer_decay, recipe.weight_decay, recipe.decay_all)
+        return decayed_groups(network, "backbone.features.network", BLOCKS, *how)
 
     def cost(self, design: NetworkDesign, head: MaskRCNN, image_size: int | tuple[int, int]) -> Cost:
         """What an image costs, its proposals through the heads of boxes and as many as are tested through those of
