@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
 import re
 from graphlib import CycleError, TopologicalSorter
@@ -21,6 +22,7 @@ from roadmap.planning.spec import study_settings
 from roadmap.questions import question_settings, questions
 from roadmap.recipes.recipe import SETTINGS, load_recipe
 from roadmap.running.prepared import TRAINING_FLOPS_PER_MAC
+from roadmap.tasks import tasks
 
 PROJECT = Path(__file__).parents[1]
 PACKAGE = PROJECT / "roadmap"
@@ -230,6 +232,13 @@ def test_a_questions_name_stands_only_in_its_own_file():
         home = Path(inspect.getfile(question))
         found = {str(path.relative_to(PACKAGE)) for path in SOURCES if path != home and name in constants(path)}
         assert found <= WORDS.get(name, set()), f"{name} is named in {found}"
+
+
+def test_a_tasks_name_stands_only_in_its_own_file():
+    for name, task in tasks().items():
+        found = {str(path.relative_to(PACKAGE)) for path in SOURCES if name in constants(path)}
+        assert len(found) == 1 and found < {f"tasks/{path.name}" for path in (PACKAGE / "tasks").glob("*.py")}, name
+        assert all(importlib.util.find_spec(place.partition(":")[0]) for place in (task.runtime, task.opens))
 
 
 #: Files of more than 400 lines. This list may only shrink.

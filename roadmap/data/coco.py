@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from roadmap.checks import RoadmapError, cause, repeated, said
 from roadmap.data.images import named
-from roadmap.data.listings import EVALUATIONS, contents
-from roadmap.data.objects import Objects
+from roadmap.data.listings import EVALUATIONS, Listing, contents
+from roadmap.data.objects import Objects, ObjectSplit
 from roadmap.data.readers import Files, stamp
+from roadmap.data.sized import Part
 from roadmap.formatting import listed
 
 EXPECTED = "annotations/instances_train*.json and instances_val*.json, and the images in train*/ and val*/"
@@ -23,14 +26,42 @@ EXPECTED = "annotations/instances_train*.json and instances_val*.json, and the i
 TOLERANCE = 1.0
 
 
-class Annotated(NamedTuple):
-    """A part: its name, such as val2017, the folder of its images, their files, and what is in them."""
+@dataclass(frozen=True)
+class Annotated(Part):
+    """Images with the ``objects`` that a file of annotations, ``where``, says are in them."""
 
-    part: str
-    where: str
-    class_names: tuple[str, ...]
-    files: Files
-    objects: Objects
+    objects: Objects = field(kw_only=True)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is not learned, counted."""
+        counts = {
+            f"boxes of {self.part} that cover nothing of their image, not learned": self.objects.degenerate,
+            f"crowds of {self.part}, not learned, and neither right nor wrong in a test": self.objects.crowds,
+            f"images of {self.part} without objects": self.objects.counts == 0,
+        }
+        return [f"{what}: {which.sum()}" for what, which in counts.items() if which.any()]
+
+    def select(self, places: np.ndarray) -> Annotated:
+        """These images alone."""
+        return dataclasses.replace(self, images=self.images.select(places), objects=self.objects.select(places))
+
+    def check(self, listing: Listing) -> None:
+        """Raise `RoadmapError` for an image of another size, and where there is nothing to learn or find."""
+        seen, said = np.stack([listing.seen["height"], listing.seen["width"]], axis=1), self.objects.sizes
+        for place in np.flatnonzero((seen != said).any(axis=1) & seen.all(axis=1))[:1]:
+            own, other = (f"{width} x {height}" for height, width in (seen[place], said[place]))
+            raise RoadmapError(f"{self.images.place(place)} has {own} pixels, but {self.where} says {other}")
+        if (self.objects.crowds | self.objects.degenerate).all():
+            raise RoadmapError(f"{self.where} has no object that is neither a crowd nor without extent: need one")
+
+    def lines(self) -> Iterator[bytes]:
+        """What tells the objects from others."""
+        return self.objects.lines()
+
+    def split(self, listing: Listing) -> ObjectSplit:
+        """The images with their objects."""
+        return ObjectSplit(listing.labels, reader=listing.reader, bits=listing.bits, objects=self.objects)
 
 
 def read_coco(root: Path) -> list[Annotated]:
@@ -87,7 +118,7 @@ class _Reading:
         classes.sort(key=lambda row: row["id"])
         objects = self._objects(images, {row["id"]: place for place, row in enumerate(classes)}, annotations)
         files = self._files(root, part, [row["file_name"] for row in images])
-        return Annotated(part, str(self.path), tuple(row["name"] for row in classes), files, objects)
+        return Annotated(part, str(self.path), files, tuple(row["name"] for row in classes), objects=objects)
 
     def _rows(self, content: dict[str, Any], name: str, keys: dict[str, Any]) -> list[dict[str, Any]]:
         """A list of objects that have these keys."""
@@ -156,8 +187,8 @@ class _Reading:
                                 f"{height} pixels, at {axis} = {value:g}"
                             )
             packed = tools.merge(tools.frPyObjects(shape, height, width))
-        area = row.get("area")
-        return packed["counts"], area if _numbers([area]) else float(tools.area(packed))
+        area = row["area"] if _numbers([row.get("area")]) else tools.area(packed)
+        return packed["counts"], float(area)
 
     def _packed(self, row: dict[str, Any], size: list[int]) -> dict[str, Any]:
         """The mask of run lengths, which must be those of the whole image."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,11 @@ from PIL import Image
 
 from roadmap.checks import RoadmapError, repeated
 from roadmap.data.entries import is_image, refuse_no_images, told
-from roadmap.data.images import UNREADABLE
-from roadmap.data.listings import refuse
+from roadmap.data.images import UNREADABLE, cores
+from roadmap.data.listings import Listing, refuse
 from roadmap.data.readers import Files, stamp
+from roadmap.data.sized import Part
+from roadmap.data.sources import Split, hash_of
 
 #: The class of pixels that nothing is known of, in masks as they are used.
 IGNORED = 255
@@ -28,17 +32,59 @@ VOC = "JPEGImages, SegmentationClass and ImageSets/Segmentation with train.txt a
 
 
 @dataclass(frozen=True)
-class Masked:
-    """A part of a data set: its name, ``where`` it lies, its ``images`` and the ``masks`` of these, in the same order,
-    the ``class_names``, whether 0 in a mask means that nothing is known (``zero``), and ``remarks`` for a user."""
+class MaskSplit(Split):
+    """Images in their own sizes, each with a mask: decoded, uint8 (N, H, W), or files, of which 0 may be unknown."""
 
-    part: str
-    where: str
-    images: Files
-    masks: Files
-    class_names: tuple[str, ...]
-    zero: bool
-    remarks: tuple[str, ...] = ()
+    masks: np.ndarray | Files = field(kw_only=True)
+    zero: bool = False
+
+    def mask(self, index: int) -> np.ndarray:
+        """Class numbers, uint8 (H, W), `IGNORED` where nothing is known."""
+        if isinstance(self.masks, np.ndarray):
+            found: np.ndarray = self.masks[index]
+            return found
+        return read_mask(self.masks, index, self.zero)
+
+
+@dataclass(frozen=True)
+class Masked(Part):
+    """Images with the ``masks`` of these, in the same order; ``zero``: whether 0 in a mask means that nothing is known;
+    ``noted``: what else a user should know."""
+
+    masks: Files = field(kw_only=True)
+    zero: bool = field(kw_only=True)
+    noted: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What was found beside the images."""
+        return [*self.noted]
+
+    def select(self, places: np.ndarray) -> Masked:
+        """These images alone."""
+        return dataclasses.replace(self, images=self.images.select(places), masks=self.masks.select(places))
+
+    def check(self, listing: Listing) -> None:
+        """Raise `RoadmapError` for the first mask that is broken, or has another size than its image."""
+        with ThreadPoolExecutor(max_workers=cores()) as pool:
+            sizes = pool.map(check_mask(self), range(len(self.masks.sizes)))
+            for index, (size, seen) in enumerate(zip(sizes, listing.seen, strict=True)):
+                own = int(seen["height"]), int(seen["width"])
+                if all(own) and size != own:
+                    raise RoadmapError(
+                        f"{self.masks.place(index)} has {size[1]} x {size[0]} pixels, but its image, "
+                        f"{listing.reader.place(index)}, has {own[1]} x {own[0]}"
+                    )
+
+    def lines(self) -> Iterator[bytes]:
+        """What tells the masks from others."""
+        for index in range(len(self.masks.sizes)):
+            with self.masks.open(index) as file:
+                yield hash_of([file.read()]).encode()
+
+    def split(self, listing: Listing) -> MaskSplit:
+        """The images with their masks."""
+        return MaskSplit(listing.labels, reader=listing.reader, bits=listing.bits, masks=self.masks, zero=self.zero)
 
 
 def list_ade20k(root: Path) -> list[Masked]:
@@ -134,7 +180,8 @@ def _with_masks(
         )
     if spare := len([name for name in there - set(wanted) if name.endswith(".png")]) if zero else 0:
         remarks = (*remarks, f"masks without an image, of {part}: {spare}")
-    return Masked(part, str(folder), _files(folder, names), _files(masks, wanted), class_names, zero, remarks)
+    images = _files(folder, names)
+    return Masked(part, str(folder), images, class_names, masks=_files(masks, wanted), zero=zero, noted=remarks)
 
 
 def _files(folder: Path, names: list[str]) -> Files:
@@ -157,6 +204,8 @@ def read_mask(files: Files, index: int, zero: bool) -> np.ndarray:
                     "it in grey (L) or with a palette (P)"
                 )
             values = np.asarray(picture).astype(np.uint8)
+    except RoadmapError:
+        raise
     except UNREADABLE:
         raise RoadmapError(f"{place} is not a readable mask: repair it, or leave its image out") from None
     return np.where(values == 0, IGNORED, values - 1).astype(np.uint8) if zero else values

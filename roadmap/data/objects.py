@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+
+from roadmap.data.sources import Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +53,7 @@ class Objects:
     @cached_property
     def degenerate(self) -> np.ndarray:
         """Whether there is nothing of a box in the image, bool (K,)."""
-        return (self.corners[:, 2:] <= self.corners[:, :2]).any(axis=1)
+        return np.any(self.corners[:, 2:] <= self.corners[:, :2], axis=1)
 
     def mask(self, index: int) -> dict[str, object]:
         """An object's mask as pycocotools takes it."""
@@ -80,3 +82,10 @@ class Objects:
         columns = (self.sizes, self.counts, self.labels, self.boxes, self.areas, self.crowds)
         yield from (np.ascontiguousarray(column).tobytes() for column in columns)
         yield hashlib.sha256(b"\n".join(self.masks)).digest()
+
+
+@dataclass(frozen=True)
+class ObjectSplit(Split):
+    """Images with their ``objects``."""
+
+    objects: Objects = field(kw_only=True)

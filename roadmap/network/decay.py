@@ -13,19 +13,20 @@ from torch import nn
 
 from roadmap.network.building import design_of
 from roadmap.network.families import on_ladder
-from roadmap.recipes.recipe import Recipe
 
 #: The rules of the paper's released code: a stage is a layer, and all that is between stages is the first; or three
 #: blocks of the third stage are one, as `roadmap.network.backbone.Backbone.group_matcher` has it.
 STAGES, BLOCKS = "stages", "blocks"
 
 
-def decayed_groups(network: nn.Module, backbone: str, recipe: Recipe, rule: str) -> list[dict[str, Any]]:
+def decayed_groups(
+    network: nn.Module, backbone: str, rule: str, layer_decay: float | None, weight_decay: float, decay_all: bool
+) -> list[dict[str, Any]]:
     """The parameters of a network in groups as timm's optimizers and schedules take them: ``params``, ``weight_decay``
-    and ``lr_scale``, `Recipe.layer_decay` to the power of the layers behind them.
+    and ``lr_scale``, the ``layer_decay`` to the power of the layers behind them.
 
     ``backbone``: the name of the network's module that has the classifier's stages; what is outside is the last layer.
-    Norms and biases are spared weight decay unless the recipe says otherwise.
+    Norms and biases are spared weight decay unless ``decay_all``. ``rule``: `STAGES` or `BLOCKS`.
     """
     inner = network.get_submodule(backbone)
     layers, last = _layers(inner, rule)
@@ -34,13 +35,13 @@ def decayed_groups(network: nn.Module, backbone: str, recipe: Recipe, rule: str)
         if not parameter.requires_grad:
             continue
         layer = layers.get(name.removeprefix(f"{backbone}."), last)
-        spared = not recipe.decay_all and (parameter.ndim < 2 or name.endswith(".bias"))
+        spared = not decay_all and (parameter.ndim < 2 or name.endswith(".bias"))
         group = groups.setdefault(
             (layer, spared),
             {
                 "params": [],
-                "weight_decay": 0.0 if spared else recipe.weight_decay,
-                "lr_scale": (1.0 if recipe.layer_decay is None else recipe.layer_decay) ** (last - layer),
+                "weight_decay": 0.0 if spared else weight_decay,
+                "lr_scale": (layer_decay or 1.0) ** (last - layer),
             },
         )
         group["params"].append(parameter)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ class Features(nn.Module):
     def __init__(self, network: nn.Module, norm: str) -> None:
         super().__init__()
         design = design_of(network)
-        infos: list[dict[str, Any]] = [*network.feature_info]  # type: ignore[arg-type]
+        infos: list[dict[str, Any]] = list(cast(Any, network).feature_info)
         wanted = [n for n, info in enumerate(infos) if on_ladder(design) or info["reduction"] in REDUCTIONS]
         self.channels = [int(infos[n]["num_chs"]) for n in wanted]
         self.reductions = [int(infos[n]["reduction"]) for n in wanted]
@@ -36,8 +36,8 @@ class Features(nn.Module):
                 "another reference"
             )
         self.indices = wanted
-        network.prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
-        self.network = network
+        cast(Any, network).prune_intermediate_layers(wanted, prune_norm=True, prune_head=True)
+        self.network: Any = network
         self.norms = nn.ModuleList(nn.Identity() if norm == "none" else NORMS[norm](width) for width in self.channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -17,9 +17,10 @@ from roadmap.files import write_text
 from roadmap.formatting import listed, name_of, number
 from roadmap.plotting.line import Curve, draw_curves
 from roadmap.plotting.style import Drawn, Look
-from roadmap.results.schema import CURVES, EPOCH, Schema, empty, epoch_schema, read_as_text, typed
+from roadmap.results.schema import CURVES, EPOCH, METRIC, Schema, empty, read_as_text, typed
 from roadmap.results.statistics import mean_interval
 from roadmap.tasks import task_named, tasks
+from roadmap.tasks.task import Task
 
 #: The file of a study's folder that keeps the curves where the store is not kept.
 CURVES_TABLE = "curves.csv"
@@ -94,6 +95,17 @@ def quantities() -> dict[str, Quantity]:
         found |= {f"train_{one.key}": Quantity(f"training {one.short} (%)") for one in [task.trained] if one}
     losses = {"test": "test loss (nats)", "train": "training loss (nats)"}
     return found | {f"{name}_loss": Quantity(axis, ".3f", most=math.inf) for name, axis in losses.items()}
+
+
+def epoch_schema(task: Task) -> Schema:
+    """What is known of every epoch of a run of this task: `EPOCH` with the task's own metrics."""
+    own = {
+        "train": [f"train_{task.trained.key}"] if task.trained else [],
+        "test": [f"test_{metric.key}" for metric in task.metrics],
+    }
+    names = ("epoch", "train_loss", *own["train"], "test_loss", *own["test"])
+    rest = ("lr_end", "seconds", "data_seconds", "images")
+    return {name: EPOCH.get(name, METRIC) for name in (*names, *rest)}
 
 
 def _kept(runs: pd.DataFrame) -> Schema:

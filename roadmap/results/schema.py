@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from roadmap.checks import RoadmapError
-from roadmap.tasks.task import Task
 
 #: pandas' own dtype of text: ``object`` in pandas 2, ``str`` in pandas 3.
 TEXT = pd.Series([""]).dtype
@@ -177,10 +176,12 @@ STEPS: Schema = {
     "score_std": _STD,
     "score_low": _LOW,
     "score_high": _HIGH,
-    "top1_mean": _MEAN,
-    "top1_std": _STD,
-    "top1_low": _LOW,
-    "top1_high": _HIGH,
+    "top1_mean": Column(
+        "float64", "`score_mean` by the name of the metric, as are the next three: in other tasks `miou_mean`, ...", "%"
+    ),
+    "top1_std": Column("float64", "`score_std`", "%"),
+    "top1_low": Column("float64", "`score_low`", "%"),
+    "top1_high": Column("float64", "`score_high`", "%"),
     "against": Column(
         "text",
         "the network that the gain compares with, on a ladder: of those with a result, the one whose steps are the "
@@ -247,17 +248,6 @@ EPOCH: Schema = {
 
 #: A metric of a task that is not among these columns.
 METRIC = Column("float64", "a metric of the task", "%")
-
-
-def epoch_schema(task: Task) -> Schema:
-    """What is known of every epoch of a run of this task: `EPOCH` with the task's own metrics."""
-    own = {
-        "train": [f"train_{task.trained.key}"] if task.trained else [],
-        "test": [f"test_{metric.key}" for metric in task.metrics],
-    }
-    names = ("epoch", "train_loss", *own["train"], "test_loss", *own["test"])
-    rest = ("lr_end", "seconds", "data_seconds", "images")
-    return {name: EPOCH.get(name, METRIC) for name in (*names, *rest)}
 
 
 #: A row a run and epoch; a run that failed has the epochs that it ended.

@@ -71,7 +71,7 @@ def readable_steps(steps: pd.DataFrame, metric: str) -> pd.DataFrame:
     def row(step: Mapping[Any, Any]) -> dict[str, str]:
         kind = " (reference)" if step["reference"] else "" if step["adopted"] else " (not taken)"
         interval = "" if pd.isna(step["gain_low"]) else f" [{signed(step['gain_low'])}, {signed(step['gain_high'])}]"
-        spread = "" if pd.isna(step["score_std"]) else f" ± {step['top1_std']:.2f}"
+        spread = "" if pd.isna(step["score_std"]) else f" ± {step['score_std']:.2f}"
         lost = [f"{step[what]} {what}" for what in ("failed", "missing") if step[what]]
         return {
             "step": step["step"] + kind,

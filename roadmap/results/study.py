@@ -43,7 +43,7 @@ from roadmap.results.tables import agreement, completed, costs_of, effects_of, q
 from roadmap.results.tested import TestedImages
 from roadmap.store.folder import STUDY, TABLE, StudyFolder
 from roadmap.store.store import Store
-from roadmap.tasks import task_named
+from roadmap.tasks import default_task, task_named
 from roadmap.tasks.task import Task
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
@@ -90,7 +90,7 @@ class Study(TestedImages, Figures):
     @cached_property
     def task(self) -> Task:
         """What its networks were trained to do."""
-        return task_named(self.runs["task"].iloc[0])
+        return task_named(completed(self.runs)["task"].iloc[0])
 
     @property
     def metric(self) -> str:  # type: ignore[override]
@@ -200,7 +200,8 @@ class Study(TestedImages, Figures):
     @cached_property
     def scores(self) -> dict[str, list[float]]:
         """Network -> score of its runs that ended well, in per cent."""
-        done = self.runs[self.runs["status"] == "done"]
+        runs = completed(self.runs)
+        done = runs[runs["status"] == "done"]
         return {str(step): [*map(float, group["score"])] for step, group in done.groupby("step")}
 
     @cached_property
@@ -329,8 +330,10 @@ def load_study(path: str | Path, matters: float | None = None) -> Study:
 
 def _matters(given: float | None, said: Mapping[str, Any]) -> float:
     """The smallest difference that matters: the given one, the study's own, or what suits its test images."""
-    own = said.get("spec", {}).get("matters") if isinstance(said.get("spec"), dict) else None
-    return next((float(one) for one in (given, own) if one is not None), default_matters(said.get("test_images")))
+    spec = said["spec"] if isinstance(said.get("spec"), dict) else {}
+    images = said.get("test_images") if task_named(spec.get("task") or default_task().name).of_images else None
+    known = (float(one) for one in (given, spec.get("matters")) if one is not None)
+    return next(known, default_matters(images))
 
 
 def _rule(path: Path, said: Mapping[str, Any]) -> Rule | None:

@@ -74,10 +74,11 @@ def evaluate(
         network if outputs is None else SomeOutputs(network, outputs),
         images,
         trained.name,
-        batch_size or trained.batch_size,
+        batch_size,
         execution,
         precision,
         trained.task,
+        trained.part_size,
     )
 
 
@@ -132,7 +133,9 @@ def evaluate_corrupted(
         for strength in strengths:
             progress(f"testing on {kind.replace('_', ' ')} at strength {strength}")
             tested = corrupted(images, kind, strength)
-            found = evaluate_networks(networks, tested, batch_size, execution, first.precision, first.task)
+            found = evaluate_networks(
+                networks, tested, batch_size, execution, first.precision, first.task, first.part_size
+            )
             for name, result in found.items():
                 scores[name][kind, strength] = result.metrics[first.task.metric.key]
     return CorruptedTest(scores, len(images.test), images.image_size)
@@ -222,6 +225,8 @@ def _as_trained(data: ImageData, trained: TrainedWeights) -> tuple[ImageData, Se
     if source is not None and source.test_only:
         data, outputs = _some_classes(data, trained)
     names, notes = known.class_names if outputs is None else data.class_names, data.notes
+    if trained.head is not None and names != data.class_names:  # whose classes stand in masks and boxes
+        raise RoadmapError(f"{data.name} has other classes than {trained.name}, or has them in another order")
     if names is None:
         names = output_order(data.class_names)
         if names is None:

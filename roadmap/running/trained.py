@@ -51,7 +51,7 @@ class TrainedWeights:
     labels: dict[str, Any]
     opened: dict[str, Any] = field(default_factory=dict)
     identity: str | None = None
-    batch_size: int = TEST_BATCH
+    part_size: int = TEST_BATCH
     execution: Execution = Execution()
     precision: str = "32"
 
@@ -190,7 +190,7 @@ def _of_run(beginning: str, folder: str | os.PathLike | None, asked: Rung | None
             ),
             opened=dict(data["opened"]),
             identity=run["data_fingerprint"],
-            batch_size=max(run["recipe"]["batch_size"] // run["recipe"].get("accumulate", 1), TEST_BATCH),
+            part_size=run["recipe"]["batch_size"] // run["recipe"].get("accumulate", 1),
             # sums in another order, on another device or by other threads, would be other bits
             execution=Execution("cpu" if made_by["device"] == "cpu" else "auto", threads=made_by["threads"]),
             precision=run["precision"],

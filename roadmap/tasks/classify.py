@@ -44,5 +44,6 @@ CLASSIFY = Task(
     opens="roadmap.data.sources:open_data",
     scale=scale_for,
     printed=True,
+    of_images=True,
     runtime="roadmap.tasks.classification.runtime:Classification",
 )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from roadmap.checks import RoadmapError, check_choice, check_known
+from roadmap.imports import is_installed
 from roadmap.network.families import NetworkDesign
 from roadmap.recipes.recipe import Recipe
 from roadmap.settings import settings_in
@@ -86,6 +86,8 @@ class Task:
         Images that BatchNorm has to see at once: with fewer a run is refused unless its statistics are frozen.
     printed
         Whether the paper prints its score of every rung.
+    of_images
+        Whether the score is the share of the test images that are told right, which says how far their choice moves it.
     extra
         Packages that it needs beside roadmap's own -> the extra that installs them.
     """
@@ -104,6 +106,7 @@ class Task:
     heads: Mapping[str, type] = field(default_factory=dict)
     fewest_images: int = 1
     printed: bool = False
+    of_images: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -150,11 +153,15 @@ class Task:
         opened: ImageData = _imported(self.opens)(**how)
         return opened
 
+    def check_installed(self) -> None:
+        """Raise `RoadmapError` where a package that it needs is not installed."""
+        for package, extra in self.extra.items():
+            if not is_installed(package):
+                raise RoadmapError(f"--task {self.name} needs the package {package}: pip install '{extra}'")
+
     def make_runtime(self) -> TaskRuntime:
         """Its side with torch. Raises `RoadmapError` where a package that it needs is not installed."""
-        for package, extra in self.extra.items():
-            if importlib.util.find_spec(package) is None:
-                raise RoadmapError(f"--task {self.name} needs the package {package}: pip install '{extra}'")
+        self.check_installed()
         made: TaskRuntime = _imported(self.runtime)()
         return made
 
@@ -267,9 +274,6 @@ class TaskRuntime(Protocol):
     def cost(self, design: NetworkDesign, head: Any, image_size: int | tuple[int, int]) -> Cost:
         """What one image of this size (a side, or height and width) costs; ``backbone_gmacs`` and ``backbone_params``
         say what of it is the backbone's. Raises `RoadmapError` as `build`."""
-
-    def example(self, count: int, design: NetworkDesign, image_size: int) -> Any:
-        """A training batch of ``count`` random images: for steps that are timed, not learned from."""
 
     def normalises_over_batch(self, design: NetworkDesign, head: Any) -> bool:
         """Whether what an image comes to depends on the others of its batch in training."""

@@ -32,14 +32,16 @@ def evaluate_network(
     execution: Execution | None = None,
     precision: str = "32",
     task: Task | None = None,
+    part_size: int = TEST_BATCH,
 ) -> Evaluation:
     """Test a network on the test images of ``data``, normalised with its constants, as a training does at its end.
 
-    ``weights`` is what the result calls them; ``batch_size`` is by default a test's; ``task`` what it is tested at, by
-    default classification. The classes of the data are the network's, in their order. Raises `RoadmapError` where the
-    device is not there or has not enough memory, where an image cannot be read, and where the loss is no number.
+    ``weights`` is what the result calls them; ``batch_size`` is by default that of a training's test, whose training
+    images come in batches of ``part_size``; ``task`` what it is tested at, by default classification. The classes of
+    the data are the network's, in their order. Raises `RoadmapError` where the device is not there or has not enough
+    memory, where an image cannot be read, and where the loss is no number.
     """
-    return evaluate_networks({weights: network}, data, batch_size, execution, precision, task)[weights]
+    return evaluate_networks({weights: network}, data, batch_size, execution, precision, task, part_size)[weights]
 
 
 def evaluate_networks(
@@ -49,6 +51,7 @@ def evaluate_networks(
     execution: Execution | None = None,
     precision: str = "32",
     task: Task | None = None,
+    part_size: int = TEST_BATCH,
 ) -> dict[str, Evaluation]:
     """Test networks, by what their weights are called, as `evaluate_network` does one: each image is read, and changed
     where ``data`` changes it, once for all of them."""
@@ -56,15 +59,15 @@ def evaluate_networks(
     device = resolve_device(execution, precision)
     if execution.threads:
         torch.set_num_threads(execution.threads)
-    size = batch_size or TEST_BATCH
-    runtime = task.make_runtime()
-    batcher = runtime.batcher(data, Recipe("none"), seed=0, device=device, workers=loader_workers(execution))
+    runtime, recipe = task.make_runtime(), Recipe("none", batch_size=part_size)
+    batcher = runtime.batcher(data, recipe, seed=0, device=device, workers=loader_workers(execution))
+    size = batcher.test_size(batch_size)
     cast = torch.autocast(device.type, AUTOCAST[precision]) if precision in AUTOCAST else contextlib.nullcontext()
     try:
         tested = [network.to(device, memory_format=torch.channels_last).eval() for network in networks.values()]  # type: ignore[call-overload]
         meters = [runtime.meter(batcher, device) for _ in tested]
         with torch.inference_mode(), cast:
-            for batch in batcher.testing(size):
+            for batch in batcher.testing(batch_size):
                 moved = move_data_to_device(batch, device)
                 for network, meter in zip(tested, meters, strict=True):
                     meter.update(network, moved)

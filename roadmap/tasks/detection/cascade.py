@@ -6,6 +6,7 @@ Cai and Vasconcelos, "Cascade R-CNN" (CVPR 2018), with the numbers of ConvNeXt's
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ class Cascade(nn.Module):
 
     def __init__(self, stages: Sequence[RoIHeads]) -> None:
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.stages: Any = nn.ModuleList(stages)
 
     def forward(
         self, features: dict[str, Tensor], proposals: list[Tensor], sizes: Sizes, targets: list[dict] | None = None
@@ -89,13 +90,13 @@ class Cascade(nn.Module):
 
 
 def _classified(
-    stage: nn.Module, features: dict[str, Tensor], proposals: list[Tensor], sizes: Sizes
+    stage: Any, features: dict[str, Tensor], proposals: list[Tensor], sizes: Sizes
 ) -> tuple[Tensor, Tensor]:
     """Logits (R, 1 + classes), background first, and box offsets (R, 4 (1 + classes)) of the proposals of a batch."""
     return stage.box_predictor(stage.box_head(stage.box_roi_pool(features, proposals, sizes)))
 
 
-def _masked(stage: nn.Module, features: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Tensor:
+def _masked(stage: Any, features: dict[str, Tensor], boxes: list[Tensor], sizes: Sizes) -> Tensor:
     """Logits of the masks within the boxes of a batch, by class: (R, 1 + classes, 28, 28)."""
     return stage.mask_predictor(stage.mask_head(stage.mask_roi_pool(features, boxes, sizes)))
 

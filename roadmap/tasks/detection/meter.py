@@ -41,9 +41,13 @@ class DetectionMeter:
             boxes = resize_boxes(detected["boxes"].float(), image.shape[-2:], size)
             masks = paste_masks_in_image(detected["masks"].float(), boxes, size) > 0.5
             self._found[place] = [
-                {"image_id": place, "category_id": int(label), "score": float(score), "box": box, "mask": mask}
+                {"image_id": place, "category_id": label, "score": score, "box": box, "mask": mask}
                 for label, score, box, mask in zip(
-                    detected["labels"], detected["scores"], _as_coco(boxes), _packed(masks[:, 0]), strict=True
+                    detected["labels"].tolist(),
+                    detected["scores"].tolist(),
+                    _as_coco(boxes),
+                    _packed(masks[:, 0]),
+                    strict=True,
                 )
             ]
 
@@ -56,8 +60,10 @@ class DetectionMeter:
     def compute(self) -> dict[str, float]:
         """Average precision in per cent: of masks, of boxes, and of masks at overlaps of 0.5 and 0.75."""
         found = [one for place in sorted(self._found) for one in self._found[place]]
-        masks = self._masks = precisions(self._objects, [_with(one, segmentation=one["mask"]) for one in found], "segm")
-        boxes = precisions(self._objects, [_with(one, bbox=one["box"]) for one in found], "bbox")
+        masks = self._masks = precisions_of(
+            self._objects, [_with(one, segmentation=one["mask"]) for one in found], "segm"
+        )
+        boxes = precisions_of(self._objects, [_with(one, bbox=one["box"]) for one in found], "bbox")
         return {
             "mask_ap": mean_precision(masks),
             "box_ap": mean_precision(boxes),
@@ -73,29 +79,29 @@ class DetectionMeter:
         """The test as a value, after `compute`."""
         labels = self._objects.labels
         images = [len(np.unique(self._objects.images[labels == label])) for label in range(len(facts["class_names"]))]
-        return Detected(**facts, images_of=images, precision=self._masks)
+        return Detected(**facts, images_of=images, precisions=self._masks)
 
 
 @dataclass(frozen=True, eq=False)
 class Detected(Evaluation):
     """What a network makes of the test images of a data set.
 
-    ``images_of``: in how many of them objects of each class are; ``precision``: `precisions` of masks.
+    ``images_of``: in how many of them objects of each class are; ``precisions``: what `precisions_of` says of masks.
     """
 
     images_of: list[int]
-    precision: np.ndarray
+    precisions: np.ndarray
 
     @property
     def classes(self) -> list[dict[str, Any]]:
         """Name, number of images with such objects, and mask AP in per cent of each class; None where it has none."""
         return [
-            {"class": name, "images": count, "mask_ap": mean_precision(self.precision[..., label]) if count else None}
+            {"class": name, "images": count, "mask_ap": mean_precision(self.precisions[..., label]) if count else None}
             for label, (name, count) in enumerate(zip(self.class_names, self.images_of, strict=True))
         ]
 
 
-def precisions(objects: Objects, found: list[dict[str, Any]], kind: str) -> np.ndarray:
+def precisions_of(objects: Objects, found: list[dict[str, Any]], kind: str) -> np.ndarray:
     """COCO's precision by overlap, recall and class, (10, 101, C), of at most 100 detections an image; -1 for a class
     that no object has. ``kind``: bbox or segm. ``found``: COCO's results, an ``image_id`` being the image's place and
     a ``category_id`` 1 + the class's."""

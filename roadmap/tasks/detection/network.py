@@ -21,7 +21,11 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from torchvision.ops.poolers import initLevelMapper
 
+from roadmap.network.building import build_network
+from roadmap.network.families import NetworkDesign
+from roadmap.network.features import Features
 from roadmap.network.parts import NORMS
+from roadmap.tasks.detect import CascadeMaskRCNN, MaskRCNN
 from roadmap.tasks.detection.cascade import BOX_WEIGHTS, IOUS, Cascade
 
 #: Side of an anchor for each pixel that its level reduces the image by, and its heights by widths.
@@ -37,12 +41,12 @@ DETECTIONS = 100
 
 
 class Pyramid(nn.Module):
-    """A feature pyramid over ``features``, images (N, 3, H, W) -> list of (N, C_i, H / r_i, W / r_i).
+    """A feature pyramid over the feature maps of a backbone: images (N, 3, H, W) -> level -> (N, channels, H', W').
 
-    The levels, "0" onwards, have ``channels`` channels each; one more, "pool", is the last one halved.
+    The levels "0" onwards have the sizes of the maps; one more, "pool", is the last one halved.
     """
 
-    def __init__(self, features: nn.Module, channels: int) -> None:
+    def __init__(self, features: Features, channels: int) -> None:
         super().__init__()
         self.features = features
         self.fpn = FeaturePyramidNetwork(features.channels, channels, LastLevelMaxPool())
@@ -56,17 +60,16 @@ class Detector(nn.Module):
     ``boxes`` (M, 4) as left, top, right and bottom, ``labels`` (M,) from 1 on and ``masks`` (M, H, W).
 
     Tested, for each image ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), and ``masks`` (D, 1, 28, 28), the
-    probability of every 28th of a box. ``features`` gives the feature maps and has their ``channels`` and
-    ``reductions``, which anchors and the levels that proposals are read off follow. All widths of the heads are in
-    proportion to ``channels``; at 256 they are the paper's. Of an image the best ``proposals`` are looked at, of which
-    a training samples ``samples``. ``cascade`` refines boxes in three stages.
+    probability of every 28th of a box. Anchors and the levels that proposals are read off follow the reductions of the
+    backbone's feature maps. All widths of the heads are in proportion to the head's ``channels``; at 256 they are the
+    paper's. Raises `RoadmapError` where the backbone has not the maps for it.
     """
 
-    def __init__(
-        self, features: nn.Module, classes: int, channels: int, proposals: int, samples: int, cascade: bool
-    ) -> None:
+    def __init__(self, design: NetworkDesign, head: MaskRCNN) -> None:
         super().__init__()
-        self.channels, self.proposals, reductions = channels, proposals, [*features.reductions]
+        self.design, self.head, channels = design, head, head.channels
+        features = Features(build_network(design), head.norm)
+        reductions = features.reductions
         self.backbone = Pyramid(features, channels)
         self.rpn = RegionProposalNetwork(
             AnchorGenerator(
@@ -78,19 +81,19 @@ class Detector(nn.Module):
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
             positive_fraction=0.5,
-            pre_nms_top_n={"training": 2 * proposals, "testing": proposals},
-            post_nms_top_n={"training": proposals, "testing": proposals},
+            pre_nms_top_n={"training": 2 * head.proposals, "testing": head.proposals},
+            post_nms_top_n={"training": head.proposals, "testing": head.proposals},
             nms_thresh=0.7,
         )
-        pool = partial(_pool, reductions)
-        count = len(IOUS) if cascade else 1
+        cascade = isinstance(head, CascadeMaskRCNN)
+        count, pool = len(IOUS) if cascade else 1, partial(_pool, reductions)
         stages = [
-            _heads(pool, classes, channels, samples, *how, cascade)
+            _heads(pool, design.num_classes, head, *how, cascade)
             for how in zip(IOUS[:count], BOX_WEIGHTS[:count], strict=True)
         ]
         self.roi_heads = Cascade(stages) if cascade else stages[0]
-        for head in (self.rpn.head, *(head for one in stages for head in (one.box_predictor, one.mask_predictor))):
-            head.register_forward_hook(_in_single_precision)
+        for part in (self.rpn.head, *(part for one in stages for part in (one.box_predictor, one.mask_predictor))):
+            part.register_forward_hook(_in_single_precision)
 
     def forward(self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None) -> Any:
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
@@ -109,24 +112,26 @@ class Detector(nn.Module):
         """What a cost counts: images (N, 3, H, W) through backbone and pyramid, as many proposals as an image may have
         through the heads of boxes, and `DETECTIONS` through those of masks. Their numbers do not matter to a cost."""
         self.rpn.head(list(self.backbone(images).values()))
-        for stage in self.roi_heads.stages if isinstance(self.roi_heads, Cascade) else [self.roi_heads]:
-            stage.box_predictor(stage.box_head(images.new_zeros(self.proposals, self.channels, BOX_SIDE, BOX_SIDE)))
-            pooled = images.new_zeros(DETECTIONS, self.channels, MASK_SIDE, MASK_SIDE)
+        stages: Any = self.roi_heads.stages if isinstance(self.roi_heads, Cascade) else [self.roi_heads]
+        for stage in stages:
+            stage.box_predictor(
+                stage.box_head(images.new_zeros(self.head.proposals, self.head.channels, BOX_SIDE, BOX_SIDE))
+            )
+            pooled = images.new_zeros(DETECTIONS, self.head.channels, MASK_SIDE, MASK_SIDE)
             stage.mask_predictor(stage.mask_head(pooled))
 
 
 def _heads(
     pool: Callable[[int], nn.Module],
     classes: int,
-    channels: int,
-    samples: int,
+    head: MaskRCNN,
     iou: float,
     box_weights: tuple[float, ...],
     convolutions: bool,
 ) -> RoIHeads:
     """torchvision's heads of boxes and masks. The paper's four convolutions are followed by BatchNorm over all devices;
     LayerNorm costs the same and does not depend on what else is in the batch."""
-    hidden = 4 * channels
+    channels, hidden = head.channels, 4 * head.channels
     box_head = (
         FastRCNNConvFCHead((channels, BOX_SIDE, BOX_SIDE), [channels] * 4, [hidden], NORMS["layer"])
         if convolutions
@@ -138,7 +143,7 @@ def _heads(
         box_predictor=FastRCNNPredictor(hidden, 1 + classes),
         fg_iou_thresh=iou,
         bg_iou_thresh=iou,
-        batch_size_per_image=samples,
+        batch_size_per_image=head.samples,
         positive_fraction=0.25,
         bbox_reg_weights=box_weights,
         score_thresh=0.05,

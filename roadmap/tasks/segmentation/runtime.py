@@ -33,16 +33,15 @@ class Segmentation:
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor], recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(cross-entropy of a pixel, with the auxiliary head's times its weight; share of the pixels told right, summed
         over the images). Pixels of which nothing is known count as told with a loss of 0, as in the paper's code."""
-        images, masks = batch
+        images, masks = (torch.stack([*one]) for one in batch)
         head: UPerNet = network.head  # type: ignore[assignment]
         images = images.contiguous(memory_format=torch.channels_last)
         outputs = [enlarged(one, masks.shape[1:]) for one in network(images)]
         how: dict[str, Any] = {"reduction": "sum", "ignore_index": IGNORED, "label_smoothing": recipe.label_smoothing}
         loss, auxiliary = (cross_entropy(logits, masks, **how) / masks.numel() for logits in outputs)
-        with torch.no_grad():
-            known = (masks != IGNORED).flatten(1).sum(1).clamp(min=1)
-            right = (outputs[0].argmax(1) == masks).flatten(1).sum(1)
-            return loss + head.auxiliary * auxiliary, (right / known).sum()
+        known = (masks != IGNORED).flatten(1).sum(1).clamp(min=1)
+        right = (outputs[0].argmax(1) == masks).flatten(1).sum(1)
+        return loss + head.auxiliary * auxiliary, (right / known).sum()
 
     def meter(self, batcher: Batcher, device: torch.device) -> SegmentationMeter:
         """Counts pixels by true class and guess."""
@@ -50,7 +49,8 @@ class Segmentation:
 
     def parameters(self, network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
         """Groups by depth, by the rule of the paper's released code."""
-        return decayed_groups(network, "features.network", recipe, STAGES)
+        how = (recipe.layer_decay, recipe.weight_decay, recipe.decay_all)
+        return decayed_groups(network, "features.network", STAGES, *how)
 
     def cost(self, design: NetworkDesign, head: UPerNet, image_size: int | tuple[int, int]) -> Cost:
         """What an image costs in a test; parameters are those of the auxiliary head, too."""
@@ -58,11 +58,6 @@ class Segmentation:
         with torch.device("meta"):
             network = self.build(design, head)
         return count_around(network, network.features, size)
-
-    def example(self, count: int, design: NetworkDesign, image_size: int) -> tuple[Tensor, Tensor]:
-        """Random square images and masks."""
-        images = torch.randn(count, design.in_channels, image_size, image_size)
-        return images, torch.randint(0, design.num_classes, (count, image_size, image_size))
 
     def normalises_over_batch(self, design: NetworkDesign, head: UPerNet) -> bool:
         """The head does."""
