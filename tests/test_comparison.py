@@ -1,5 +1,6 @@
 """Two studies beside each other: differences by independent oracles."""
 
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,13 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from ablations import make_ablation, make_sweep
+from commands import call
 from scipy import stats
 from test_analysis import make_runs, of_steps
 from test_effects import additive, effects, noisy
+from test_report import keep
 
 from roadmap.checks import RoadmapError
+from roadmap.formatting import label
 from roadmap.ladders.rungs import ladder
 from roadmap.results.comparison import compared, differences
+from roadmap.results.study import load_study
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,3 +115,56 @@ def test_studies_that_share_nothing():
     sweep = make_sweep({"kernel_size": [3, 5]}, noisy(lambda *_: 70.0))
     with pytest.raises(RoadmapError, match="no step in common"):
         compared(*two(sweep, make_ablation("leave-one-out", noisy(additive))))
+
+
+# --- several studies
+
+
+def of_tasks(tmp_path):
+    """Ladders of the three tasks, whose steps are worth the same, the same in part, and the reverse."""
+    names = ladder("resnet50").names[:9]
+    worth = dict(zip(names[1:], [6.0, -5.0, 4.0, -3.0, 2.5, -2.0, 7.0, -8.0], strict=True))
+    folders = []
+    for task, metric, factor in (("classify", "top1", 1.0), ("segment", "miou", 0.5), ("detect", "mask_ap", -1.0)):
+        scores, value = {}, 50.0
+        for name in names:
+            value += factor * worth.get(name, 0.0)
+            scores[name] = {seed: value + (seed - 1) / 20 for seed in range(3)}
+        runs = make_runs(scores, task=task)
+        if metric != "top1":
+            runs = runs.rename(columns={"top1": metric}).assign(top1=np.nan)
+        folders.append(keep(tmp_path / task, runs))
+    return folders
+
+
+def test_what_carries_over_to_other_tasks(tmp_path):
+    folders = of_tasks(tmp_path)
+    first, *others = map(load_study, folders)
+    drawn = first.compare(*others)
+    adopted = [one.row for one in first.measured]
+    for other in others:
+        theirs = {one.row["effect"]: one.row["estimate"] for one in other.measured}
+        tau = stats.kendalltau(
+            [row["estimate"] for row in adopted], [theirs[row["effect"]] for row in adopted]
+        ).statistic
+        assert f"{other.task.title} {tau:+.2f}".replace("-", "−") in drawn.headline
+    assert {row.name for row in drawn.rows} == {row["effect"] for row in adopted}
+    gained = {one.row["effect"] for one in first.measured if one.row["verdict"] == "gain"}
+    assert gained and "A gain in one and a loss in another: " in drawn.caption
+    assert all(label(name) in drawn.caption for name in gained)
+    shown = call("plot", folders[0], "--with", folders[1], "--with", folders[2], "--out", tmp_path / "drawn")
+    assert shown.code == 0 and (tmp_path / "drawn" / "comparison.svg").is_file(), shown.err
+    # of one task, of folders; and one study of another task alone
+    assert "segment-again" in first.compare(first, keep_again(folders[0], "segment-again")).headline
+    assert "semantic segmentation +1.00" in first.compare(others[0]).headline
+
+
+def keep_again(folder, name):
+    return Path(shutil.copytree(folder, folder.with_name(name)))
+
+
+def test_studies_that_share_too_little_do_not_carry_over(tmp_path):
+    one = keep(tmp_path / "one", of_steps(["resnet50", "gelu"]))
+    other = keep(tmp_path / "other", make_runs({"resnet50": {0: 1.0}, "gelu": {0: 2.0}}, task="segment", miou=3.0))
+    with pytest.raises(RoadmapError, match="share 1 effects, but ranks take at least two"):
+        load_study(one).compare(other)

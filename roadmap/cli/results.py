@@ -69,7 +69,14 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
     type=click.Choice([*figures()]),
     help="Figure to draw [default: those that answer the question].",
 )
-@click.option("--with", "other", type=click.Path(path_type=Path), metavar="OTHER", help="Draw STUDY beside this study.")
+@click.option(
+    "--with",
+    "other",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="OTHER",
+    help="Draw STUDY beside this study (repeat: beside several, such as of other tasks).",
+)
 @click.option(
     "--width",
     type=click.Choice(["page", "column", "slide"]),
@@ -96,7 +103,7 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
 def plot(
     study: Path,
     name: str | None,
-    other: Path | None,
+    other: tuple[Path, ...],
     width: str,
     title: bool,
     caption: bool | None,

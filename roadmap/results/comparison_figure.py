@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
+from roadmap.checks import RoadmapError
 from roadmap.formatting import decimals_of, listed, signed
 from roadmap.plotting.forest import Effects, Interval, draw_forest
 from roadmap.plotting.rows import Name
 from roadmap.plotting.style import Drawn, Look
+from roadmap.questions.question import Question
 from roadmap.results.comparison import Finished, compared, differences, settings_that_differ
 from roadmap.results.effect_rows import effect_interval, ranked_effects
+from roadmap.results.effects import Measured
+from roadmap.results.estimation import GAIN, LOSS
 from roadmap.results.figures import Figures
 from roadmap.results.sentences import effect_label, headline, how_decided
+from roadmap.results.statistics import rank_agreement
+from roadmap.tasks.task import Task
 
 
 def compare_studies(first: Finished, second: Finished, **look: Any) -> Drawn:
@@ -75,6 +81,92 @@ def compare_studies(first: Finished, second: Finished, **look: Any) -> Drawn:
         Name(name, effect_label(name), weight=abs(rows[name]["difference"]) if name in rows else 0.0) for name in names
     ]
     return draw_forest(heads, panels, [], look_of, title, caption, max(one.matters, other.matters), form)
+
+
+def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
+    """Whether what a step is worth in the first study is what it is worth in the others, such as of other tasks: all
+    effects beside each other with their own intervals, and how far their ranks agree (Kendall's tau with its interval).
+
+    Raises `RoadmapError` where one shares fewer than two effects with the first.
+    """
+    first, *others = studies
+    tables = [{row["effect"]: one for one in study.measured for row in [one.row]} for study in studies]
+    heads = _told_apart(studies)
+    names: list[str] = []
+    for study in studies:
+        ranked = [one.row["effect"] for one in ranked_effects(study.question, study.measured)]
+        names = in_both_orders(names, ranked) if names else ranked
+    agreements = []
+    for head, table in zip(heads[1:], tables[1:], strict=True):
+        shared = [name for name in tables[0] if name in table]
+        if len(shared) < 2:
+            raise RoadmapError(f"{heads[0]} and {head} share {len(shared)} effects, but ranks take at least two")
+        values = ([one[name].row["estimate"] for name in shared] for one in (tables[0], table))
+        agreements.append(f"{head} {rank_agreement(*values)}")
+    look_of = Look(**look)
+    wide = 0.72 / len(studies) * look_of.size.across
+    panels = [
+        Effects(
+            f"study {place + 1}",
+            "",
+            [effect_interval(table[name]) if name in table else Interval() for name in names],
+            look_of.fold(head, wide, look_of.size.small, lines=2),
+            number_rank=place,
+        )
+        for place, (head, table) in enumerate(zip(heads, tables, strict=True))
+    ]
+    matters = max(study.matters for study in studies)
+    caption = " ".join(
+        [
+            f"{first.worded(first.question.meaning)}, in each study's own score (percentage points).",
+            f"Kendall's tau of the effects with those of {heads[0]}: {listed(agreements)}.",
+            *verdicts_across(tables),
+            how_decided(pd.DataFrame([one.row for table in tables for one in table.values()]), matters, Figures.unit),
+        ]
+    )
+    form = partial(signed, decimals=decimals_of(one.row["estimate"] for table in tables for one in table.values()))
+    weights = [max(abs(table[name].row["estimate"]) for table in tables if name in table) for name in names]
+    rows = [Name(name, effect_label(name), weight=weight) for name, weight in zip(names, weights, strict=True)]
+    title = f"Rank agreement with {heads[0]}: {listed(agreements)}"
+    return draw_forest(rows, panels, [], look_of, title, caption, matters, form)
+
+
+class Tasked(Finished, Protocol):
+    """A study that knows its question and its task."""
+
+    @property
+    def question(self) -> type[Question]: ...
+    @property
+    def task(self) -> Task: ...
+
+
+def _told_apart(studies: Sequence[Tasked]) -> list[str]:
+    """What the studies are called: their tasks, where these tell them apart, else their folders."""
+    tasks = [study.task.title for study in studies]
+    return tasks if len({*tasks}) == len(tasks) else [study.path.resolve().name for study in studies]
+
+
+def verdicts_across(tables: Sequence[Mapping[str, Measured]]) -> list[str]:
+    """Sentences on the effects with the same verdict in every study, and on those that gain in one and lose in
+    another."""
+    verdicts = {
+        name: {table[name].row["verdict"] for table in tables if name in table}
+        for name in tables[0]
+        if all(name in table for table in tables)
+    }
+    said = []
+    for found, words in (
+        ({GAIN}, "A gain in every study"),
+        ({LOSS}, "A loss in every study"),
+        ({GAIN, LOSS}, "A gain in one and a loss in another"),
+    ):
+        if those := [
+            effect_label(name)
+            for name, seen in verdicts.items()
+            if (seen >= found if len(found) > 1 else seen == found)
+        ]:
+            said.append(f"{words}: {listed(those)}.")
+    return said or ["No effect is decided alike in every study, and none contradicts another."]
 
 
 def in_both_orders(first: Sequence[str], second: Sequence[str]) -> list[str]:

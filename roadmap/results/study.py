@@ -20,7 +20,7 @@ from roadmap.plotting.style import CAPTIONS, KINDS, Drawn, save_figure
 from roadmap.questions import default_question
 from roadmap.questions.question import Question
 from roadmap.reference import sections
-from roadmap.results.comparison_figure import compare_studies
+from roadmap.results.comparison_figure import carry_over, compare_studies
 from roadmap.results.curves import CURVES_TABLE, Curves, curves_of, no_curves, read_curves, write_curves
 from roadmap.results.effects import (
     Measured,
@@ -34,7 +34,7 @@ from roadmap.results.effects import (
 from roadmap.results.estimation import default_matters
 from roadmap.results.figures import Figures
 from roadmap.results.latency import read_latency, with_latency
-from roadmap.results.schema import RUNS, read_as_text
+from roadmap.results.schema import read_as_text
 from roadmap.results.sentences import matched_text, trained_text
 from roadmap.results.sequential import Rule
 from roadmap.results.shown import as_html, as_text, counted, interval_text, readable, readable_steps
@@ -224,10 +224,14 @@ class Study(TestedImages, Figures):
         runs = completed(self.runs)
         return [trained_text(runs, "network"), *matched_text(runs)]
 
-    def compare(self, other: Study | str | Path, **look: Any) -> Drawn:
+    def compare(self, *others: Study | str | Path, **look: Any) -> Drawn:
         """This study beside another one, given as such or by its folder, see
-        `roadmap.results.comparison_figure.compare_studies`."""
-        return compare_studies(self, other if isinstance(other, Study) else load_study(other), **look)
+        `roadmap.results.comparison_figure.compare_studies`; beside several, or one of another task, see `carry_over`
+        there."""
+        found = [other if isinstance(other, Study) else load_study(other) for other in others]
+        if len(found) == 1 and found[0].task is self.task:
+            return compare_studies(self, found[0], **look)
+        return carry_over([self, *found], **look)
 
     def __repr__(self) -> str:
         return as_text(*self._shown)
@@ -272,18 +276,18 @@ def save_results(study: Study, folder: str | Path | None = None, paper: bool = F
 def save_drawn(
     study: Study,
     name: str,
-    other: str | Path | None = None,
+    others: Sequence[str | Path] = (),
     folder: str | Path | None = None,
     paper: bool = False,
     **look: Any,
 ) -> list[Path]:
-    """Write one figure into a folder, by default the study's own: the method of `Study` of that name, or with ``other``
-    the comparison with the study of that folder. ``look``: the fields of `roadmap.plotting.style.Look`.
+    """Write one figure into a folder, by default the study's own: the method of `Study` of that name, or with
+    ``others`` the comparison with the studies of these folders. ``look``: the fields of `roadmap.plotting.style.Look`.
 
     Returns the paths; those of other widths than a page's end in it. Raises as the methods do.
     """
-    if other is not None:
-        name, figure = "comparison", study.compare(other, **look)
+    if others:
+        name, figure = "comparison", study.compare(*others, **look)
     else:
         figure = _drawn(study, name, paper, **look)
     width = look.get("width", "page")
@@ -381,6 +385,6 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not len(runs):
         raise RoadmapError(f"{path.parent} holds no finished run yet")
     try:
-        return completed(runs.reindex(columns=list(RUNS)))
+        return completed(runs)
     except RoadmapError as error:
         raise RoadmapError(f"{path}: {error}") from None
