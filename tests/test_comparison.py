@@ -147,16 +147,19 @@ def test_what_carries_over_to_other_tasks(tmp_path):
         tau = stats.kendalltau(
             [row["estimate"] for row in adopted], [theirs[row["effect"]] for row in adopted]
         ).statistic
-        assert f"{other.task.title} {tau:+.2f}".replace("-", "−") in drawn.headline
+        assert f"{other.task.title} (τ {tau:+.2f})".replace("-", "−") in drawn.headline
     assert {row.name for row in drawn.rows} == {row["effect"] for row in adopted}
     gained = {one.row["effect"] for one in first.measured if one.row["verdict"] == "gain"}
     assert gained and "A gain in one and a loss in another: " in drawn.caption
     assert all(label(name) in drawn.caption for name in gained)
     shown = call("plot", folders[0], "--with", folders[1], "--with", folders[2], "--out", tmp_path / "drawn")
     assert shown.code == 0 and (tmp_path / "drawn" / "comparison.svg").is_file(), shown.err
+    written = call("report", folders[0], "--no-diagrams", *(word for one in folders[1:] for word in ("--with", one)))
+    page = (folders[0] / "report.html").read_text(encoding="utf-8")
+    assert written.code == 0 and "Beside other studies" in page and "A gain in one and a loss in another" in page
     # of one task, of folders; and one study of another task alone
     assert "segment-again" in first.compare(first, keep_again(folders[0], "segment-again")).headline
-    assert "semantic segmentation +1.00" in first.compare(others[0]).headline
+    assert "alike in semantic segmentation (τ +1.00)" in first.compare(others[0]).headline
 
 
 def keep_again(folder, name):

@@ -29,9 +29,24 @@ from roadmap.phases import phase
     default=True,
     help="Build the networks to draw their blocks and receptive fields, the slow part.",
 )
+@click.option(
+    "--with",
+    "beside",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="OTHER",
+    help="Set the effects of this study beside (repeat: of several, such as of other tasks).",
+)
 @runs_options
 @PLUGIN_OPTION
-def report_command(study: Path, out: Path | None, diagrams: bool, plugin: tuple[str, ...], **settings: Any) -> None:
+def report_command(
+    study: Path,
+    out: Path | None,
+    diagrams: bool,
+    beside: tuple[Path, ...],
+    plugin: tuple[str, ...],
+    **settings: Any,
+) -> None:
     """Write the report of a study, or of any table of runs: one HTML page that needs only a browser.
 
     It has the findings, the figure, a row for every step that opens in place (what changes, why, costs, receptive
@@ -57,7 +72,7 @@ def report_command(study: Path, out: Path | None, diagrams: bool, plugin: tuple[
         else:
             check_no_table(study, settings)
         with phase("writing the report"):
-            page = report(what, out, diagrams)
+            page = report(what, out, diagrams, beside)
     click.echo(page)
 
 

@@ -41,13 +41,15 @@ def report(
     study: Figures | str | Path,
     out: str | Path | None = None,
     diagrams: bool = True,
+    beside: Sequence[str | Path] = (),
 ) -> Path:
     """Write the report of a study, of that in a folder, or of a table of runs as one page of HTML; returns its path.
 
     It goes to ``out``, by default ``report.html`` in the study's folder (of a table: named after it, into the current
     folder), in one atomic write. ``diagrams``: draw the blocks of every step, list the layers that differ and tell
-    receptive fields, theoretical and effective, which takes most of the time. Raises `RoadmapError` where the study
-    cannot be read or the page cannot be written.
+    receptive fields, theoretical and effective, which takes most of the time. ``beside``: folders of studies whose
+    effects are set beside the study's own, such as of other tasks. Raises `RoadmapError` where a study cannot be read
+    or the page cannot be written.
     """
     study = study if isinstance(study, Figures) else load_study(study)
     own = study.path / REPORT if isinstance(study, Study) else Path(f"{study.name}-{REPORT}")
@@ -56,7 +58,9 @@ def report(
         raise RoadmapError(f"{path} is a folder: name the file that the report is to be")
     if not path.parent.is_dir():
         raise RoadmapError(f"{path} cannot be written: there is no folder {path.parent}")
-    text = page_of(study, diagrams)
+    if beside and not isinstance(study, Study):
+        raise RoadmapError("only a study can stand beside others: a table of runs is no study")
+    text = page_of(study, diagrams, beside)
     try:
         write_text(path, text)
     except OSError as error:
@@ -64,10 +68,13 @@ def report(
     return path
 
 
-def page_of(study: Figures, diagrams: bool = True) -> str:
+def page_of(study: Figures, diagrams: bool = True, beside: Sequence[str | Path] = ()) -> str:
     """The report of a study as HTML, see `report`. Raises `RoadmapError` where its runs cannot be summarised."""
     content = content_of(study, diagrams)
-    pictures, reading = _said_once(_pictures(study, content))
+    every = _pictures(study, content)
+    if beside and isinstance(study, Study):
+        every["comparison"] = picture(partial(study.compare, *beside), "comparison", _BESIDE)
+    pictures, reading = _said_once(every)
     style, script = (_part(name) for name in ("page.css", "page.js"))
     drawings = [drawing for one in pictures.values() for drawing in (one.wide, one.narrow)]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -109,7 +116,7 @@ def _finalize(value: Any) -> Any:
 # --- figures
 
 
-def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
+def _pictures(study: Figures, content: Content) -> dict[str, Picture]:
     """All figures of the page, by name; those of sections begin with their id."""
     wanted: dict[str, Callable[..., Drawn]] = {}
     if len(study.effects):
@@ -150,6 +157,7 @@ def _fields(sections: Sequence[Section]) -> dict[str, np.ndarray]:
     return {name: field for name, field in fields.items() if name in chosen} if halves[least] < halves[most] else {}
 
 
+_BESIDE = "The effects of several studies beside each other; each study's own report has their numbers."
 _OPERATIONS = "Operations of every network, as it is explained, by what they are for."
 _FIELDS = "Effective receptive fields of a few networks: how much each pixel changes the middle position."
 

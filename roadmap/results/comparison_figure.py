@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
@@ -20,7 +21,7 @@ from roadmap.results.effects import Measured
 from roadmap.results.estimation import GAIN, LOSS
 from roadmap.results.figures import Figures
 from roadmap.results.sentences import effect_label, headline, how_decided
-from roadmap.results.statistics import rank_agreement
+from roadmap.results.statistics import Agreement, rank_agreement
 from roadmap.tasks.task import Task
 
 
@@ -96,13 +97,13 @@ def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
     for study in studies:
         ranked = [one.row["effect"] for one in ranked_effects(study.question, study.measured)]
         names = in_both_orders(names, ranked) if names else ranked
-    agreements = []
+    agreements: dict[str, Agreement] = {}
     for head, table in zip(heads[1:], tables[1:], strict=True):
         shared = [name for name in tables[0] if name in table]
         if len(shared) < 2:
             raise RoadmapError(f"{heads[0]} and {head} share {len(shared)} effects, but ranks take at least two")
         values = ([one[name].row["estimate"] for name in shared] for one in (tables[0], table))
-        agreements.append(f"{head} {rank_agreement(*values)}")
+        agreements[head] = rank_agreement(*values)
     look_of = Look(**look)
     wide = 0.72 / len(studies) * look_of.size.across
     panels = [
@@ -119,7 +120,8 @@ def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
     caption = " ".join(
         [
             f"{first.worded(first.question.meaning)}, in each study's own score (percentage points).",
-            f"Kendall's tau of the effects with those of {heads[0]}: {listed(agreements)}.",
+            f"Kendall's tau of the effects with those of {heads[0]}: "
+            f"{listed([f'{head} {agreement}' for head, agreement in agreements.items()])}.",
             *verdicts_across(tables),
             how_decided(pd.DataFrame([one.row for table in tables for one in table.values()]), matters, Figures.unit),
         ]
@@ -127,8 +129,18 @@ def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
     form = partial(signed, decimals=decimals_of(one.row["estimate"] for table in tables for one in table.values()))
     weights = [max(abs(table[name].row["estimate"]) for table in tables if name in table) for name in names]
     rows = [Name(name, effect_label(name), weight=weight) for name, weight in zip(names, weights, strict=True)]
-    title = f"Rank agreement with {heads[0]}: {listed(agreements)}"
+    title = f"Effects rank as in {heads[0]}? {_in_words(agreements)}"
     return draw_forest(rows, panels, [], look_of, title, caption, matters, form)
+
+
+def _in_words(agreements: Mapping[str, Agreement]) -> str:
+    """Which rankings agree with the first, which are its reverse, and which are open."""
+    groups: dict[str, list[str]] = {"alike": [], "in reverse": [], "open": []}
+    for head, agreement in agreements.items():
+        low, high = (agreement.tau if math.isnan(end) else end for end in (agreement.low, agreement.high))
+        verdict = "alike" if low > 0 else "in reverse" if high < 0 else "open"
+        groups[verdict].append(f"{head} (τ {signed(agreement.tau)})")
+    return "; ".join(f"{verdict} in {listed(those)}" for verdict, those in groups.items() if those)
 
 
 class Tasked(Finished, Protocol):
