@@ -51,7 +51,8 @@ def _flags(spec: StudySpec, data: ImageData, every: list[RunSpec]) -> Iterator[s
     if not spec.start_from:  # trained weights need little more
         yield from _short_of_steps(len(data.train), runs)
         yield from _short_of_way(len(data.train), runs)
-    yield from _few_test_images(len(data.test))
+    if spec.asked_task.counted:
+        yield from _few_test_images(len(data.test))
     if len(runs) > 1 and len(spec.seeds) == 1:
         yield (
             "one seed of each network: how far seeds vary stays unknown, so that no difference can be told from "
