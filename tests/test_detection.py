@@ -359,3 +359,36 @@ def test_a_stopped_training_goes_on_as_if_it_had_not(tmp_path, head):
 def test_the_papers_recipes_train_as_it_did(name):
     recipe = load_recipe(name)
     assert (recipe.epochs, recipe.batch_size, recipe.milestones, recipe.scale) == (36, 16, (27, 33), (0.6, 1.0))
+
+
+def test_settings_that_mean_nothing_are_refused(tmp_path):
+    data = open_detection("coco", make_coco(tmp_path))
+    with pytest.raises(RoadmapError, match="mixup 0.8, which means nothing to --task detect: leave it out"):
+        make_run(data, mixup=0.8)
+
+
+def test_layers_decay_from_the_heads_to_the_stem():
+    network = detector(design=FAMILY["convnext_tiny"].replace(num_classes=2, widths=(8, 8, 8, 8)))
+    groups = TASK.make_runtime().parameters(network, Recipe("test", layer_decay=0.5, weight_decay=0.05))
+    scales = {id(parameter): group["lr_scale"] for group in groups for parameter in group["params"]}
+    assert len(scales) == len([*network.parameters()])
+    backbone = network.backbone.features.network
+
+    def scale_of(module):
+        return {scales[id(parameter)] for parameter in module.parameters()}
+
+    # released for 9 blocks in the third stage: the stem is layer 0, the last stage layer 6, all else layer 7
+    assert scale_of(network.rpn) == scale_of(network.roi_heads) == scale_of(network.backbone.fpn) == {1}
+    assert scale_of(backbone.stages[3]) == {0.5}
+    assert [scale_of(block) for block in backbone.stages[2].blocks[::3]] == [{0.5**4}, {0.5**3}, {0.5**2}]
+    assert scale_of(backbone.stem) == {0.5**7}
+
+
+def test_boxes_keep_their_precision_under_bfloat16():
+    torch.manual_seed(0)
+    network = detector()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = network(*example_batch())
+        found = network.eval()([torch.randn(3, 64, 64)])[0]
+    assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
+    assert {found[name].dtype for name in ("boxes", "scores", "masks")} == {torch.float32}

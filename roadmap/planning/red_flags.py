@@ -51,7 +51,7 @@ def _flags(spec: StudySpec, data: ImageData, every: list[RunSpec]) -> Iterator[s
     if not spec.start_from:  # trained weights need little more
         yield from _short_of_steps(len(data.train), runs)
         yield from _short_of_way(len(data.train), runs)
-    if spec.asked_task.of_images:
+    if spec.asked_task.counted:
         yield from _few_test_images(len(data.test))
     if len(runs) > 1 and len(spec.seeds) == 1:
         yield (

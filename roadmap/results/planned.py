@@ -110,7 +110,7 @@ def plan_resolution(study: Prepared, store: Store) -> Resolution | None:
     target = (
         spec.until_resolved
         or spec.matters
-        or default_matters(len(study.data.test) if spec.asked_task.of_images else None)
+        or default_matters(len(study.data.test) if spec.asked_task.counted else None)
     )
     return Resolution(
         {these.contrasts[row].effect: half for row, half in zip(told, halves, strict=True)},

@@ -335,7 +335,7 @@ def load_study(path: str | Path, matters: float | None = None) -> Study:
 def _matters(given: float | None, said: Mapping[str, Any]) -> float:
     """The smallest difference that matters: the given one, the study's own, or what suits its test images."""
     spec = said["spec"] if isinstance(said.get("spec"), dict) else {}
-    images = said.get("test_images") if task_named(spec.get("task") or default_task().name).of_images else None
+    images = said.get("test_images") if task_named(spec.get("task") or default_task().name).counted else None
     known = (float(one) for one in (given, spec.get("matters")) if one is not None)
     return next(known, default_matters(images))
 

@@ -43,7 +43,8 @@ CLASSIFY = Task(
     data=lambda: (*trainable(), f"{HUB}NAME"),
     opens="roadmap.data.sources:open_data",
     scale=scale_for,
+    unused=("scale", "photometric"),
     printed=True,
-    of_images=True,
+    counted=True,
     runtime="roadmap.tasks.classification.runtime:Classification",
 )

@@ -18,7 +18,7 @@ class MaskRCNN:
     Raises `RoadmapError` for a value that cannot be.
     """
 
-    channels: int = setting("channels of the feature pyramid, in proportion to which are all widths of the heads", 256)
+    channels: int = setting("channels of the pyramid, which all widths of the heads are in proportion to", 256, low=4)
     norm: str = setting("norm on the feature maps of the backbone", "layer", choices=("layer", "none"))
     proposals: int = setting("most proposals of an image", 1000, low=1, high=10_000)
     samples: int = setting("proposals of an image that a training step learns from", 512, low=1, high=10_000)
@@ -54,6 +54,16 @@ DETECT = Task(
     scale=lambda data, image_size, images: SMALL if image_size < SMALL_IMAGE or images < FEW_IMAGES else PAPER,
     runtime="roadmap.tasks.detection.runtime:Detection",
     heads={"mask_rcnn": MaskRCNN, "cascade_mask_rcnn": CascadeMaskRCNN},
-    fewest_images=4,
+    fewest_images=3,
+    unused=(
+        "head_scale",
+        "label_smoothing",
+        "mixup",
+        "cutmix",
+        "crop",
+        "photometric",
+        "randaugment",
+        "random_erasing",
+    ),
     extra={"pycocotools": "roadmap-ablation[dense]"},
 )

@@ -56,5 +56,6 @@ SEGMENT = Task(
     runtime="roadmap.tasks.segmentation.runtime:Segmentation",
     heads={"upernet": UPerNet},
     fewest_images=3,
+    unused=("head_scale", "mixup", "cutmix", "crop", "randaugment", "random_erasing"),
     extra={"segmentation_models_pytorch": "roadmap-ablation[dense]"},
 )

@@ -84,10 +84,12 @@ class Task:
         Class of its side with torch, as ``module:Class``: a `TaskRuntime`.
     fewest_images
         Images that BatchNorm has to see at once: with fewer a run is refused unless its statistics are frozen.
+    unused
+        Settings of a recipe that mean nothing to it, and are refused at other values than their defaults.
     printed
         Whether the paper prints its score of every rung.
-    of_images
-        Whether the score is the share of the test images that are told right, which says how far their choice moves it.
+    counted
+        Whether the score is a share of the test images, whose number then says how far it is off by chance.
     extra
         Packages that it needs beside roadmap's own -> the extra that installs them.
     """
@@ -105,8 +107,9 @@ class Task:
     runtime: str
     heads: Mapping[str, type] = field(default_factory=dict)
     fewest_images: int = 1
+    unused: tuple[str, ...] = ()
     printed: bool = False
-    of_images: bool = False
+    counted: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -120,6 +123,16 @@ class Task:
         begins = tuple(one.removesuffix("NAME") for one in own if one.endswith("/NAME"))
         if not (isinstance(name, str) and name.startswith(begins) and name not in begins and "\0" not in name):
             check_choice("data", name, own)
+
+    def check_recipe(self, recipe: Recipe) -> None:
+        """Raise `RoadmapError` for a setting that means nothing to the task."""
+        for name in self.unused:
+            default, value = settings_in(Recipe)[name].default, getattr(recipe, name)
+            if value != default:
+                raise RoadmapError(
+                    f"the recipe has {name} {value}, which means nothing to --task {self.name}: leave it out, or set "
+                    f"it to {'none' if default is None else default}"
+                )
 
     def head(self, name: str | None, given: Mapping[str, Any], usual: Mapping[str, Any] | None = None) -> Any:
         """Settings of the head of that name, by default the first, ``given`` ones before the ``usual``; None where the

@@ -81,6 +81,7 @@ class RunSpec:
         keep_plain(self)
         if self.steps is not None:
             object.__setattr__(self, "steps", tuple(self.steps))
+        task_named(self.task).check_recipe(self.recipe)
 
     @cached_property
     def signature(self) -> str:
