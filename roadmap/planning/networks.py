@@ -64,6 +64,7 @@ def title_of(spec: StudySpec, plan: Plan | None) -> str:
     steps += f"-by-{spec.match}" if spec.match else ""
     prefix = "" if spec.regime == "resnet50" else f"{spec.regime}-"
     prefix += "" if spec.asked_task is default_task() else f"{spec.task}-"
+    steps += f"-from-{Path(spec.start_from).resolve().name}" if spec.start_from else ""
     return re.sub(r"[^\w.+-]+", "-", steps if spec.data == "embedded" and not prefix else f"{prefix}{data}-{steps}")
 
 

@@ -31,7 +31,15 @@ def load_spec(path: Path | None = None, **overrides: Any) -> StudySpec:
         {name: value for name, value in settings.items() if name in own} for own in (SETTINGS, question_settings())
     )
     given = {names[name]: value for name, value in settings.items() if name in names}
-    return StudySpec(**given, recipe_settings=of_recipe, question_settings=of_question)
+    spec = StudySpec(**given, recipe_settings=of_recipe, question_settings=of_question)
+    if spec.start_from is not None and not starts_from_study(spec):
+        spec.check_one_network()
+    return spec
+
+
+def starts_from_study(spec: StudySpec) -> bool:
+    """Whether each network is to start from its own run in a study, whose folder is named."""
+    return spec.start_from is not None and Path(spec.start_from).is_dir()
 
 
 def settings_of(asked: Mapping[str, Any]) -> dict[str, Any]:

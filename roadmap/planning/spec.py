@@ -105,8 +105,9 @@ class StudySpec:
         "side of the images in pixels [default: the data set's]", metavar="PIXELS", low=1, high=4096
     )
     start_from: str | None = _training(
-        "train this network further: a run or a weights file; --only names its network if the file does not",
-        metavar="RUN|FILE",
+        "train this network further: a run or a weights file; --only names its network if the file does not. A study's "
+        "folder: start each network and seed from its own run there",
+        metavar="RUN|FILE|STUDY",
     )
     recipe: str | None = _training(
         "training recipe: a name or a .yaml file [default: by size and number of images]", metavar="RECIPE"
@@ -229,16 +230,6 @@ class StudySpec:
                 "--only names the rungs one by one, --from, --upto and --roads a range: use one or the other"
             )
         self._check_ablation()
-        if self.start_from is not None:
-            ablation = [name for name, one in study_settings().items() if one.part == "ablation"]
-            of_ablation = bool(self.reference or self.question_settings or self.seeds_for) or any(
-                getattr(self, name) != study_settings()[name].default for name in ablation
-            )
-            if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
-                raise RoadmapError(
-                    "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
-                    "and the options of ablations, and name one step at most with --only"
-                )
         if self.name is not None and not re.fullmatch(r"[\w.+ -]*\w[\w.+ -]*", self.name):
             raise RoadmapError(
                 f"name is {said(self.name)}, but must be a name that a folder can have: letters, digits, spaces and "
@@ -255,6 +246,19 @@ class StudySpec:
             raise RoadmapError("--num-nodes above 1 needs --engine ray or slurm")
         self.slurm_settings  # noqa: B018  (checks them)
         self.execution  # noqa: B018  (checks device, workers, threads, devices and num_nodes)
+
+    def check_one_network(self) -> None:
+        """Raise `RoadmapError` where this asks for several networks, but starts from the weights of one."""
+        ablation = [name for name, one in study_settings().items() if one.part == "ablation"]
+        of_ablation = bool(self.reference or self.question_settings or self.seeds_for) or any(
+            getattr(self, name) != study_settings()[name].default for name in ablation
+        )
+        if self.from_ or self.upto or self.roads or of_ablation or len(self.only) > 1:
+            raise RoadmapError(
+                "a study that starts from trained weights trains one network: leave out --from, --upto, --roads "
+                "and the options of ablations, and name one step at most with --only; to start each network from its "
+                "own run, name the folder of a study"
+            )
 
     def _check_ablation(self) -> None:
         """Raise `RoadmapError` for settings of an ablation that cannot be, or that its design has no use for."""

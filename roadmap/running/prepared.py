@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,8 +30,8 @@ NAMED_IMAGES = 100
 @dataclass(frozen=True)
 class Prepared:
     """A study that has been looked at and can start: its opened data, its runs, what each step costs, the device with
-    its name, the ``ablation`` (its networks and what they answer; None where it starts from trained weights), and the
-    file of the weights that its runs start from, if they do."""
+    its name, the ``ablation`` (its networks and what they answer; None where it trains one network further), and, by
+    the signatures of runs that start from trained weights, the files of these."""
 
     spec: StudySpec
     data: ImageData
@@ -39,7 +40,7 @@ class Prepared:
     device: str
     device_name: str
     ablation: Plan | None = None
-    initial: Path | None = None
+    initial: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -84,7 +85,7 @@ class Prepared:
             run=run,
             store=str(store.folder.absolute()),
             execution=self.spec.execution,
-            initial=None if self.initial is None else str(self.initial),
+            initial=str(self.initial[run.signature]) if run.signature in self.initial else None,
             plugins=self.spec.plugin,
             cost={
                 "gmacs": cost.gmacs,

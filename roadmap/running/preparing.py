@@ -12,11 +12,12 @@ from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
 from roadmap.phases import phase
 from roadmap.planning.networks import plan_networks
+from roadmap.planning.reading import starts_from_study
 from roadmap.planning.red_flags import refuse_empty_training
 from roadmap.planning.runs import plan as plan_study
 from roadmap.planning.spec import StudySpec
 from roadmap.processes import in_clean_process, prepare_processes
-from roadmap.running.finetuning import find_start, plan_finetuning
+from roadmap.running.finetuning import find_start, find_starts, plan_finetuning, start_each
 from roadmap.running.matching import rescale
 from roadmap.running.prepared import Prepared
 from roadmap.store.store import Store, store_at
@@ -41,7 +42,8 @@ def prepare(
     Writes nothing, but that times measured for a match are kept in the store. Raises `RoadmapError`.
     """
     spec.asked_task.check_installed()
-    ablation = None if spec.start_from else plan_networks(spec)  # before anything slow
+    each = starts_from_study(spec)
+    ablation = plan_networks(spec) if each or not spec.start_from else None  # before anything slow
     prepare_processes()  # what workers need is imported once, there, while the data is opened here
     from roadmap.running.engines import check_engine
     from roadmap.running.loggers import check_logger
@@ -49,7 +51,7 @@ def prepare(
     check_logger(spec.logger)
     check_engine(spec)
     place = store or store_at()
-    if spec.start_from and initial is None:
+    if spec.start_from and initial is None and not each:
         with phase("reading the weights to start from"):
             start = in_clean_process(find_start, spec, place.folder)
         plan, initial = partial(plan_finetuning, start=start), start.path
@@ -57,12 +59,18 @@ def prepare(
         data = spec.asked_task.open_data(**spec.opened)
     with phase("planning the runs"):
         runs = plan(spec, data) if plan else plan_study(spec, data, LocalResolver(spec, place), ablation)
+    starts = {} if initial is None else {run.signature: initial for run in runs}
+    if each and plan is None:
+        with phase("reading the weights to start from"):
+            found = in_clean_process(find_starts, spec, [(run.step, run.seed) for run in runs])
+        runs = start_each(runs, found, data.class_names)
+        starts = {run.signature: found[run.step, run.seed].path for run in runs}
     refuse_empty_training(runs, len(data.train))
     with phase("building the networks and counting their cost"):
         device, name, costs = in_clean_process(_look, spec, runs, data.image_size)
     for run in runs:
         spec.execution.check_shares(run, device.partition(":")[0])
-    return Prepared(spec, data, runs, costs, device, name, ablation, initial)
+    return Prepared(spec, data, runs, costs, device, name, ablation, starts)
 
 
 @dataclass(frozen=True)

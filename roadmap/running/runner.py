@@ -142,7 +142,6 @@ class _Round:
             "command": command,
             "engine": study.spec.engine,
             **code_record(),
-            "initial": study.initial and str(study.initial),
         }
         self.log_folder = str((folder.folder / "logs").absolute())
         self.waiting: deque[RunSpec] = deque()

@@ -146,7 +146,8 @@ def record_failure(task: RunTask, store: Store, reason: str, started: str | None
 
 def _record(task: RunTask, metrics: dict[str, Any], made_by: dict[str, Any], started: str) -> dict[str, Any]:
     finished = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin, "source": source()}
+    origin = {"started": started, "finished": finished, "host": platform.node(), **task.origin, "initial": task.initial}
+    origin["source"] = source()
     run = task.run.to_dict()
     return {
         "run": run,

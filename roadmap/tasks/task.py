@@ -257,6 +257,10 @@ class TaskRuntime(Protocol):
         Also called under ``torch.device("meta")``. Raises `RoadmapError` where it cannot be built.
         """
 
+    def backbone(self, network: nn.Module) -> nn.Module:
+        """The network of the design within one that `build` made, by whose names classifiers keep their weights; its
+        classifier may be gone."""
+
     def batcher(
         self,
         data: ImageData,

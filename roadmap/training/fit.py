@@ -163,7 +163,8 @@ def make_fit(
     elif begins:
         if initial is None:
             raise RoadmapError("this run starts from trained weights, but their file is not named")
-        StartingWeights(open_weights(initial), run.design).load_into(network, run.initial, run.recipe.head_scale)
+        scale = run.recipe.head_scale if run.head is None else None  # of a classifier
+        StartingWeights(open_weights(initial), run.design).load_into(runtime.backbone(network), run.initial, scale)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if together and device.type == "cuda":
         # The batch is normalised as a whole, as one process would: the meaning of a run is not the number of devices.

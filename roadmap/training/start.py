@@ -38,7 +38,10 @@ class StartingWeights:
         classifier = self._design.num_classes == network.num_classes and digest == self.digest(classifier=True)
         if not classifier and digest != self.digest(classifier=False):
             raise RoadmapError(f"{self._where} no longer holds the weights that this run starts from")
-        network.load_state_dict(self._taken(classifier), strict=False)
+        lacking = network.load_state_dict(self._taken(classifier), strict=False).missing_keys
+        own = tuple(f"{name}." for name in classifier_names(self._design))
+        if others := [key for key in lacking if not key.startswith(own)]:
+            raise RoadmapError(f"{self._where} lacks {others[0]} of the network that is to start from it")
         if not classifier:
             scale_classifier(network, head_scale)
 

@@ -26,6 +26,10 @@ class Classification:
         """The network: (N, in_channels, H, W) -> (N, num_classes)."""
         return build_network(design)
 
+    def backbone(self, network: nn.Module) -> nn.Module:
+        """The network itself."""
+        return network
+
     def loss(self, network: nn.Module, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(cross-entropy, images told right; mixed images count for the larger share)."""
         images, targets = batch

@@ -30,6 +30,10 @@ class Detection:
         """The detector on a backbone of this design. Raises `RoadmapError` where it has not the features for it."""
         return Detector(design, head)
 
+    def backbone(self, network: nn.Module) -> nn.Module:
+        """The network whose stages the pyramid reads."""
+        return cast(Detector, network).backbone.features.network
+
     def loss(self, network: nn.Module, batch: Batch, recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(sum of the losses of proposals, classes, boxes and masks, zero)."""
         losses = torch.stack([*network(*batch).values()])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,10 @@ class Segmentation:
     def build(self, design: NetworkDesign, head: UPerNet) -> Segmenter:
         """UPerNet on a backbone of this design. Raises `RoadmapError` where it has not the features for it."""
         return Segmenter(design, head)
+
+    def backbone(self, network: nn.Module) -> nn.Module:
+        """The network whose stages the decoder reads."""
+        return cast(Segmenter, network).features.network
 
     def loss(self, network: nn.Module, batch: tuple[Tensor, Tensor], recipe: Recipe) -> tuple[Tensor, Tensor]:
         """(cross-entropy of a pixel, with the auxiliary head's times its weight; share of the pixels told right, summed
