@@ -8,13 +8,13 @@ import warnings
 import click
 
 from roadmap.checks import RoadmapError, cause
-from roadmap.cli import evaluate, explain, ladder, report, results, runs, status, store, study
+from roadmap.cli import demo, evaluate, explain, ladder, report, results, runs, status, store, study
 from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
 from roadmap.phases import StatusLine, listening
 
 #: Every module whose commands there are.
-COMMANDS = (evaluate, explain, ladder, report, results, runs, status, store, study)
+COMMANDS = (demo, evaluate, explain, ladder, report, results, runs, status, store, study)
 
 
 def main() -> None:
