@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # what is loaded when it is used, for type checkers and compl
     from roadmap.results.foreign import effects as effects
     from roadmap.results.study import load_study as load_study
     from roadmap.running.trained import evaluate as evaluate
+    from roadmap.running.trained import load as load
 
 __version__ = "0.2.0"
 
@@ -44,6 +45,7 @@ _HOMES = {
     "explain": "roadmap.explaining.content",
     "ladder": "roadmap.ladders.rungs",
     "layer": "roadmap.network.layers",
+    "load": "roadmap.running.trained",
     "load_study": "roadmap.results.study",
     "load_weights": "roadmap.network.weights",
     "report": "roadmap.reporting.page",
@@ -60,6 +62,7 @@ __all__ = [
     "explain",
     "ladder",
     "layer",
+    "load",
     "load_study",
     "load_weights",
     "report",

@@ -8,7 +8,8 @@
 The models of the ResNet-50 ladder are called ``roadmap_STEP``, those of the ResNet-200 ladder ``roadmap_r200_STEP``;
 ``timm.list_models("roadmap_*")`` lists them. ``timm.create_model(name, num_classes=..., in_chans=...,
 features_only=..., out_indices=..., drop_rate=..., drop_path_rate=..., global_pool=..., output_stride=32)`` also takes
-every flag of the `Design`. There are no pretrained weights.
+every flag of the `Design`. There are no pretrained weights, but ``roadmap export-weights`` writes those of a run as a
+folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` opens.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def register(name: str, design: Design) -> None:
 
 
 def _create(name: str, design: Design, pretrained: bool, **options: Any) -> RoadmapNet:
-    if pretrained:
+    if pretrained and not options.get("pretrained_cfg"):
         raise RoadmapError(f"there are no pretrained weights for {name}: say pretrained=False")
     output_stride = check_choice("output_stride", options.pop("output_stride", OUTPUT_STRIDES[-1]), OUTPUT_STRIDES)
 
@@ -76,7 +77,7 @@ def _create(name: str, design: Design, pretrained: bool, **options: Any) -> Road
     if options.get("features_only"):
         sized = design.replace(**{flag: options[flag] for flag in ("blocks", "widths") if flag in options})
         options["out_indices"] = tuple(taken_stages("out_indices", options.get("out_indices"), len(sized.blocks)))
-    return build_model_with_cfg(model, name, False, feature_cfg={"flatten_sequential": True}, **options)
+    return build_model_with_cfg(model, name, pretrained, feature_cfg={"flatten_sequential": True}, **options)
 
 
 for model, (regime, step) in timm_names().items():

@@ -260,7 +260,7 @@ def test_the_formatter_is_never_told_to_look_away():
 
 def test_public_names_change_only_on_purpose():
     names = ["Design", "RoadmapError", "build", "diff", "effects", "evaluate", "explain", "ladder", "layer",
-             "load_study", "load_weights", "report", "run", "step"]  # fmt: skip
+             "load", "load_study", "load_weights", "report", "run", "step"]  # fmt: skip
     assert roadmap.__all__ == names == dir(roadmap)
     assert all(getattr(roadmap, name) is not None for name in names)
     # type checkers read where each is from, as the package loads it when it is used

@@ -1,4 +1,4 @@
-"""Commands on the ladder itself: steps, bench, check-step and family; and the shipped recipes."""
+"""Commands on the ladder itself: steps, check-step and family; and the shipped recipes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measuring_options(command: Any) -> Any:
 
     @functools.wraps(command)
     def measuring(batch_size: int, seconds: float, **options: Any) -> None:
-        check_int("batch size", batch_size, 2, 100_000)
+        check_int("batch size", batch_size, 1, 100_000)
         check_number("seconds", seconds, 0.01, 3600)
         command(batch_size=batch_size, seconds=seconds, **options)
 
@@ -143,73 +143,6 @@ def _step_row(rungs: Ladder, rung: Any, cost: Any) -> dict[str, Any]:
         "paper GFLOPs": f"{printed.gflops:.2f}" + ("*" if printed.gflops != printed.gmacs else ""),
         "paper top-1": f"{printed.top1:.2f}" + (f" ±{printed.top1_std:.2f}" if printed.top1_std else ""),
     }
-
-
-@cli.command()
-@ladder_options
-@click.option("--from", "first", metavar="STEP", help="First rung [default: the start].")
-@click.option("--upto", metavar="STEP", help="Last rung [default: the end].")
-@click.option("--roads", is_flag=True, help="Also measure the roads not taken.")
-@measuring_options
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def bench(
-    rungs: Ladder,
-    image_size: int,
-    first: str | None,
-    upto: str | None,
-    roads: bool,
-    batch_size: int,
-    device: str,
-    threads: int | None,
-    seconds: float,
-    as_json: bool,
-) -> None:
-    """Measure the speed and memory of each step on this machine.
-
-    Prints images per second and peak memory in MiB, for inference and for training steps on random images. The figure
-    after the x is the ratio to the ladder's start, which is always measured too.
-    """
-    chosen = rungs.between(first, upto, roads)
-    for rung in chosen:
-        rung.design.feature_sizes(image_size)
-    with phase("preparing to measure"):
-        from roadmap.cost.measuring import measure
-        from roadmap.training.device import device_name, resolve_device
-        from roadmap.training.spec import Execution
-
-        where = resolve_device(Execution(device=device, threads=threads))
-    records: list[dict[str, Any]] = []
-    for rung in [rungs.start, *(rung for rung in chosen if rung is not rungs.start)]:
-        with phase(f"measuring {rung.name}"):
-            speed = dataclasses.asdict(measure(rung.design, image_size, batch_size, str(where), seconds, threads))
-        ratios = {f"{name}_ratio": value / (records[0] if records else speed)[name] for name, value in speed.items()}
-        records.append({"step": rung.name, **speed, **ratios})
-    if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "device": device_name(where),
-                    "image_size": image_size,
-                    "batch_size": batch_size,
-                    "measurements": records,
-                },
-                indent=1,
-            )
-        )
-        return
-    words = {
-        "inference_images_per_second": "inference img/s",
-        "inference_memory_mib": "inference MiB",
-        "training_images_per_second": "training img/s",
-        "training_memory_mib": "training MiB",
-    }
-    print_table(
-        [
-            {"step": r["step"], **{word: f"{r[key]:.1f} x{r[f'{key}_ratio']:.2f}" for key, word in words.items()}}
-            for r in records
-        ]
-    )
-    click.echo(f"{device_name(where)}; {image_size} px, batches of {batch_size}; xN: ratio to {rungs.start.name}")
 
 
 @cli.command("check-step")

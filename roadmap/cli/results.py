@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 from roadmap.checks import RoadmapError
 from roadmap.cli.group import cli, print_effects, with_rows
 from roadmap.cli.study import with_questions
+from roadmap.formatting import listed
 from roadmap.phases import phase
 from roadmap.results.drawings import figures
 
@@ -78,7 +80,10 @@ def read_foreign(path: Path, settings: dict[str, Any], matters: float | None = N
 @click.option("--title/--no-title", default=True, help="Put the headline into the picture.")
 @click.option("--caption/--no-caption", default=None, help="Put the caption into the picture [default: for a page].")
 @click.option("--font", metavar="NAME", help="Installed font to use [default: DejaVu Sans].")
-@click.option("--cost", metavar="COLUMN", help="For pareto: gmacs, params, images_per_second, ... [default: gmacs].")
+@click.option(
+    "--x", "--cost", "cost", metavar="COLUMN", help="For pareto: gmacs, params, latency, ... [default: gmacs]."
+)
+@click.option("--budget", metavar="COST", help="For pareto: what a network may cost, such as 20ms for latency.")
 @click.option("--paper", is_flag=True, help="Draw the paper's own accuracies into the trajectory.")
 @click.option(
     "--out",
@@ -97,6 +102,7 @@ def plot(
     caption: bool | None,
     font: str | None,
     cost: str | None,
+    budget: str | None,
     paper: bool,
     out: Path | None,
     **settings: Any,
@@ -114,7 +120,8 @@ def plot(
 
     look = {"width": width, "caption": caption} | ({} if title else {"title": ""}) | ({"font": font} if font else {})
     if study.is_file():
-        if wrong := [option for option, given in (("with", other), ("cost", cost), ("paper", paper)) if given]:
+        of_studies = (("with", other), ("x", cost), ("budget", budget), ("paper", paper))
+        if wrong := [option for option, given in of_studies if given]:
             raise RoadmapError(f"--{wrong[0]} is for a study, but {study} is a table of runs")
         if name and not figures()[name].foreign:
             raise RoadmapError(f"{name} cannot be drawn: a table of runs has neither costs nor epochs")
@@ -130,17 +137,38 @@ def plot(
         drawn = name or loaded.figures[0]
         if paper and (other or drawn != "trajectory"):
             raise RoadmapError("--paper is for the trajectory of a ladder: leave it out")
-        if cost and drawn != "pareto":
-            raise RoadmapError("--cost is for --figure pareto: add that, or leave out --cost")
+        if wrong := [option for option, given in (("x", cost), ("budget", budget)) if given and drawn != "pareto"]:
+            raise RoadmapError(f"--{wrong[0]} is for --figure pareto: add that, or leave out --{wrong[0]}")
         folder = _folder(out or study)
         with phase("drawing the figures"):
             if name or other or look != {"width": "page", "caption": None}:
-                more = {"against": cost} if cost else {}
+                more: dict[str, Any] = {"against": cost} if cost else {}
+                more |= {"budget": parse_budget(budget, cost or "gmacs")} if budget else {}
                 paths = save_drawn(loaded, drawn, other, folder, paper, **more, **look)
             else:
                 paths = save_results(loaded, folder, paper=paper)
     for path in paths:
         click.echo(path)
+
+
+#: Units that a budget may be given in, and how many of the column's own each is.
+UNITS = {
+    "latency": {"": 1.0, "ms": 1.0, "s": 1e3},
+    "gmacs": {"": 1.0, "g": 1.0, "m": 1e-3, "gmacs": 1.0, "mmacs": 1e-3},
+    "params": {"": 1.0, "k": 1e3, "m": 1e6},
+}
+
+
+def parse_budget(text: str, cost: str) -> float:
+    """``20ms``, ``4.5G`` or ``28M`` in the unit of a column of costs. Raises `RoadmapError` for anything else."""
+    units = UNITS.get(cost.removesuffix("_p95"), {"": 1.0})
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-z]*)", text.strip().lower())
+    if found is None or found[2] not in units:
+        known = listed([unit for unit in units if unit]) or "none"
+        raise RoadmapError(
+            f"--budget is {text!r}, but must be a number with or without a unit; units of {cost}: {known}"
+        )
+    return float(found[1]) * units[found[2]]
 
 
 def _folder(path: Path) -> Path:

@@ -1,11 +1,10 @@
-"""Commands on the runs of a store: list, show, reproduce and export."""
+"""Commands on the runs of a store: list, show and reproduce."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,20 @@ import click
 
 from roadmap.checks import RoadmapError
 from roadmap.cli.entries import (
-    STUDY_FOLDER,
     clock_text,
     facts_of,
     find_entry,
     number_text,
     open_store,
-    open_study,
     removed_meanwhile,
     size_text,
     value_text,
 )
 from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
-from roadmap.formatting import plural
 from roadmap.markup import printable
 from roadmap.phases import phase
-from roadmap.store.records import STATUSES, Entry, csv_text, files_of, row_of
+from roadmap.store.records import STATUSES, Entry, csv_text, files_of
 from roadmap.store.store import Store
 
 #: Columns of `roadmap list`.
@@ -229,59 +225,3 @@ def reproduce(
         click.echo(f"run {signature} {'matches' if made.matches else 'does not match'}")
     if not made.matches:
         sys.exit(1)
-
-
-@cli.command()
-@STUDY_FOLDER
-@STORE_OPTION
-@click.option(
-    "--to",
-    "kind",
-    type=click.Choice(["csv", "parquet", "md", "latex"]),
-    default="csv",
-    show_default=True,
-    help="Format of the table.",
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="File to write [default: print the table].",
-)
-@click.option("--all-columns", is_flag=True, help="Write every column in md and latex, too.")
-def export(study: Path | None, store: Path | None, kind: str, out: Path | None, all_columns: bool) -> None:
-    """Export finished and failed runs, of the store or of one study, as a table.
-
-    csv and parquet have a column for everything that is known of a run, with all digits; md (Markdown) and latex have
-    selected columns, rounded, for a page. parquet, md and latex need the packages of `pip install
-    'roadmap-ablation[export]'`.
-
-    \b
-    roadmap export --to parquet --out runs.parquet
-    roadmap export results/resnet50-to-gelu --to latex
-    """
-    with phase("reading the runs"):
-        from roadmap.results.export import export as export_table
-
-    entries: Iterable[tuple[Entry | None, dict[str, Any]]]
-    if study is None:
-        entries = ((entry, {}) for entry in open_store(store).entries())
-    else:
-        runs, place = open_study(study)
-        # The labels are the study's: another one may have asked for the same training by another name.
-        entries = ((place.entry(run["signature"]), run) for run in runs)
-    rows, left_out = [], 0
-    with phase("reading the runs"):
-        for entry, labels in entries:
-            if entry is None or entry.status in ("running", "interrupted"):
-                continue
-            if entry.record is None:
-                left_out += 1
-            else:
-                rows.append(row_of(entry.record | {"run": entry.record["run"] | labels}))
-        table = export_table(rows, kind, out, all_columns)
-    click.echo(table, nl=False)
-    if out is not None:
-        click.echo(f"{out}: {plural(len(rows), 'run')}")
-    if left_out:
-        click.echo(f"left out: {plural(left_out, 'run')} that cannot be read; see roadmap status", err=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
+
+import numpy as np
 
 from roadmap.checks import RoadmapError
 from roadmap.network.building import build_network
@@ -16,6 +19,8 @@ from roadmap.network.layers import load_plugins, loaded_plugins
 from roadmap.processes import ProcessDiedError, in_clean_process
 
 MIB = 2**20
+#: Turns that every network has when latencies are measured.
+ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,52 @@ class Speed:
     training_memory_mib: float
 
 
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds that a batch takes to pass through a network in evaluation: median and 95th percentile of all calls,
+    and the standard error of the median, from the medians of the rounds."""
+
+    median: float
+    percentile_95: float
+    std_error: float
+    calls: int
+
+
+def latencies(
+    designs: Mapping[str, NetworkDesign],
+    image_size: int,
+    batch_size: int,
+    device: str,
+    seconds: float = 2.0,
+    threads: int | None = None,
+) -> dict[str, Latency]:
+    """The latency of every network, by its name, on random images. They take turns, in `ROUNDS` rounds, so that a
+    machine that is busy for a while is busy for all; each has about ``seconds`` in all, after a warm-up in every round.
+
+    Raises `RoadmapError` as `measure`.
+    """
+    for design in designs.values():
+        design.feature_sizes(image_size)
+    rounds: dict[str, list[np.ndarray]] = {name: [] for name in designs}
+    for _ in range(ROUNDS):
+        for name, design in designs.items():
+            how = (device, seconds / ROUNDS, threads, False)
+            durations, _ = _in_own_process(design, image_size, batch_size, *how)
+            rounds[name].append(1e3 * np.array(durations))
+    return {name: _latency(measured) for name, measured in rounds.items()}
+
+
+def _latency(rounds: Sequence[np.ndarray]) -> Latency:
+    every = np.concatenate(rounds)
+    medians = [float(np.median(durations)) for durations in rounds]
+    return Latency(
+        float(np.median(every)),
+        float(np.percentile(every, 95)),
+        float(np.std(medians, ddof=1) / len(medians) ** 0.5),
+        len(every),
+    )
+
+
 def measure(
     design: NetworkDesign,
     image_size: int,
@@ -42,15 +93,18 @@ def measure(
 ) -> Speed:
     """Measure one design on random images. Each of the two measurements lasts about ``seconds``, after a warm-up.
 
-    Raises `RoadmapError` where the strides leave nothing of the image, or the machine runs out of memory.
+    Raises `RoadmapError` where the strides leave nothing of the image, the machine runs out of memory, or the batch is
+    a single image, over which BatchNorm cannot train.
     """
     design.feature_sizes(image_size)
+    if batch_size < 2:
+        raise RoadmapError("training is measured with at least two images in a batch; one is for --inference")
     # A process's peak memory never falls: every measurement has a process of its own.
-    results = [
-        _in_own_process(design, image_size, batch_size, device, seconds, threads, training)
-        for training in (False, True)
-    ]
-    return Speed(*results[0], *results[1])
+    results = []
+    for training in (False, True):
+        durations, memory = _in_own_process(design, image_size, batch_size, device, seconds, threads, training)
+        results += [batch_size / median(durations), memory]
+    return Speed(*results)
 
 
 def training_seconds(
@@ -63,10 +117,14 @@ def training_seconds(
 ) -> float:
     """Seconds of a training step for each image of its batch, measured as `measure` does."""
     design.feature_sizes(image_size)
-    return 1 / _in_own_process(design, image_size, batch_size, device, seconds, threads, True)[0]
+    durations, _ = _in_own_process(design, image_size, batch_size, device, seconds, threads, True)
+    return median(durations) / batch_size
 
 
-def _in_own_process(design: NetworkDesign, image_size: int, batch_size: int, *arguments: Any) -> tuple[float, float]:
+def _in_own_process(
+    design: NetworkDesign, image_size: int, batch_size: int, *arguments: Any
+) -> tuple[list[float], float]:
+    """(seconds of every call, peak memory in MiB), measured by `_measure`."""
     try:
         return in_clean_process(_try, loaded_plugins(), design, image_size, batch_size, *arguments)
     except (ProcessDiedError, MemoryError):
@@ -76,7 +134,7 @@ def _in_own_process(design: NetworkDesign, image_size: int, batch_size: int, *ar
         ) from None
 
 
-def _try(*arguments: Any) -> tuple[float, float]:
+def _try(*arguments: Any) -> tuple[list[float], float]:
     from roadmap.accelerator import is_memory_error
 
     try:
@@ -96,7 +154,7 @@ def _measure(
     seconds: float,
     threads: int | None,
     training: bool,
-) -> tuple[float, float]:
+) -> tuple[list[float], float]:
     import torch
 
     load_plugins(plugins)
@@ -120,14 +178,14 @@ def _measure(
         loss.backward()
         optimizer.step()
 
-    rate = batch_size * _rate(train if training else infer, device, seconds)
+    durations = _durations(train if training else infer, device, seconds)
     if device.type == "cuda":
-        return rate, torch.cuda.max_memory_allocated(device) / MIB
-    return rate, (peak_resident() - before) / MIB
+        return durations, torch.cuda.max_memory_allocated(device) / MIB
+    return durations, (peak_resident() - before) / MIB
 
 
-def _rate(step: Callable[[], None], device, seconds: float) -> float:
-    """Steps per second: the median of repeated calls, after two that warm up."""
+def _durations(step: Callable[[], None], device: Any, seconds: float) -> list[float]:
+    """Seconds of repeated calls, after two that warm up."""
     from roadmap.accelerator import synchronize
 
     durations: list[float] = []
@@ -142,7 +200,7 @@ def _rate(step: Callable[[], None], device, seconds: float) -> float:
         durations.append(time.perf_counter() - begin)
         if len(durations) >= 3 and time.perf_counter() > deadline:
             break
-    return 1 / sorted(durations)[len(durations) // 2]
+    return durations
 
 
 def peak_resident() -> int:

@@ -114,7 +114,7 @@ NAMED_IN_ERRORS = 3
 METADATA_KEY = "roadmap"
 
 
-def load_weights(network: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> None:
+def load_weights(network: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any] | None = None) -> None:
     """Load weights into ``network``, in place, from a file or a state dict in any known layout.
 
     ``source`` is a path to a safetensors file or to a torch checkpoint, whatever its ending, or a state dict. Its
@@ -129,7 +129,10 @@ def load_weights(network: nn.Module, source: str | os.PathLike[str] | Mapping[st
     scalars and arrays) is passed over; a file with any other object is refused.
 
     Raises `RoadmapError`, with the network unchanged, for a file that cannot be read and for weights that do not fit.
+    `roadmap.load` builds the network of a file that roadmap wrote, too.
     """
+    if source is None:
+        raise RoadmapError("load_weights takes a network and a file; roadmap.load takes a file and builds its network")
     open_weights(source).load_into(network)
 
 
@@ -199,7 +202,8 @@ class Weights:
         }
         if any(problems.values()):
             told = "; ".join(f"{word} {_listed(found)}" for word, found in problems.items() if found)
-            raise RoadmapError(f"{self.where} ({self.layout} layout) does not fit this network: {told}")
+            remedy = "" if self.metadata is None else f"; roadmap.load({self.where}) builds the network that it is for"
+            raise RoadmapError(f"{self.where} ({self.layout} layout) does not fit this network: {told}{remedy}")
         return {names[theirs]: tensor for theirs, tensor in fitting.items()}
 
     def load_into(self, network: nn.Module) -> None:

@@ -58,10 +58,17 @@ def pareto_front(costs: Sequence[float], accuracies: Sequence[float], lower_is_b
 
 
 def draw_scatter(
-    points: Sequence[Point], axes_labels: tuple[str, str], less: bool, look: Look, headline: str, caption: str
+    points: Sequence[Point],
+    axes_labels: tuple[str, str],
+    less: bool,
+    look: Look,
+    headline: str,
+    caption: str,
+    limit: float | None = None,
 ) -> Drawn:
     """A dot for every network, dark and named on the front, pale elsewhere; references are diamonds and have names.
-    ``less``: whether a smaller x is better. A name for which there is no place is told in the caption."""
+    ``less``: whether a smaller x is better. A name for which there is no place is told in the caption. ``limit``: the x
+    beyond which the panel is shaded."""
     size = look.size
     with look.style():
         sheet = open_sheet(look, headline, caption, HEIGHT[look.width] + 0.2 + 3 * line_of(size.small))
@@ -70,7 +77,7 @@ def draw_scatter(
             EDGE + left, sheet.top + 0.1, sheet.room - left, sheet.bottom - sheet.top - foot - 0.1, "cost"
         )
         xs, ys = [point.x for point in points], [point.y for point in points]
-        axes.set_xlim(padded(xs, 0.1))
+        axes.set_xlim(padded([*xs, *([] if limit is None else [limit])], 0.1))
         axes.set_ylim(padded([*ys, *(_near(end, ys) for point in points for end in (point.low, point.high))], 0.1))
         axes.xaxis.set_major_locator(MaxNLocator(max(int(sheet.room / (size.small / 12)), 3)))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -78,6 +85,9 @@ def draw_scatter(
         axes.set_axisbelow(True)
         axes.set_xlabel(f"{axes_labels[0]} ({'less' if less else 'more'} is better)", labelpad=2)
         axes.set_ylabel(axes_labels[1], labelpad=2)
+        if limit is not None:
+            axes.axvspan(limit, axes.get_xlim()[less], color=PALE, zorder=0, label="beyond the budget")
+            axes.axvline(limit, color=FAINT, linewidth=1, zorder=1, label="budget")
         for point in points:
             _draw_point(axes, point, size.text)
         members = sorted((point for point in points if point.front), key=lambda point: point.x)

@@ -40,6 +40,7 @@ COSTS = {
     "params": ("parameters", True),
     "activations": ("activations per image", True),
     "images_per_second": ("images per second in training", False),
+    "latency": ("median latency (ms)", True),
 }
 
 
@@ -334,16 +335,19 @@ class Figures:
 
     # --- cost
 
-    def pareto(self, against: str = "gmacs", **look: Any) -> Drawn:
+    def pareto(self, against: str = "gmacs", budget: float | None = None, **look: Any) -> Drawn:
         """Accuracy against a cost, one of `COSTS` or any other column of the study's ``costs``; the networks that no
-        other beats in both are joined and named. Raises `RoadmapError` where that cost is not known of any."""
+        other beats in both are joined and named. ``budget``, in the column's unit, is what a network may cost at most
+        (of a speed: at least): a line, and the headline says which network is best within it. Raises `RoadmapError`
+        where that cost is not known of any."""
         table = getattr(self, "costs", pd.DataFrame(columns=["step"]))
         check_known("cost", [against], [name for name in (COSTS | dict.fromkeys(table)) if name != "step"])
         costs = dict(zip(table["step"], table[against].astype(float), strict=True))
         known = [one for one in self.networks if math.isfinite(one.sample.mean) and math.isfinite(costs[one.cell.name])]
         axis, less = COSTS.get(against, (against.replace("_", " "), True))
         if not known:
-            raise RoadmapError(f"no network of {self.name} has both an accuracy and its {axis}")
+            remedy = ": roadmap bench --study measures it" if against.startswith("latency") else ""
+            raise RoadmapError(f"no network of {self.name} has both an accuracy and its {axis}{remedy}")
         values = [costs[one.cell.name] for one in known]
         factor, axis = scaled(against, axis, values)
         front = pareto_front(values, [one.sample.mean for one in known], less)
@@ -372,4 +376,11 @@ class Figures:
         )
         count = len(points) - len(best)
         title = f"Unbeaten: {listed(best, 4)}" + (f"; {count} others cost more or reach less" if count else "")
-        return draw_scatter(points, (axis, self.metric), less, Look(**look), title, caption)
+        limit = None if budget is None else budget * factor
+        if limit is not None:
+            within = [point for point in points if (point.x <= limit if less else point.x >= limit)]
+            top = max(within, key=lambda point: point.y, default=None)
+            title = f"{axis[0].upper()}{axis[1:]} {'at most' if less else 'at least'} {limit:.4g}: " + (
+                f"{top.label} is best, {top.y:.1f} %" if top else "no network"
+            )
+        return draw_scatter(points, (axis, self.metric), less, Look(**look), title, caption, limit)

@@ -204,6 +204,23 @@ COSTS: Schema = {
     "images_per_second_std": Column("float64", "its sample standard deviation; missing for one run", "images/s"),
     "seconds": Column("float64", "mean training time of a run, without tests", "s"),
     "device_name": Column("text", "name of the processor or graphics card; joined by ` / ` where there were several"),
+    "latency": Column("float64", "median time for a batch, where `roadmap bench` measured it", "ms"),
+    "latency_p95": Column("float64", "the time that 95 % of the batches take at most, where it was measured", "ms"),
+}
+
+#: A row a network that `roadmap bench` measured: the columns of latency.csv.
+LATENCIES: Schema = {
+    "step": _STEP,
+    "latency": Column("float64", "median time that a batch takes to pass through the network in evaluation", "ms"),
+    "latency_p95": Column("float64", "the time that 95 % of the batches take at most", "ms"),
+    "latency_error": Column("float64", "standard error of the median, from its turns", "ms"),
+    "calls": Column("int64", "batches that were timed"),
+    "batch_size": Column("int64", "images in a batch"),
+    "image_size": Column("int64", "side of the images", "px"),
+    "device_name": Column("text", "name of the processor or graphics card"),
+    "threads": Column("Int64", "CPU threads; missing: torch's choice"),
+    "torch": Column("text", "version"),
+    "measured": Column(TIME, "when it was"),
 }
 
 #: What is known of every epoch of a run: the columns of its history.csv.
@@ -258,6 +275,14 @@ EFFECTS: Schema = {
     "missing": Column("int64", "runs of those networks that have no result yet"),
     "gmacs": Column("float64", "the same difference in multiply-accumulates for an image", "1e9"),
     "params": Column("float64", "the same difference in parameters"),
+    "latency": Column(
+        "float64",
+        "the same difference in latency, where `roadmap bench` measured the two networks",
+        "ms",
+    ),
+    "points_per_ms": Column(
+        "float64", "estimate / latency; missing where the latencies are within three standard errors", "points/ms"
+    ),
     "orders": Column("int64", "of order designs: orders that enter"),
     "least": Column(
         "float64",

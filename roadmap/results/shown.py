@@ -46,6 +46,9 @@ def readable(effects: pd.DataFrame) -> pd.DataFrame:
         if "gmacs" in effect:
             shown[unit] = plain(factor * effect["gmacs"], "+")
             shown["params M"] = number(effect["params"] / 1e6, "+.3g")
+        if "latency" in effect:
+            shown["ms"] = number(effect["latency"], "+.3g").replace("-", "−")
+            shown["points/ms"] = signed(effect["points_per_ms"])
         if "orders" in effect:
             between = f"{signed(effect['least'])} to {signed(effect['greatest'])}"
             shown |= {

@@ -33,6 +33,7 @@ from roadmap.results.effects import (
 )
 from roadmap.results.estimation import default_matters
 from roadmap.results.figures import Figures
+from roadmap.results.latency import read_latency, with_latency
 from roadmap.results.schema import RUNS, read_as_text
 from roadmap.results.sentences import matched_text, trained_text
 from roadmap.results.sequential import Rule
@@ -141,13 +142,23 @@ class Study(TestedImages, Figures):
 
     @cached_property
     def costs(self) -> pd.DataFrame:
-        """What every network costs, counted and measured, see `costs_of`."""
-        return costs_of(self.runs, self.described)
+        """What every network costs, counted and measured, see `costs_of`; with its latency, where that was measured."""
+        costs = costs_of(self.runs, self.described)
+        if self.latency is None:
+            return costs
+        known = self.latency.set_index("step").reindex(costs["step"])
+        return costs.assign(**{name: known[name].to_numpy() for name in ("latency", "latency_p95")})
+
+    @cached_property
+    def latency(self) -> pd.DataFrame | None:
+        """What `roadmap bench --study` measured: `roadmap.results.schema.LATENCIES`; None where it did not."""
+        return read_latency(self.path)
 
     @cached_property
     def effects(self) -> pd.DataFrame:
         """What every step is worth: a row an effect of the study's question, docs/tables.md."""
-        return effects_table(self.measured)
+        effects = effects_table(self.measured)
+        return effects if self.latency is None else with_latency(effects, self.latency)
 
     @property
     def agreement(self) -> Agreement:

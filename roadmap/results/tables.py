@@ -151,6 +151,8 @@ def _cost_row(runs: pd.DataFrame) -> dict[str, Any]:
         "images_per_second_std": speed.std(),
         "seconds": done["seconds"].mean(),
         "device_name": " / ".join(done["device_name"].dropna().unique()) or None,
+        "latency": math.nan,
+        "latency_p95": math.nan,
     }
 
 

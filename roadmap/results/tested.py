@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from roadmap.checks import RoadmapError, check_known
+from roadmap.checks import RoadmapError, check_known, said
+from roadmap.formatting import listed
 from roadmap.results.flips import Flips, flips, reopened, together, told_of
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from torch import nn
 
     from roadmap.data.sources import ImageData
     from roadmap.store.store import Store
@@ -50,6 +54,24 @@ class TestedImages:
             return None
         correct = self.store.correct(signature)
         return None if correct is None else (correct, record["data"]["test_fingerprint"])
+
+    def network(self, step: str, seed: int | None = None, plugin: str | Path | Sequence[str | Path] = ()) -> nn.Module:
+        """A trained network of the study, as `roadmap.load` gives it: that of a ``seed``, by default of its first.
+
+        Raises `RoadmapError` where there is none such, and where the store that has its weights is not there.
+        """
+        done = self.runs[self.runs["status"] == "done"]
+        check_known("network", [step], list(done["step"]))
+        found = {run["seed"]: run["signature"] for run in done[done["step"] == step].to_dict("records")}
+        chosen = next(iter(found)) if seed is None else seed
+        if chosen not in found:
+            known = listed([*map(str, found)])
+            raise RoadmapError(f"{step} has no finished run of seed {said(seed)}; known seeds: {known}")
+        if self.store is None:
+            raise RoadmapError(f"the store with the weights of {self.path} is not there: only its tables were kept")
+        from roadmap.running.trained import load
+
+        return load(found[chosen], self.store.folder, plugin)
 
     def correct(self, step: str) -> np.ndarray | None:
         """Which test images the runs of a network got right: bool (seeds, N), the runs that are done in the order of

@@ -16,6 +16,7 @@ from torch import nn
 from roadmap.checks import RoadmapError, check_choice, check_int, check_known, plain
 from roadmap.data.batches import TEST_BATCH
 from roadmap.data.images import named
+from roadmap.data.known import data_sets
 from roadmap.data.listings import output_order
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, open_data
 from roadmap.ladders.ladder import REGIMES, Rung
@@ -56,6 +57,12 @@ class TrainedWeights:
     batch_size: int = TEST_BATCH
     execution: Execution = Execution()
     precision: str = "32"
+
+    @property
+    def crop_share(self) -> float:
+        """Share of an image's shorter side that the test crop keeps, for the data that it was trained on."""
+        source = data_sets().get(self.opened.get("name", ""))
+        return 1.0 if source is None else source.crop_share
 
 
 def evaluate(
@@ -98,13 +105,35 @@ def evaluate(
     precision = check_choice("precision", precision or trained.precision, PRECISIONS)
     own = trained.execution if data is None and data_dir is None else Execution()
     execution = Execution(device or own.device, threads=own.threads if threads is None else threads, workers=workers)
-    network = _network(trained)
+    network = network_of(trained)
     how = {"loading": loading, "skip_corrupt": skip_corrupt}
     given = {name: value for name, value in how.items() if value is not None}
     images = _open_data(trained, data, data_dir, image_size, given)
     return evaluate_network(
         network, _as_trained(images, trained), trained.name, batch_size or trained.batch_size, execution, precision
     )
+
+
+def load(
+    run_or_path: str | os.PathLike,
+    store: str | os.PathLike | None = None,
+    plugin: str | os.PathLike | Sequence[str | os.PathLike] = (),
+) -> nn.Module:
+    """The trained network of a run, or of a weights file that says which network it is for, in evaluation mode.
+
+    ``run_or_path`` is a run of the ``store``, by its signature or the beginning of it, or a file that roadmap wrote;
+    ``plugin``: files of the network's layers from outside. The network's ``description`` says what it was trained as:
+    class names in the order of its outputs, image size, and the mean and deviation that images are normalised with.
+    Raises `RoadmapError` where there is no such run or file, and where the weights do not fit.
+
+    >>> network = roadmap.load("3f2a")
+    >>> network.description.class_names[network(images).argmax(1)[0]]
+    """
+    load_plugins(plugin)
+    trained = find_trained(run_or_path, store, None, {}, "roadmap.load_weights(roadmap.build(STEP), FILE)")
+    network = network_of(trained).eval()
+    network.description = trained.description  # type: ignore[assignment]
+    return network
 
 
 # --- what is known of the weights
@@ -257,7 +286,7 @@ def _of_file(path: str | os.PathLike, asked: Rung | None, scale: dict[str, Any],
     return TrainedWeights(os.fspath(path), Path(path), weights, description, labels)
 
 
-def _network(trained: TrainedWeights) -> nn.Module:
+def network_of(trained: TrainedWeights) -> nn.Module:
     """The network with its weights. Raises `RoadmapError` where they do not fit, before it fills the memory."""
     design = trained.description.design
     if design.in_channels != 3:
