@@ -8,6 +8,7 @@ import shutil
 import socket
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from commands import call, once, one_sentence
@@ -204,6 +205,19 @@ def test_the_numbers_are_the_studys(trained):
 
 
 @pytest.mark.slow
+def test_effects_of_more_networks_are_left_out_and_counted(trained):
+    study = roadmap.load_study(trained / "study")
+    effects, other = study.effects, study.effects.assign(effect="gelu × layer_norm", network=None)
+    vars(study)["effects"] = pd.concat([effects, other], ignore_index=True)
+    shown, left_out = comparisons(study)
+    assert [one.effect for one in shown] == ["separate_downsample"]
+    assert left_out == ["1 effect left out (no difference of two networks): gelu × layer norm."]
+    vars(study)["effects"] = other
+    with pytest.raises(RoadmapError, match=r"^study has no step to show: 1 effect left out \(no difference of two"):
+        comparisons(study)
+
+
+@pytest.mark.slow
 def test_names_of_classes_are_only_ever_text(trained):
     (one,), _ = comparisons(roadmap.load_study(trained / "study"))
     seen = (Image.new("RGB", (8, 8)), Evidence(np.arange(6.0), np.ones((6, 2, 2)), np.zeros(6)))
@@ -251,7 +265,7 @@ def test_what_cannot_be_shown_is_told_in_one_sentence(trained, tmp_path, monkeyp
         if record["run"]["step"] == "layer_norm":
             del record["files"]["weights.safetensors"]
             path.write_text(json.dumps(record))
-    assert "study has no step to show: 1 effect left out, whose two networks have no seed" in told("study")
+    assert "study has no step to show: 1 effect left out (no seed with weights of both networks): sep" in told("study")
     shutil.rmtree(tmp_path / "results" / "store")
     assert "the store of study is not there: only its tables were kept" in told("study")
     monkeypatch.setattr("roadmap.cli.demo.is_installed", lambda name: name != "gradio")

@@ -51,4 +51,4 @@ def demo_command(study: Path, port: int | None, share: bool, space: Path | None,
             save_space(study, space, [Path(path) for path in plugin])
         click.echo(space)
         return
-    serve(study, plugin, port=port, share=share, say=click.echo)
+    serve(study, plugin, port=port, share=share)

@@ -73,10 +73,10 @@ def comparisons(study: Study) -> tuple[list[Comparison], list[str]]:
         else:
             untrained.append(effect)
     left_out = [
-        f"{plural(len(names), 'effect')} left out, {why}: {listed([effect_label(name) for name in names], _NAMED)}."
+        f"{plural(len(names), 'effect')} left out ({why}): {listed([effect_label(name) for name in names], _NAMED)}."
         for names, why in (
-            (several, "which compare more than two networks"),
-            (untrained, "whose two networks have no seed in common with weights in the store"),
+            (several, "no difference of two networks"),
+            (untrained, "no seed with weights of both networks"),
         )
         if names
     ]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import click
 import gradio as gr
 from torch import nn
 
@@ -40,14 +41,13 @@ def serve(
     images: str | os.PathLike[str] | None = None,
     port: int | None = None,
     share: bool = False,
-    say: Callable[[str], None] = print,
 ) -> None:
     """Serve the demo of the study in a ``folder`` until the process is interrupted.
 
     ``plugin``: files of its networks' layers from outside; ``images``: a folder of examples, by default test images of
     the study's data where that is at hand; ``port``: by default the first free one from 7860 on; ``share``: also at a
-    public address, which gradio lends. ``say`` is told the addresses. Raises `RoadmapError` where the study cannot be
-    shown or the port is taken.
+    public address, which gradio lends. Prints the address. Raises `RoadmapError` where the study cannot be shown or the
+    port is taken.
     """
     with contextlib.ExitStack() as kept:
         with phase("reading the study"):
@@ -70,8 +70,9 @@ def serve(
                 css=STYLE.read_text(encoding="utf-8"),
             )
         except OSError:
-            raise RoadmapError(f"port {port} is in use: name another one with --port") from None
-        say(f"the demo of {study.name} is at {public or local} (Ctrl+C ends it)")
+            taken = "every port that was tried" if port is None else f"port {port}"
+            raise RoadmapError(f"{taken} is in use: name another one with --port") from None
+        click.echo(f"the demo of {study.name} is at {public or local} (Ctrl+C ends it)")
         page.block_thread()
 
 
