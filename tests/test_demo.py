@@ -221,7 +221,7 @@ def test_effects_of_more_networks_are_left_out_and_counted(trained):
 def test_names_of_classes_are_only_ever_text(trained):
     (one,), _ = comparisons(roadmap.load_study(trained / "study"))
     seen = (Image.new("RGB", (8, 8)), Evidence(np.arange(6.0), np.ones((6, 2, 2)), np.zeros(6)))
-    page = Page(sides_html(one, [seen, seen], NASTY, NASTY[0]))
+    page = Page(sides_html(one, [seen, seen], NASTY, 0))
     assert not page.all("script") and not page.all("b")
     assert page.text.count(" ".join(f"Evidence for {NASTY[0]}".split())) == 2
     assert page.text.count(" ".join(NASTY[5].split())) == 2 and page.text.count("63.4 %") == 2  # e^5 of the sum

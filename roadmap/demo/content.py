@@ -28,7 +28,8 @@ def numbers_html(one: Comparison, deciding: str) -> str:
     """What the study measured: the effect with its interval and verdict, scores and costs of both networks, and what
     else differs between them, folded. ``deciding``: what intervals and verdicts mean."""
     said = one.said
-    found = " ".join(filter(None, (said.estimate, said.interval and f"({said.interval})", said.verdict)))
+    found = said.estimate + (f" ({said.interval})" if said.interval else "")
+    found += f", {said.verdict}" if said.verdict else ""
     known = {row[0] for row in one.numbers}
     others = [row for row in said.changes if row[0] not in known]
     more = folded("What else differs", _table(others)) if others else ""
@@ -57,10 +58,10 @@ def sides_html(
     one: Comparison,
     seen: Sequence[tuple[Image.Image, Evidence]],
     names: Sequence[str],
-    chosen: str | None,
+    chosen: int | None,
 ) -> str:
-    """Both networks on one image: ``seen`` is what each of them saw of it, and in it. ``chosen`` is the class whose
-    evidence is drawn; None: each network's most probable one."""
+    """Both networks on one image: ``seen`` is what each of them saw of it, and in it. ``chosen`` is the number of the
+    class whose evidence is drawn; None: each network's most probable one."""
     views = {view.size: f"What the networks see: {view.width} px" for view, _ in seen}
     shown = "".join(
         _figure(drawn(next(view for view, _ in seen if view.size == size)), caption) for size, caption in views.items()
@@ -73,10 +74,10 @@ def sides_html(
     return f"<div class='sides'><div class='views'>{shown}</div>{sides}</div>{note}"
 
 
-def _side(title: str, picture: Image.Image, evidence: Evidence, names: Sequence[str], chosen: str | None) -> str:
+def _side(title: str, picture: Image.Image, evidence: Evidence, names: Sequence[str], chosen: int | None) -> str:
     shares = evidence.probabilities
     ranked = [int(place) for place in (-shares).argsort(kind="stable")[:TOP]]
-    shown = ranked[0] if chosen is None else names.index(chosen)
+    shown = ranked[0] if chosen is None else chosen
     rows = "".join(
         f"<tr>{element('th', names[place])}<td><div style='width: {100 * shares[place]:.1f}%'></div></td>"
         f"<td>{100 * shares[place]:.1f} %</td></tr>"

@@ -19,6 +19,7 @@ from roadmap.demo.compared import Comparison, comparisons, examples, read_exampl
 from roadmap.demo.content import nothing_html, numbers_html, sides_html
 from roadmap.demo.evidence import as_input, as_tested, evidence_of
 from roadmap.demo.reading import read_dropped
+from roadmap.markup import element
 from roadmap.network.description import Description
 from roadmap.phases import phase
 from roadmap.results.shown import interval_text
@@ -28,7 +29,7 @@ from roadmap.running.trained import load
 #: Networks that are kept in memory.
 KEPT_NETWORKS = 4
 #: The choice of each network's most probable class.
-OWN_CLASS = "the most probable class"
+OWN_CLASS = ("the most probable class", -1)
 #: Seconds for which an image that somebody dropped stays on the disk.
 KEPT_IMAGES = 3600
 LARGEST_FILE = "50mb"
@@ -105,7 +106,7 @@ def build_page(
     def network(signature: str) -> nn.Module:
         return load(signature, store=store, plugin=plugin)
 
-    def look(path: str, effect: str, seed: int, chosen: str) -> str:
+    def look(path: str, effect: str, seed: int, chosen: int) -> str:
         one, picture = by_name[effect], read_dropped(path)
         seen = []
         for signature in one.runs[seed]:
@@ -113,15 +114,17 @@ def build_page(
             about = _description(trained)
             view = as_tested(picture, about, data)
             seen.append((view, evidence_of(trained, as_input(view, about))))
-        return sides_html(one, seen, names, None if chosen == OWN_CLASS else chosen)
+        return sides_html(one, seen, names, None if chosen < 0 else chosen)
 
-    def looked(path: str | None, effect: str, seed: int, chosen: str) -> str:
+    empty = f"Drop an image{', or choose a test image' if offered else ''}."
+
+    def looked(path: str | None, effect: str, seed: int, chosen: int) -> str:
         try:
-            return look(path, effect, seed, chosen) if path else nothing_html("Drop an image, or choose a test image.")
+            return look(path, effect, seed, chosen) if path else nothing_html(empty)
         except RoadmapError as error:
             return nothing_html(str(error))
 
-    def stepped(path: str | None, effect: str, seed: int, chosen: str) -> tuple[Any, str, str]:
+    def stepped(path: str | None, effect: str, seed: int, chosen: int) -> tuple[Any, str, str]:
         seeds = [*by_name[effect].runs]
         seed = seed if seed in seeds else seeds[0]
         numbers = numbers_html(by_name[effect], deciding)
@@ -136,7 +139,8 @@ def build_page(
     with gr.Blocks(
         title=f"{study.name}: before and after a step", analytics_enabled=False, delete_cache=(KEPT_IMAGES, KEPT_IMAGES)
     ) as page:
-        gr.Markdown(f"# {study.name}\n{study.question.title}: what networks see before and after a step")
+        heading = f"{study.question.title}: what networks see before and after a step"
+        gr.HTML(f"{element('h1', study.name)}{element('p', heading)}")
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
                 step = gr.Dropdown([(one.title, one.effect) for one in shown], value=first.effect, label="Step")
@@ -144,16 +148,17 @@ def build_page(
                 image = gr.Image(label="Image", sources=["upload", "clipboard"], height=260, elem_id="dropped")
                 # as it was dropped: gradio would decode it in its own way, and say less of what it cannot
                 image.preprocess = lambda payload: payload and payload.path  # type: ignore[assignment, method-assign, return-value]
-                chosen = gr.Dropdown([OWN_CLASS, *names], value=OWN_CLASS, label="Evidence for")
+                classes = [OWN_CLASS, *((name, place) for place, name in enumerate(names))]
+                chosen = gr.Dropdown(classes, value=OWN_CLASS[1], label="Evidence for")
                 if offered:
                     tried = gr.Gallery(
                         [*offered], label="Test images", columns=4, allow_preview=False, buttons=[], elem_id="tried"
                     )
             with gr.Column(scale=3, min_width=320):
-                sides = gr.HTML(looked(None, "", 0, ""), elem_id="sides")
+                sides = gr.HTML(looked(None, "", 0, -1), elem_id="sides")
                 numbers = gr.HTML(numbers_html(first, deciding), elem_id="numbers")
                 for sentence in left_out:
-                    gr.Markdown(sentence)
+                    gr.HTML(element("p", sentence))
         asked = [image, step, seed, chosen]
         step.input(stepped, asked, [seed, numbers, sides])
         gr.on([image.change, seed.input, chosen.input], looked, asked, sides)
