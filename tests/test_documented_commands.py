@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import gradio
 import pytest
 import timm
 import torch
@@ -114,7 +115,7 @@ def commands() -> list[Command]:
 
 
 def furnish(place: Path) -> None:
-    """Data sets in every layout, files with steps and layers, and a finished run."""
+    """Data sets in every layout, files with steps and layers, a finished run, and a study of two."""
     images = make_image_folder(place / "images", train=12, test=4)
     make_image_folder(place / "imagenet", train=12, test=4, size=(48, 40))
     make_tars(place / "tars", images, "part")
@@ -134,6 +135,11 @@ def furnish(place: Path) -> None:
     assert done.code == 0, done.err
     (run,) = (place / "results" / "store" / "runs").iterdir()
     (place / "signature").write_text(run.name)
+    two = ["--only", "gelu", "--only", "large_kernel"]
+    done = call(
+        "run", *two, "--data", "folder", "--data-dir", images, *SMALL["run"].split(), "--out", "pair", cwd=place
+    )
+    assert done.code == 0, done.err
 
 
 @pytest.fixture(scope="session")
@@ -191,7 +197,7 @@ def filled(words: tuple[str, ...], desk: Path) -> list[str]:
         "3f2a": run[:12],
         "PATH": FOLDERS.get(str(data_of([*words])), "images"),
         "FOLDER": "results/cifar10",
-        "STUDY": "results/cifar10",
+        "STUDY": "pair" if words[0] == "demo" else "results/cifar10",
         "STEP": "gelu",
         "NAME": "modern",
         "FILE": f"results/store/runs/{run}/weights.safetensors",
@@ -223,8 +229,9 @@ COMMANDS = commands()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command.words))
-def test_a_command_of_the_pages_runs(command, desk):
+def test_a_command_of_the_pages_runs(command, desk, monkeypatch):
     words = filled(command.words, desk)
+    monkeypatch.setattr("gradio.Blocks.block_thread", gradio.Blocks.close)  # until which a demo is served
     if {"--help", "--help-all"} & {*words}:
         assert ran(*words).startswith("Usage")
         return

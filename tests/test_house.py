@@ -7,6 +7,8 @@ import dataclasses
 import importlib.util
 import inspect
 import re
+import runpy
+import shutil
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -103,12 +105,19 @@ def test_files_that_pages_point_to_are_there():
             assert (page.parent / target).exists(), f"{page.name} points to {target}"
 
 
-def test_the_projects_address_is_the_same_everywhere():
-    """It stands in pyproject.toml; the README and the notebooks, which cannot look it up, repeat it."""
-    (address,) = re.findall(r'^Repository = "https://github.com/(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M)
-    pages = [PROJECT / "pyproject.toml", PROJECT / "README.md", *(PROJECT / "notebooks").glob("*.ipynb")]
-    said = {page: re.findall(r"github(?:\.com)?/(\w+/roadmap\b)", page.read_text()) for page in pages}
-    assert all(said.values()) and {one for page in said.values() for one in page} == {address}
+def test_the_projects_address_is_the_same_everywhere(tmp_path):
+    """It stands in pyproject.toml; a script writes it where it is repeated, whatever it is changed to."""
+    addressed = runpy.run_path(str(PROJECT / "docs" / "make_address.py"))["addressed"]
+    pages = [PROJECT / "pyproject.toml", PROJECT / "README.md", *sorted((PROJECT / "notebooks").glob("*.ipynb"))]
+    told = [(page, page.read_text(encoding="utf-8")) for page in pages]
+    assert [*addressed(PROJECT)] == told, "run docs/make_address.py"
+    (address,) = re.findall(r'^Repository = "https://github.com/(.+)"$', told[0][1], re.M)
+    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks")
+    (tmp_path / "README.md").write_text(told[1][1])
+    changed = told[0][1].replace(f'github.com/{address}"', 'github.com/an-other/ro.ad"')
+    (tmp_path / "pyproject.toml").write_text(changed)
+    for (_, text), (_, before) in zip(addressed(tmp_path), told, strict=True):
+        assert f"/{address}" not in text and text.count("/an-other/ro.ad") == before.count(f"/{address}") > 0
 
 
 def test_the_version_is_the_same_everywhere():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
+import sys
 
 import nbformat
 import pytest
 
-from notebooks import NOTEBOOKS, WIDGET, execute, tidied
+from notebooks import NOTEBOOKS, PROJECT, WIDGET, execute, tidied
 
 #: Values of a notebook's parameters with which it is quick.
 SHORT = {
@@ -67,6 +71,46 @@ def test_a_notebook_teaches(path):
     assert all(len(cell.source.splitlines()) <= 45 for cell in code)
     links = re.findall(r"\]\((?!http)([^)#]+)\)", "".join(cell.source for cell in notebook.cells))
     assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+#: Runs a cell in several folders where roadmap is not installed, and prints what pip would have been told.
+FIRST_CELL = """
+import importlib.util, json, os, sys
+from IPython.core.interactiveshell import InteractiveShell
+shell, told, find = InteractiveShell.instance(), [], importlib.util.find_spec
+shell.register_magic_function(told.append, magic_name="pip")
+importlib.util.find_spec = lambda name, *more: None if name == "roadmap" else find(name, *more)
+for place in sys.argv[2:]:
+    os.chdir(place)
+    shell.run_cell(sys.argv[1]).raise_error()
+print(json.dumps(told))
+"""
+
+
+def test_the_first_cell_installs_a_wheel_the_clone_or_the_project(tmp_path):
+    """On a bare machine the project's address is cloned, once, so that its kept results are at hand: here from a small
+    repository that git takes for it."""
+    source = code_of(nbformat.read(NOTEBOOKS[0], as_version=4))[0].source
+    (address,) = re.findall(r'^Repository = "(.+)"$', (PROJECT / "pyproject.toml").read_text(), re.M)
+    origin, bare, clone, wheel = (tmp_path / name for name in ("origin", "bare", "clone/notebooks", "wheel"))
+    for place in (origin / "results", bare, clone, wheel):
+        place.mkdir(parents=True)
+    (origin / "results" / "README.md").touch()
+    (clone.parent / "pyproject.toml").touch()
+    (wheel / "roadmap_ablation-0.3.0-py3-none-any.whl").touch()
+    for words in ("init", "add .", "-c user.name=a -c user.email=a@b commit -m a"):
+        subprocess.run(["git", *words.split()], cwd=origin, check=True, capture_output=True)
+    instead = {"GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf", "GIT_CONFIG_VALUE_0": address}
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CELL, source, bare, bare, clone, wheel],
+        env={**os.environ, **instead, "GIT_CONFIG_COUNT": "1", "IPYTHONDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = ["./roadmap-clone", "./roadmap-clone", "..", "roadmap_ablation-0.3.0-py3-none-any.whl"]
+    assert json.loads(done.stdout) == [f"install --quiet {place}" for place in expected]
+    assert (bare / "roadmap-clone" / "results" / "README.md").is_file()
 
 
 @every_notebook

@@ -92,6 +92,7 @@ def cli() -> None:
     roadmap run experiments/ladder.yaml  train the study in a file
     roadmap status                       how many runs are done, running, interrupted or failed
     roadmap report results/ladder        write a study's results as one page for the browser
+    roadmap demo results/ladder          try its networks on images, in the browser
     roadmap eval 3f2a                    test a run's weights again, on any images, at any resolution
     roadmap finetune 3f2a --data ...     train its network further
     roadmap reproduce 3f2a               train the run again, and compare

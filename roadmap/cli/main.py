@@ -8,13 +8,13 @@ import warnings
 import click
 
 from roadmap.checks import RoadmapError, cause
-from roadmap.cli import bench, evaluate, explain, export, ladder, report, results, runs, status, store, study
+from roadmap.cli import bench, demo, evaluate, explain, export, ladder, report, results, runs, status, store, study
 from roadmap.cli.encoding import write_readably
 from roadmap.cli.group import cli
 from roadmap.phases import StatusLine, listening
 
 #: Every module whose commands there are.
-COMMANDS = (bench, evaluate, explain, export, ladder, report, results, runs, status, store, study)
+COMMANDS = (bench, demo, evaluate, explain, export, ladder, report, results, runs, status, store, study)
 
 
 def main() -> None:

@@ -188,7 +188,7 @@ def _open(
     if source is None or root is None:
         from roadmap.data.hub import list_hub
 
-        return _listed(name, list_hub(name, root), image_size, 1.0, loading, skip_corrupt)
+        return _listed(name, list_hub(name, root), image_size, loading, skip_corrupt)
     if not os.path.isdir(root):  # noqa: PTH112  (which also takes names that are too long)
         raise RoadmapError(f"there is no folder {root}")
     image_size, found = image_size or source.image_size, source.read(root)
@@ -197,7 +197,7 @@ def _open(
     if source.test_only:
         loading = "stream"
         found = [found[0].select(np.zeros(0, np.int64), "train"), *found]
-    return _listed(name, found, image_size, source.crop_share, loading, skip_corrupt)
+    return _listed(name, found, image_size, loading, skip_corrupt)
 
 
 def _decoded(name: str, image_size: int | None, data: Decoded, **facts: Any) -> ImageData:
@@ -235,9 +235,13 @@ def _decoded(name: str, image_size: int | None, data: Decoded, **facts: Any) -> 
     )
 
 
-def _listed(
-    name: str, parts: list[Listing], image_size: int | None, crop_share: float, loading: str, skip_corrupt: bool
-) -> ImageData:
+def crop_share_of(name: str, image_size: int) -> float:
+    """Share of the shorter side that the test crop of a data set keeps at this size: `ImageData.crop_share`."""
+    source = data_sets().get(name)
+    return source.crop_share if source and image_size < WHOLE_FROM else 1.0
+
+
+def _listed(name: str, parts: list[Listing], image_size: int | None, loading: str, skip_corrupt: bool) -> ImageData:
     """The data set whose parts, one to train and perhaps one to test, are listed."""
     parts = with_same_classes(parts)
     if not skip_corrupt:
@@ -250,7 +254,7 @@ def _listed(
     notes = (*told(left_out), *seen_remarks(parts), *(remark for part in parts for remark in part.remarks))
     train, test = parts = parts if len(parts) == 2 else hold_out(parts[0])
     image_size = image_size or usual_size(parts)
-    shares = (1.0, crop_share if image_size < WHOLE_FROM else 1.0)
+    shares = (1.0, crop_share_of(name, image_size))
     facts: dict[str, Any] = {
         "crop_share": shares[1],
         "evaluation": test.part,

@@ -14,6 +14,7 @@ import jinja2
 import torch
 
 from roadmap.checks import RoadmapError, cause
+from roadmap.data.sources import crop_share_of
 from roadmap.explaining.findings import findings_of_step
 from roadmap.explaining.words import measured
 from roadmap.exporting.counterpart import counterpart
@@ -114,7 +115,8 @@ def _difference(network: Any, theirs: torch.nn.Module, size: int) -> float:
 def _config(trained: TrainedWeights) -> dict[str, Any]:
     """What timm's configuration says besides the architecture: how images are prepared, and what the classes are."""
     known = trained.description
-    prepared: dict[str, Any] = {"interpolation": "bicubic", "crop_pct": trained.crop_share, "crop_mode": "center"}
+    share = crop_share_of(str(trained.opened.get("name")), known.image_size or 224)
+    prepared: dict[str, Any] = {"interpolation": "bicubic", "crop_pct": share, "crop_mode": "center"}
     prepared |= {name: list(value) for name, value in (("mean", known.mean), ("std", known.std)) if value}
     if known.image_size:
         prepared |= {"input_size": [known.design.in_channels, known.image_size, known.image_size], "pool_size": None}

@@ -103,7 +103,7 @@ class TestedImages:
         (old, images), (new, others) = (together(name, self.correct_by_run(name)) for name in (before, after))
         if images != others:
             raise RoadmapError(f"'{before}' and '{after}' were tested on different images and cannot be compared")
-        data, remark = self._test_data
+        data, remark = self.test_data
         names, labels = told_of(data) if data else (None, None)
         return Flips(flips(old, new, names, labels), f"Test images: {after} against {before}", data, remark)
 
@@ -123,7 +123,7 @@ class TestedImages:
         return str(pair["against"]), str(pair["network"])
 
     @cached_property
-    def _test_data(self) -> tuple[ImageData | None, str]:
+    def test_data(self) -> tuple[ImageData | None, str]:
         """The data set, opened anew, or None and why not, see `reopened`."""
         done = self.runs.loc[self.runs["status"] == "done", "signature"]
         record = self.store.record(done.iloc[0]) if self.store else None

@@ -15,7 +15,6 @@ from torch import nn
 
 from roadmap.checks import RoadmapError, check_known
 from roadmap.data.batches import TEST_BATCH
-from roadmap.data.known import data_sets
 from roadmap.ladders.ladder import REGIMES, Rung
 from roadmap.ladders.rungs import FULL_WIDTH, ladder
 from roadmap.network.description import RUNG, Description, parse_description
@@ -64,12 +63,6 @@ class TrainedWeights:
     def head(self) -> Any:
         """Settings of its head, of one of `Task.heads`; None where it has none."""
         return self.task.head_of(self.description.head)
-
-    @property
-    def crop_share(self) -> float:
-        """Share of an image's shorter side that the test crop keeps, for the data that it was trained on."""
-        source = data_sets().get(self.opened.get("name", ""))
-        return 1.0 if source is None else source.crop_share
 
 
 def load(

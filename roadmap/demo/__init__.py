@@ -1,0 +1,1 @@
+"""A study's networks tried out on images, in a browser: before and after a step, side by side."""
