@@ -18,7 +18,7 @@ from roadmap.data.images import named
 from roadmap.data.listings import EVALUATIONS, Listing, contents
 from roadmap.data.objects import Objects, ObjectSplit
 from roadmap.data.readers import Files, stamp
-from roadmap.data.sized import Part
+from roadmap.data.sized import SizedPart
 from roadmap.formatting import listed
 
 EXPECTED = "annotations/instances_train*.json and instances_val*.json, and the images in train*/ and val*/"
@@ -27,7 +27,7 @@ TOLERANCE = 1.0
 
 
 @dataclass(frozen=True)
-class Annotated(Part):
+class Annotated(SizedPart):
     """Images with the ``objects`` that a file of annotations, ``where``, says are in them."""
 
     objects: Objects = field(kw_only=True)

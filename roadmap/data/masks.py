@@ -18,7 +18,7 @@ from roadmap.data.entries import is_image, refuse_no_images, told
 from roadmap.data.images import UNREADABLE, cores
 from roadmap.data.listings import Listing, refuse
 from roadmap.data.readers import Files, stamp
-from roadmap.data.sized import Part
+from roadmap.data.sized import SizedPart
 from roadmap.data.sources import Split, hash_of
 
 #: The class of pixels that nothing is known of, in masks as they are used.
@@ -47,7 +47,7 @@ class MaskSplit(Split):
 
 
 @dataclass(frozen=True)
-class Masked(Part):
+class Masked(SizedPart):
     """Images with the ``masks`` of these, in the same order; ``zero``: whether 0 in a mask means that nothing is known;
     ``noted``: what else a user should know."""
 
