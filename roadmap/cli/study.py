@@ -27,6 +27,7 @@ COMMON = (
     "only",
     "design",
     "steps",
+    "task",
     "data",
     "data_dir",
     "image_size",
@@ -320,6 +321,8 @@ def _print_plan(
         f"data: {data.name}, {len(data.train)} training and {len(data.test)} test images of {data.image_size} px, "
         f"{len(data.class_names)} classes; device: {prepared.device}; results would go to {folder}"
     )
+    if prepared.runs[0].head is not None:
+        click.echo(f"task: {prepared.spec.asked_task.title}; head: {prepared.runs[0].head}")
     print_table(_plan_rows(prepared, ahead))
     for remark in prepared.ablation.remarks if prepared.ablation else []:
         click.echo(remark)
@@ -359,6 +362,7 @@ def _plan_rows(prepared: Any, ahead: Any) -> list[dict[str, Any]]:
         row = {
             "step": step,
             "GMACs": f"{cost.gmacs:.4f}",
+            **({"backbone": f"{cost.backbone['backbone_gmacs']:.4f}"} if cost.backbone else {}),
             "params M": f"{cost.params / 1e6:.3f}",
             **({prepared.spec.match_by: _factor(runs[0])} if prepared.spec.match else {}),
             "recipe": recipe.name,

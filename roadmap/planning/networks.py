@@ -14,6 +14,7 @@ from roadmap.network.layers import load_plugins, registered_by
 from roadmap.planning.seeds import first_seeds, seeds_by_network
 from roadmap.planning.spec import StudySpec
 from roadmap.questions.question import Builder, Plan
+from roadmap.tasks import default_task
 
 
 def plan_networks(spec: StudySpec) -> Plan:
@@ -62,6 +63,7 @@ def title_of(spec: StudySpec, plan: Plan | None) -> str:
     steps = "+".join(spec.only) or spec.question.short_title(plan, spec.upto)
     steps += f"-by-{spec.match}" if spec.match else ""
     prefix = "" if spec.regime == "resnet50" else f"{spec.regime}-"
+    prefix += "" if spec.asked_task is default_task() else f"{spec.task}-"
     return re.sub(r"[^\w.+-]+", "-", steps if spec.data == "embedded" and not prefix else f"{prefix}{data}-{steps}")
 
 

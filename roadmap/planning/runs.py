@@ -35,8 +35,10 @@ UNDONE = {"width": {"width_factor", "widths"}, "depth": {"depth_factor", "blocks
 class NetworkResolver(Protocol):
     """Answers what planning can only learn from built networks."""
 
-    def rescale(self, image_size: int, batch_size: int, designs: list[Design], target: Design) -> list[Matched]:
-        """Each design with the cost of the ``target``; batches have up to this many images."""
+    def rescale(
+        self, image_size: int, batch_size: int, designs: list[Design], target: Design, head: Any
+    ) -> list[Matched]:
+        """Each design with the cost of the ``target``, both with this head; batches have up to this many images."""
 
     def unified(self, designs: list[Design]) -> list[Design]:
         """Each design, or in its place the first of them that makes the same network."""
@@ -50,6 +52,11 @@ def scale_of(spec: StudySpec, data: ImageData) -> NetworkScale:
     default = spec.asked_task.scale(spec.data, data.image_size, len(data.train))
     given = {name: getattr(spec, name) for name in ("width", "depth", "stem_stride", "recipe")}
     return dataclasses.replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
+def head_of(spec: StudySpec, scale: NetworkScale) -> Any:
+    """Settings of the head that a study asks for; None where its task has none."""
+    return spec.asked_task.head(spec.head, spec.head_settings, scale.head)
 
 
 def plan(
@@ -75,7 +82,8 @@ def plan(
     if spec.match:
         assert resolver is not None
         target = compose(start, ablation.base, scale.width, scale.depth)
-        matched = resolver.rescale(data.image_size, modern.part_size, designs, target)
+        head = head_of(spec, scale)
+        matched = resolver.rescale(data.image_size, modern.part_size, designs, target, head)
         designs, factors = [one.design for one in matched], [one.factor for one in matched]
     if resolver and len(set(designs)) > 1:
         designs = resolver.unified(designs)
@@ -205,7 +213,7 @@ def runs_of(
         precision=spec.precision,
         initial=initial,
         task=spec.task,
-        head=spec.asked_task.head(spec.head, spec.head_settings, scale_of(spec, data).head),
+        head=head_of(spec, scale_of(spec, data)),
         plugins=digest_of(name for name, _ in design.layers),
     )
     return [dataclasses.replace(run, seed=seed) for seed in seeds or spec.seeds]

@@ -107,7 +107,11 @@ def plan_resolution(study: Prepared, store: Store) -> Resolution | None:
     if not runs:
         deviation = assumed_deviation(len(study.data.test))
     halves = resolvable(deviation, counts, weights)
-    target = spec.until_resolved or spec.matters or default_matters(len(study.data.test))
+    target = (
+        spec.until_resolved
+        or spec.matters
+        or default_matters(len(study.data.test) if spec.asked_task.counted else None)
+    )
     return Resolution(
         {these.contrasts[row].effect: half for row, half in zip(told, halves, strict=True)},
         deviation,

@@ -42,7 +42,7 @@ from roadmap.results.tables import agreement, completed, costs_of, effects_of, q
 from roadmap.results.tested import TestedImages
 from roadmap.store.folder import STUDY, TABLE, StudyFolder
 from roadmap.store.store import Store
-from roadmap.tasks import task_named
+from roadmap.tasks import default_task, task_named
 from roadmap.tasks.task import Task
 
 #: Columns without which a table says nothing; others came later, or may be unknown.
@@ -319,8 +319,10 @@ def load_study(path: str | Path, matters: float | None = None) -> Study:
 
 def _matters(given: float | None, said: Mapping[str, Any]) -> float:
     """The smallest difference that matters: the given one, the study's own, or what suits its test images."""
-    own = said.get("spec", {}).get("matters") if isinstance(said.get("spec"), dict) else None
-    return next((float(one) for one in (given, own) if one is not None), default_matters(said.get("test_images")))
+    spec = said["spec"] if isinstance(said.get("spec"), dict) else {}
+    images = said.get("test_images") if task_named(spec.get("task") or default_task().name).counted else None
+    known = (float(one) for one in (given, spec.get("matters")) if one is not None)
+    return next(known, default_matters(images))
 
 
 def _rule(path: Path, said: Mapping[str, Any]) -> Rule | None:

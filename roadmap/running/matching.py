@@ -20,15 +20,24 @@ TIMED_BATCH = 32
 
 
 def rescale(
-    spec: StudySpec, store: Store, image_size: int, batch_size: int, designs: Sequence[Design], target: Design
+    spec: StudySpec,
+    store: Store,
+    image_size: int,
+    batch_size: int,
+    designs: Sequence[Design],
+    target: Design,
+    head: Any = None,
 ) -> list[Matched]:
-    """Each design with the cost of ``target``, in what the study matches; images have ``image_size`` pixels.
+    """Each design with the cost of ``target``, in what the study matches, both with the ``head`` of the study's task;
+    images have ``image_size`` pixels.
 
     Times are measured here, in batches of up to ``batch_size``, and kept in the store, so that the same study finds the
     same networks again. Raises `RoadmapError` where a network cannot be brought near.
     """
     if spec.match != "time":
-        return in_clean_process(_by_counting, spec, image_size, designs, target)
+        return in_clean_process(_by_counting, spec, image_size, designs, target, head)
+    if head is not None:
+        raise RoadmapError(f"--match time times classifiers, but the task is {spec.task}: match gmacs or params")
     if spec.engine != "local":
         raise RoadmapError(f"--match time measures this machine, but the engine is {spec.engine}")
     store.begin()
@@ -45,9 +54,12 @@ def rescale(
             store.keep_measured(found)
 
 
-def _by_counting(spec: StudySpec, image_size: int, designs: Sequence[Design], target: Design) -> list[Matched]:
+def _by_counting(
+    spec: StudySpec, image_size: int, designs: Sequence[Design], target: Design, head: Any
+) -> list[Matched]:
     load_plugins(spec.plugin)
-    cost = counted(str(spec.match), image_size)
+    runtime, kind = spec.asked_task.make_runtime(), str(spec.match)
+    cost = counted(kind, image_size) if head is None else lambda one: getattr(runtime.cost(one, head, image_size), kind)
     return _all(designs, partial(match, target=cost(target), cost_of=cost, by=spec.match_by))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from roadmap.checks import RoadmapError
 from roadmap.network.design import Design
@@ -72,9 +72,11 @@ class LocalResolver:
     spec: StudySpec
     store: Store
 
-    def rescale(self, image_size: int, batch_size: int, designs: list[Design], target: Design) -> list[Matched]:
+    def rescale(
+        self, image_size: int, batch_size: int, designs: list[Design], target: Design, head: Any
+    ) -> list[Matched]:
         """See `rescale`."""
-        return rescale(self.spec, self.store, image_size, batch_size, designs, target)
+        return rescale(self.spec, self.store, image_size, batch_size, designs, target, head)
 
     def unified(self, designs: list[Design]) -> list[Design]:
         """See `roadmap.network.equality.unified`."""

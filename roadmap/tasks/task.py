@@ -288,8 +288,5 @@ class TaskRuntime(Protocol):
         """What one image of this size (a side, or height and width) costs; ``backbone_gmacs`` and ``backbone_params``
         say what of it is the backbone's. Raises `RoadmapError` as `build`."""
 
-    def example(self, count: int, design: NetworkDesign, image_size: int) -> Any:
-        """A training batch of ``count`` random images: for steps that are timed, not learned from."""
-
     def normalises_over_batch(self, design: NetworkDesign, head: Any) -> bool:
         """Whether what an image comes to depends on the others of its batch in training."""

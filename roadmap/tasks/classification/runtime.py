@@ -48,11 +48,6 @@ class Classification:
         """The cost of the network, all of which is the backbone."""
         return count(design, image_size)
 
-    def example(self, count: int, design: NetworkDesign, image_size: int) -> Batch:
-        """Random images (N, 3, S, S) and classes (N,)."""
-        images = torch.randn(count, design.in_channels, image_size, image_size)
-        return images, torch.randint(0, design.num_classes, (count,))
-
     def normalises_over_batch(self, design: NetworkDesign, head: None) -> bool:
         """Whether the network does."""
         return normalises_over_batch(design)

@@ -59,11 +59,6 @@ class Segmentation:
             network = self.build(design, head)
         return count_around(network, network.features, size)
 
-    def example(self, count: int, design: NetworkDesign, image_size: int) -> tuple[Tensor, Tensor]:
-        """Random square images and masks."""
-        images = torch.randn(count, design.in_channels, image_size, image_size)
-        return images, torch.randint(0, design.num_classes, (count, image_size, image_size))
-
     def normalises_over_batch(self, design: NetworkDesign, head: UPerNet) -> bool:
         """The head does."""
         return True
