@@ -18,6 +18,7 @@ import torch
 import yaml
 from commands import call, once
 from folders import make_cifar10, make_image_folder, make_shards, make_tars
+from mask_folders import make_ade20k
 
 import roadmap
 
@@ -120,6 +121,7 @@ def furnish(place: Path) -> None:
     make_shards(place / "shards", images)
     shutil.copytree(images / "train", place / "classes")
     make_cifar10(place / "cifar10", a_batch=4)
+    make_ade20k(place / "ade20k", train=16)
     (place / "mine.py").write_text(PLUGIN)
     page = PROJECT / "docs" / "steps.md"
     (study,) = (block for block in blocks(page, "yaml") if "one-at-a-time" in block)
@@ -159,7 +161,14 @@ def desk(furnished, tmp_path, monkeypatch):
 
 
 #: Data set -> its folder on the desk.
-FOLDERS = {"imagenet": "imagenet", "cifar10": "cifar10", "imagenet22k": "classes", "tar": "tars", "wds": "shards"}
+FOLDERS = {
+    "imagenet": "imagenet",
+    "cifar10": "cifar10",
+    "imagenet22k": "classes",
+    "tar": "tars",
+    "wds": "shards",
+    "ade20k": "ade20k",
+}
 
 
 def data_of(words: list[str]) -> str | None:

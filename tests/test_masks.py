@@ -62,8 +62,11 @@ def empty(folder):
 BROKEN = [
     ("ade20k", drop(ADE_MASK), r"ADE_training_0002.jpg has no mask: .* must hold ADE_training_0002.png"),
     ("ade20k", empty("annotations/validation"), r"ADE_validation_0000.jpg has no mask, as 3 more: "),
-    ("ade20k", write(ADE_MASK, np.ones((40, 55), np.uint8)),
-     r"ADE_training_0002.png has 55 x 40 pixels, but its image, .*ADE_training_0002.jpg, has 56 x 40"),
+    (
+        "ade20k",
+        write(ADE_MASK, np.ones((40, 55), np.uint8)),
+        r"ADE_training_0002.png has 55 x 40 pixels, but its image, .*ADE_training_0002.jpg, has 56 x 40",
+    ),
     ("ade20k", write(ADE_MASK, np.full((40, 56), 151, np.uint8)), r"a pixel of class 151, but classes .* 1 to 150"),
     ("ade20k", write(ADE_MASK, np.zeros((40, 56, 3), np.uint8)), r"mode RGB, but a mask has one class number"),
     ("ade20k", lambda root: (root / ADE_MASK).write_bytes(b"no"), r"ADE_training_0002.png is not a readable mask"),
@@ -76,7 +79,7 @@ BROKEN = [
     ("voc", lambda root: (root / "classes.txt").write_text("a\na\n"), r"names the class 'a' twice"),
     ("voc", lambda root: (root / "ImageSets/Segmentation/val.txt").write_text(" \n"), r"val.txt names no image"),
     ("voc", drop("ImageSets/Segmentation/train.txt"), r"must hold JPEGImages, SegmentationClass and ImageSets"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "breaks", "message"), BROKEN, ids=range(len(BROKEN)))

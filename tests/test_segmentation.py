@@ -40,9 +40,14 @@ RUNTIME = TASK.make_runtime()
 HEAD = TASK.head("upernet", {"channels": 8, "dropout": 0.1})
 ONE_THREAD = Execution(device="cpu", threads=1)
 #: Task, network, size and GFLOPs as the paper prints them, and millions of parameters where it does.
-PRINTED = [("convnext_tiny", 2048, 512, 939, 60), ("convnext_small", 2048, 512, 1027, None),
-           ("convnext_base", 2048, 512, 1170, None), ("convnext_base", 2560, 640, 1828, None),
-           ("convnext_large", 2560, 640, 2458, None), ("convnext_xlarge", 2560, 640, 3335, None)]  # fmt: skip
+PRINTED = [
+    ("convnext_tiny", 2048, 512, 939, 60),
+    ("convnext_small", 2048, 512, 1027, None),
+    ("convnext_base", 2048, 512, 1170, None),
+    ("convnext_base", 2560, 640, 1828, None),
+    ("convnext_large", 2560, 640, 2458, None),
+    ("convnext_xlarge", 2560, 640, 3335, None),
+]
 
 
 def small_design(step="large_kernel", classes=3):
@@ -65,8 +70,21 @@ def scenes():
 def run_of(data, design=None, seed=0, **settings):
     how = {"epochs": 2, "batch_size": 8, "lr": 5e-3, "lr_batch_size": 8, "optimizer": "adamw", "weight_decay": 0.05}
     design = design or small_design(classes=len(data.class_names))
-    return RunSpec("resnet50", "large_kernel", True, 4, 1.0, design, Recipe("test", **(how | settings)), data.name,
-                   data.identity, data.image_size, seed, task="segment", head=HEAD)  # fmt: skip
+    return RunSpec(
+        "resnet50",
+        "large_kernel",
+        True,
+        4,
+        1.0,
+        design,
+        Recipe("test", **(how | settings)),
+        data.name,
+        data.identity,
+        data.image_size,
+        seed,
+        task="segment",
+        head=HEAD,
+    )
 
 
 # --- cost
@@ -151,12 +169,16 @@ def test_figures_are_those_of_scikit_learn_over_all_pixels(scenes):
     assert found["pixel_accuracy"] == pytest.approx(100 * accuracy_score(true, guessed))
     recall = recall_score(true, guessed, average="macro", labels=sorted({*true}))
     assert found["class_accuracy"] == pytest.approx(100 * recall)
-    losses = [cross_entropy(own[:, mask != 255].T, mask[mask != 255], reduction="sum")
-              for own, mask in zip(logits, masks, strict=True)]  # fmt: skip
+    losses = [
+        cross_entropy(own[:, mask != 255].T, mask[mask != 255], reduction="sum")
+        for own, mask in zip(logits, masks, strict=True)
+    ]
     assert found["loss"] == pytest.approx(float(sum(losses)) / len(true), rel=1e-5)
     # no mean over images: that is another figure
-    by_image = [jaccard_score(mask[mask != 255], own.argmax(0)[mask != 255], average="macro", zero_division=0)
-                for own, mask in zip(logits, masks, strict=True)]  # fmt: skip
+    by_image = [
+        jaccard_score(mask[mask != 255], own.argmax(0)[mask != 255], average="macro", zero_division=0)
+        for own, mask in zip(logits, masks, strict=True)
+    ]
     assert abs(100 * np.mean(by_image) - found["miou"]) > 0.1
 
 
@@ -213,9 +235,13 @@ def test_a_loss_is_that_of_both_heads(scenes):
     masks[:, :8] = 255
     loss, right = RUNTIME.loss(network, (images, masks), Recipe("none"))
     whole, auxiliary = (interpolate(one, (64, 64), mode="bilinear") for one in network(images))
-    losses = [cross_entropy(one.permute(0, 2, 3, 1)[masks != 255], masks[masks != 255], reduction="sum")
-              for one in (whole, auxiliary)]  # fmt: skip
-    assert float(loss.detach()) == pytest.approx(float(losses[0] + 0.4 * losses[1]) / masks.numel(), rel=1e-4)
+    losses = [
+        cross_entropy(one.permute(0, 2, 3, 1)[masks != 255], masks[masks != 255], reduction="sum")
+        for one in (whole, auxiliary)
+    ]
+    assert float(loss.detach()) == pytest.approx(
+        float((losses[0] + 0.4 * losses[1]).detach()) / masks.numel(), rel=1e-4
+    )
     shares = [(one.argmax(0) == mask)[mask != 255].float().mean() for one, mask in zip(whole, masks, strict=True)]
     assert float(right) == pytest.approx(float(sum(shares)), rel=1e-4)
     loss.backward()
@@ -291,8 +317,12 @@ def test_layers_learn_at_the_rates_of_the_released_code():
 
 
 def test_batch_norm_over_few_images_is_refused(scenes):
-    for batch, settings, refused in ((2, {}, True), (4, {}, False), (4, {"accumulate": 2}, True),
-                                     (2, {"frozen_norms": True}, False)):  # fmt: skip
+    for batch, settings, refused in (
+        (2, {}, True),
+        (4, {}, False),
+        (4, {"accumulate": 2}, True),
+        (2, {"frozen_norms": True}, False),
+    ):
         run = run_of(scenes, batch_size=batch, **settings)
         if refused:
             with pytest.raises(RoadmapError, match=r"cannot normalise over 2 images .* --frozen-norms"):

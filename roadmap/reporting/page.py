@@ -124,7 +124,7 @@ def _pictures(study: Figures, content: Content) -> Mapping[str, Picture]:
     if len(study.effects) or study.figures[0] == "trajectory":
         alt = f"{content.heading}: {content.headline}. Every row leads to its step; the tables have all numbers."
         pictures["main"] = picture(draw, "main", alt, _targets(content.sections))
-    pictures |= {name: picture(method, name, figures()[name].alt) for name, method in wanted.items()}
+    pictures |= {name: picture(method, name, study.worded(figures()[name].alt)) for name, method in wanted.items()}
     built = {section.name: section.explanation.after for section in content.sections if section.explanation}
     if len(built) > 1 and study.question.cumulative:
         pictures["operations"] = picture(partial(draw_operations, built), "operations", _OPERATIONS)

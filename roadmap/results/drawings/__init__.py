@@ -23,7 +23,7 @@ class Figure:
     shows
         What it shows, in a few words, for the help.
     alt
-        A sentence for readers of a report who cannot see it.
+        A sentence for readers of a report who cannot see it; a score is accuracy there.
     draw
         From the study, and the fields of `roadmap.plotting.style.Look` as keywords, to what is drawn, a
         `roadmap.plotting.style.Drawn`; None: the study has a method of that name.
@@ -62,13 +62,13 @@ SHIPPED = (
     Figure(
         "pareto",
         "accuracy against a cost",
-        "Mean top-1 of every network against its cost, with the Pareto front; the table of networks has both.",
+        "Mean accuracy of every network against its cost, with the Pareto front; the table of networks has both.",
         foreign=False,
     ),
     Figure(
         "curves",
         "accuracy at each epoch",
-        "Learning curves: top-1 on the test images by epoch; the table of runs has their ends.",
+        "Learning curves: accuracy on the test images by epoch; the table of runs has their ends.",
         foreign=False,
     ),
 )
