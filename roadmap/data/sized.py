@@ -21,18 +21,19 @@ from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, Split, 
 
 @dataclass(frozen=True)
 class SizedPart:
-    """A part of a data set: its name, ``where`` it lies, its ``images`` and the ``class_names``; of each kind of data
-    set a class, which adds what is known of the images."""
+    """A part of a data set: its name, ``where`` it lies, its ``images`` and the ``class_names``, and what was ``noted``
+    when it was listed; of each kind of data set a class, which adds what is known of the images."""
 
     part: str
     where: str
     images: Files
     class_names: tuple[str, ...]
+    noted: tuple[str, ...]
 
     @property
     def remarks(self) -> list[str]:
         """What a user should know of it, in sentences."""
-        return []
+        return [*self.noted]
 
     def select(self, places: np.ndarray) -> Self:
         """These images alone."""
