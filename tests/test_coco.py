@@ -57,8 +57,15 @@ def test_what_is_left_out_is_counted(tmp_path):
         content["annotations"] += [annotation(60, 7, 3, (5, 5, 0, 9)), annotation(61, 7, 3, (SIZE[1] + 1, 2, 9, 9))]
         content["annotations"][-1]["segmentation"] = rectangle(1, 1, 4, 4)
 
-    data = open_detection("coco", make_coco(tmp_path, change=change))
-    assert data.notes == tuple(
+    root = make_coco(tmp_path, change=change)
+    Image.new("RGB", (9, 9)).save(root / "val2017" / "other.png")
+    (root / "val2017" / "notes.txt").touch()
+    data = open_detection("coco", root)
+    beside = (
+        "1 file of another kind was left out: 1 .txt",
+        f"images in {root / 'val2017'} that instances_val2017.json does not list left out: 1",
+    )
+    assert [note for note in data.notes if note not in beside] == [
         f"{what}: {count}"
         for part in ("train2017", "val2017")
         for what, count in (
@@ -66,7 +73,8 @@ def test_what_is_left_out_is_counted(tmp_path):
             (f"crowds of {part}, not learned, and neither right nor wrong in a test", 1),
             (f"images of {part} without objects", 1),
         )
-    )
+    ]
+    assert set(beside) <= set(data.notes)
     assert len(data.train.objects.learned(0)[0]) == 1
 
 
@@ -122,6 +130,7 @@ BROKEN = {
         first(segmentation={"size": list(SIZE), "counts": "abc"}),
         "the run lengths of annotation 1 are not a mask of its image",
     ),
+    "crowd in words": (first(iscrowd="0"), "annotation 1 has iscrowd '0', not 0 or 1"),
     "short box": (first(bbox=[1, 2, 3]), "the bbox of annotation 1 is not x, y, width and height"),
     "box of words": (first(bbox=[1, 2, 3, "4"]), "the bbox of annotation 1 is not x, y, width and height"),
     "no list": (without("annotations"), "has no list of annotations: expected images, annotations and categories"),

@@ -25,11 +25,11 @@ from roadmap.cli.group import cli, print_table
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
 from roadmap.markup import printable
 from roadmap.phases import phase
-from roadmap.store.records import STATUSES, Entry, csv_text, files_of
+from roadmap.store.records import COLUMNS, STATUSES, Entry, csv_text, files_of
 from roadmap.store.store import Store
-from roadmap.tasks import default_task, task_named
+from roadmap.tasks import default_task, task_named, tasks
 
-#: Columns of `roadmap list`.
+#: Columns of `roadmap list`; in the place of the score stands the metric that it is.
 LISTED = (
     "signature",
     "status",
@@ -40,10 +40,7 @@ LISTED = (
     "width",
     "depth",
     "epochs",
-    "task",
-    "metric",
     "score",
-    "top1",
     "seconds",
     "started",
 )
@@ -77,25 +74,35 @@ def list_command(
     filters = {"step": step, "status": wanted, "data": data, "seed": seed}
     filters = {name: value for name, value in filters.items() if value is not None}
     with phase("reading the store"):
-        every = ({name: facts[name] for name in LISTED} for facts in map(facts_of, open_store(store).entries()))
+        every = (_listed(facts) for facts in map(facts_of, open_store(store).entries()))
         rows = [row for row in every if all(row[name] == value for name, value in filters.items())]
     rows.sort(key=lambda row: (str(row["started"] or ""), row["signature"]))
     if as_json:
         click.echo(json.dumps(rows, indent=1))
     elif as_csv:
-        click.echo(csv_text(rows) or ",".join(LISTED) + "\n", nl=False)
+        click.echo(csv_text(rows) or ",".join(_listed(dict.fromkeys(COLUMNS))) + "\n", nl=False)
     elif rows:
-        several = len({row["metric"] for row in rows if row["metric"]}) > 1
-        print_table([_listed_cells(row, several) for row in rows])
+        print_table([_listed_cells(row, len({*map(_metric_in, rows)}) > 1) for row in rows])
     else:
         click.echo("no run matches" if filters else "no runs yet")
 
 
+def _listed(facts: dict[str, Any]) -> dict[str, Any]:
+    metric = task_named(facts["task"] or default_task().name).metric
+    return {metric.key if name == "score" else name: facts[name] for name in LISTED}
+
+
+def _metric_in(row: dict[str, Any]) -> str:
+    """The metric of a row of `_listed`."""
+    return next(name for name in row if name not in LISTED)
+
+
 def _listed_cells(row: dict[str, Any], several: bool) -> dict[str, str]:
     """``several``: whether runs of several tasks are listed."""
-    metric = task_named(row["task"] or default_task().name).metric
-    named = {"metric": metric.short} if several else {}
-    score = named | {"score %" if several else f"{metric.short} %": number_text(row["score"], ".2f")}
+    key = _metric_in(row)
+    short = next(task.metric.short for task in tasks().values() if task.metric.key == key)
+    score = {"metric": short} if several else {}
+    score |= {"score %" if several else f"{short} %": number_text(row[key], ".2f")}
     return {
         "run": row["signature"],
         "status": row["status"],

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from roadmap.checks import RoadmapError, cause, repeated, said
+from roadmap.data.entries import is_image, told
 from roadmap.data.images import named
 from roadmap.data.listings import EVALUATIONS, Listing, contents
 from roadmap.data.objects import Objects, ObjectSplit
 from roadmap.data.readers import Files, stamp
-from roadmap.data.sized import Part
+from roadmap.data.sized import SizedPart
 from roadmap.formatting import listed
 
 EXPECTED = "annotations/instances_train*.json and instances_val*.json, and the images in train*/ and val*/"
@@ -27,20 +29,20 @@ TOLERANCE = 1.0
 
 
 @dataclass(frozen=True)
-class Annotated(Part):
+class Annotated(SizedPart):
     """Images with the ``objects`` that a file of annotations, ``where``, says are in them."""
 
     objects: Objects = field(kw_only=True)
 
     @property
     def remarks(self) -> list[str]:
-        """What is not learned, counted."""
+        """What is not used or not learned, counted."""
         counts = {
             f"boxes of {self.part} that cover nothing of their image, not learned": self.objects.degenerate,
             f"crowds of {self.part}, not learned, and neither right nor wrong in a test": self.objects.crowds,
             f"images of {self.part} without objects": self.objects.counts == 0,
         }
-        return [f"{what}: {which.sum()}" for what, which in counts.items() if which.any()]
+        return [*self.noted, *(f"{what}: {which.sum()}" for what, which in counts.items() if which.any())]
 
     def select(self, places: np.ndarray) -> Annotated:
         """These images alone."""
@@ -117,8 +119,9 @@ class _Reading:
                 raise self.refuse(f"gives image {row['id']} a size of {row['width']} x {row['height']} pixels")
         classes.sort(key=lambda row: row["id"])
         objects = self._objects(images, {row["id"]: place for place, row in enumerate(classes)}, annotations)
-        files = self._files(root, part, [row["file_name"] for row in images])
-        return Annotated(part, str(self.path), files, tuple(row["name"] for row in classes), objects=objects)
+        files, noted = self._files(root, part, [row["file_name"] for row in images])
+        names = tuple(row["name"] for row in classes)
+        return Annotated(part, str(self.path), files, names, noted, objects=objects)
 
     def _rows(self, content: dict[str, Any], name: str, keys: dict[str, Any]) -> list[dict[str, Any]]:
         """A list of objects that have these keys."""
@@ -143,6 +146,10 @@ class _Reading:
         sizes = np.array([(row["height"], row["width"]) for row in images], np.int64)
         for number, row in enumerate(annotations):
             row.setdefault("id", f"number {number + 1}")
+            if row.get("iscrowd", 0) not in (0, 1):
+                raise self.refuse(
+                    f"is broken: annotation {row['id']} has iscrowd {said(row['iscrowd'])[:40]}, not 0 or 1"
+                )
             for key, known in (("image_id", places), ("category_id", classes)):
                 if row[key] not in known:
                     raise self.refuse(f"is broken: annotation {row['id']} names {key} {row[key]}, which is not listed")
@@ -210,8 +217,8 @@ class _Reading:
         packed: dict[str, Any] = tools.frPyObjects({"size": size, "counts": runs}, *size)
         return packed
 
-    def _files(self, root: Path, part: str, names: list[str]) -> Files:
-        """The image files, in the folder of the part, or of the same name in images/."""
+    def _files(self, root: Path, part: str, names: list[str]) -> tuple[Files, tuple[str, ...]]:
+        """The image files, in the folder of the part, or of the same name in images/; and what lies beside them."""
         folders = [root / part, root / "images" / part]
         folder = next((one for one in folders if one.is_dir()), None)
         if folder is None:
@@ -221,7 +228,10 @@ class _Reading:
         missing = [name for name, size in zip(names, sizes, strict=True) if not size and not (folder / name).is_file()]
         if missing:
             raise self.refuse(f"lists images that {folder} lacks: {named(missing)}")
-        return Files(base, np.array([os.fsencode(name) for name in names]), sizes)
+        left_out: Counter[str] = Counter()
+        beside = {one.name for one in os.scandir(folder) if one.is_file() and is_image(one.name, left_out)} - set(names)
+        left_out[f"images in {folder} that {self.path.name} does not list"] = len(beside)
+        return Files(base, np.array([os.fsencode(name) for name in names]), sizes), tuple(told(left_out))
 
 
 def _numbers(values: Iterable[Any]) -> bool:

@@ -18,7 +18,7 @@ from roadmap.data.entries import is_image, refuse_no_images, told
 from roadmap.data.images import UNREADABLE, cores
 from roadmap.data.listings import Listing, refuse
 from roadmap.data.readers import Files, stamp
-from roadmap.data.sized import Part
+from roadmap.data.sized import SizedPart
 from roadmap.data.sources import Split, hash_of
 
 #: The class of pixels that nothing is known of, in masks as they are used.
@@ -47,18 +47,12 @@ class MaskSplit(Split):
 
 
 @dataclass(frozen=True)
-class Masked(Part):
-    """Images with the ``masks`` of these, in the same order; ``zero``: whether 0 in a mask means that nothing is known;
-    ``noted``: what else a user should know."""
+class Masked(SizedPart):
+    """Images with the ``masks`` of these, in the same order; ``zero``: whether 0 in a mask means that nothing is
+    known."""
 
     masks: Files = field(kw_only=True)
     zero: bool = field(kw_only=True)
-    noted: tuple[str, ...] = field(default=(), kw_only=True)
-
-    @property
-    def remarks(self) -> list[str]:
-        """What was found beside the images."""
-        return [*self.noted]
 
     def select(self, places: np.ndarray) -> Masked:
         """These images alone."""
@@ -181,7 +175,7 @@ def _with_masks(
     if spare := len([name for name in there - set(wanted) if name.endswith(".png")]) if zero else 0:
         remarks = (*remarks, f"masks without an image, of {part}: {spare}")
     images = _files(folder, names)
-    return Masked(part, str(folder), images, class_names, masks=_files(masks, wanted), zero=zero, noted=remarks)
+    return Masked(part, str(folder), images, class_names, remarks, masks=_files(masks, wanted), zero=zero)
 
 
 def _files(folder: Path, names: list[str]) -> Files:

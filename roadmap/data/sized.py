@@ -20,19 +20,20 @@ from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData, Split, 
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of a data set: its name, ``where`` it lies, its ``images`` and the ``class_names``; of each kind of data
-    set a class, which adds what is known of the images."""
+class SizedPart:
+    """A part of a data set: its name, ``where`` it lies, its ``images`` and the ``class_names``, and what was ``noted``
+    when it was listed; of each kind of data set a class, which adds what is known of the images."""
 
     part: str
     where: str
     images: Files
     class_names: tuple[str, ...]
+    noted: tuple[str, ...]
 
     @property
     def remarks(self) -> list[str]:
         """What a user should know of it, in sentences."""
-        return []
+        return [*self.noted]
 
     def select(self, places: np.ndarray) -> Self:
         """These images alone."""
@@ -65,7 +66,7 @@ def open_sized(
     skip_corrupt: bool,
     sides: Mapping[str, int],
     embedded: Callable[[], Embedded],
-    layouts: Mapping[str, Callable[[Path], Sequence[Part]]],
+    layouts: Mapping[str, Callable[[Path], Sequence[SizedPart]]],
 ) -> ImageData:
     """Open the data set ``name``, which is one of ``sides``, with the usual shorter side of its images in pixels, and
     embedded or one of ``layouts``: from a folder to the part to train on and the part to test.
@@ -117,7 +118,7 @@ def _embedded(
     )
 
 
-def _listed(name: str, parts: Sequence[Part], image_size: int, skip_corrupt: bool) -> ImageData:
+def _listed(name: str, parts: Sequence[SizedPart], image_size: int, skip_corrupt: bool) -> ImageData:
     listings = []
     for part in parts:
         labels = np.zeros(len(part.images.sizes), np.int64)

@@ -92,7 +92,7 @@ class Prepared:
                 "params": cost.params,
                 "activations": cost.activations,
                 "macs_by_operator": cost.macs_by_operator,
-                **({} if cost.backbone is None else cost.backbone),
+                **(cost.backbone or dict.fromkeys(("backbone_gmacs", "backbone_params"))),
             },
             facts={
                 "labels": {

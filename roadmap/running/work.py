@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: Numbers of a run's result beside its metrics; all missing where it failed before it began.
 NUMBERS = (
+    "score",
     "loss",
     "train_loss",
     "epochs",

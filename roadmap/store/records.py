@@ -105,12 +105,9 @@ LATER = (
     "match_factor",
     "backbone_gmacs",
     "backbone_params",
-    "task",
-    "metric",
-    "score",
-    "top1",
-    "top5",
 )
+#: Columns that these records lack, too, and that follow from the rest of them.
+DERIVED = ("task", "metric", "score")
 #: The metrics of runs whose records do not say which they have: the score, and another.
 FIRST_METRICS = ("top1", "top5")
 #: States of a run in the store. ``unreadable``: by this version or this user; nothing is known of it, nothing removed.
@@ -195,7 +192,8 @@ class Records:
                 if os.stat(f"{folder}/{name}").st_size != facts["bytes"]:  # noqa: PTH116  (a third of Path's time)
                     raise DamagedError(f"{folder}/{name} is cut off or overwritten")
             for column, part in COLUMNS.items():
-                if column in LATER:
+                of_another_task = column in FIRST_METRICS and column not in metrics_of(content)
+                if of_another_task or column in (*LATER, *DERIVED):
                     content[part].setdefault(column, None)
                 content[part][column]
         except (KeyError, TypeError, AttributeError):

@@ -100,11 +100,11 @@ def fit_run(
     metrics: dict[str, Any] = {"status": "done", "reason": None, last: None}
     try:
         trainer.fit(module, ckpt_path=checkpoint if threads else None, weights_only=True)
-        metrics |= {**module.metrics, "loss": module.test_loss}
+        metrics |= {**module.metrics, "score": module.metrics[task.metric.key], "loss": module.test_loss}
         if module.ema is not None:
             metrics[last] = module.last_score
     except DivergedError as error:
-        nothing = dict.fromkeys((*(metric.key for metric in task.metrics), "loss"))
+        nothing = dict.fromkeys((*(metric.key for metric in task.metrics), "score", "loss"))
         metrics |= {"status": "failed", "reason": f"diverged: {error}", **nothing}
     except SharedMemoryError:
         raise
