@@ -98,3 +98,26 @@ def test_what_cannot_start(settings, sentence, source):
     with pytest.raises(RoadmapError) as caught:
         prepare(load_spec(**{**SMALL, **known, **given}), Store(source / "store"))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "export-weights {run} {here}/out --store {store}",
+        "export {run} --to torch-export --store {store}",
+        "eval {run} --on corrupted --store {store}",
+        "bench --study {study} --inference",
+        "demo {study}",
+    ],
+)
+def test_what_is_for_classifiers_says_so(words, tmp_path_factory, tmp_path):
+    def segment(folder):
+        places = {"out": folder / "study", "store": folder / "store"}
+        roadmap.run(only=STEPS[:1], task="segment", epochs=1, seeds=1, **places, **SMALL)
+
+    root = once(tmp_path_factory, "segmented", segment)
+    (run,) = Store(root / "store").signatures()
+    places = {"run": run, "here": tmp_path, "store": root / "store", "study": root / "study"}
+    shown = call(*(word.format(**places) for word in words.split()), cwd=tmp_path)
+    assert shown.code == 2 and shown.err.count("\n") == 1 and not any(tmp_path.iterdir()), shown
+    assert "image classification" in shown.err or "another task" in shown.err

@@ -19,6 +19,7 @@ from roadmap.results.study import Study
 from roadmap.store.folder import StudyFolder
 from roadmap.store.records import WEIGHTS
 from roadmap.store.store import Store
+from roadmap.tasks import check_default
 
 #: Most test images that are offered, of as many classes as there are.
 EXAMPLES = 8
@@ -52,6 +53,7 @@ def comparisons(study: Study) -> tuple[list[Comparison], list[str]]:
 
     Raises `RoadmapError` where that is nothing.
     """
+    check_default(study.task, "a demo", study.name)
     if study.store is None:
         raise RoadmapError(
             f"a demo needs the trained networks, but the store of {study.name} is not there: only its tables were kept"

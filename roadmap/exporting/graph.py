@@ -50,6 +50,8 @@ def save_graph(network: Any, kind: str, path: str | os.PathLike, image_size: int
         raise RoadmapError(f"{kind} needs the package {missing[0]}: pip install 'roadmap-ablation[onnx]'")
     if kind == "onnx" and torch.__version__.startswith("2.5."):
         raise RoadmapError("onnx needs torch 2.6 or newer: torch 2.5 records no batch of any size")
+    if network.description.head is not None:
+        raise RoadmapError(f"{kind} takes classifiers, but this network has a head of another task")
     network = network.eval().to(memory_format=torch.contiguous_format)
     record, run = {"onnx": (_record_onnx, _run_onnx), "torch-export": (_record_torch, _run_torch)}[kind]
     path = Path(path)

@@ -25,6 +25,7 @@ from roadmap.network.layers import find_layer
 from roadmap.running.trained import TrainedWeights, find_trained, network_of
 from roadmap.store.records import row_of
 from roadmap.store.store import store_at
+from roadmap.tasks import check_default
 
 if TYPE_CHECKING:
     from roadmap.results.study import Study
@@ -81,6 +82,7 @@ def save_for_timm(
     if target.exists():
         raise RoadmapError(f"{target} exists already: name a new folder")
     trained = find_trained(run_or_path, store, None, {}, "roadmap.load_weights(roadmap.build(STEP), FILE)")
+    check_default(trained.task, "export-weights", trained.name)
     network = network_of(trained).eval()
     theirs, architecture, arguments = counterpart(network, trained.labels["regime"], trained.labels["step"])
     difference = _difference(network, theirs, trained.description.image_size or 224)

@@ -12,6 +12,8 @@ import pandas as pd
 from roadmap.checks import RoadmapError
 from roadmap.files import write_text
 from roadmap.results.schema import STEP, TIME, Column, Schema, read_as_text, typed
+from roadmap.tasks import check_default
+from roadmap.tasks.task import Task
 
 if TYPE_CHECKING:
     from roadmap.network.families import NetworkDesign
@@ -43,6 +45,8 @@ class Kept(Protocol):
     @property
     def path(self) -> Path: ...
     @property
+    def task(self) -> Task: ...
+    @property
     def runs(self) -> pd.DataFrame: ...
     @property
     def store(self) -> Store | None: ...
@@ -52,6 +56,7 @@ def designs_of(study: Kept) -> dict[str, NetworkDesign]:
     """Network -> its design, from the records of its runs. Raises `RoadmapError` where the store is not there."""
     from roadmap.network.building import design_from_dict
 
+    check_default(study.task, "latency", str(study.path))
     if study.store is None:
         raise RoadmapError(f"the store with the networks of {study.path} is not there: only its tables were kept")
     designs = {}

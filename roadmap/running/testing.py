@@ -21,6 +21,7 @@ from roadmap.data.listings import output_order
 from roadmap.data.sources import IMAGENET_MEAN, IMAGENET_STD, ImageData
 from roadmap.network.layers import load_plugins
 from roadmap.running.trained import TrainedWeights, find_trained, network_of
+from roadmap.tasks import check_default
 from roadmap.tasks.task import Evaluation
 from roadmap.training.evaluate import evaluate_network, evaluate_networks
 from roadmap.training.spec import PRECISIONS, Execution
@@ -116,6 +117,7 @@ def evaluate_corrupted(
     for strength in strengths:
         check_choice("strength", strength, STRENGTHS)
     first = trained[0]
+    check_default(first.task, "--on corrupted", first.name)
     images, outputs = _as_trained(_open_data(first, data, data_dir, None, {}), first)
     for other in trained[1:]:
         told = ("class_names", "image_size", "mean", "std", "task")

@@ -56,3 +56,10 @@ def parse_head_settings(value: Any) -> dict[str, Any]:
     if (value and not pairs) or not all(name.strip() and one for name, _, one in pairs):
         raise RoadmapError(f"head_settings is {said(value)}, but must be like channels=24,norm=none")
     return {name.strip(): one.strip() for name, _, one in pairs}
+
+
+def check_default(task: Task, what: str, name: str) -> None:
+    """Raise `RoadmapError` unless ``name`` is of the task that ``what`` is for alone, the default one."""
+    usual = default_task()
+    if task is not usual:
+        raise RoadmapError(f"{what} is for {usual.title}, but {name} is of {task.title}")
