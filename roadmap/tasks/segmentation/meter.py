@@ -61,7 +61,7 @@ class SegmentationMeter:
         pixels = confusion.sum()
         right, true, guessed = confusion.diagonal(), confusion.sum(1), confusion.sum(0)
         return {
-            "loss": float(self._loss) / pixels if pixels else float("nan"),
+            "loss": float(self._loss) / float(pixels) if pixels else float("nan"),
             "miou": _mean(right, true + guessed - right),
             "pixel_accuracy": _mean(right.sum(), pixels),
             "class_accuracy": _mean(right, true),
