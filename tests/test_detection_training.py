@@ -216,3 +216,12 @@ def test_ranks_gather_what_they_have_found(tmp_path):
     alone, *shared = (results.get() for _ in range(3))
     assert 50 < alone["box_ap"] < 100
     assert shared == [alone, alone]
+
+
+@pytest.mark.parametrize("head", list(TASK.heads))
+def test_a_training_that_diverges_says_so(tmp_path, head):
+    data = open_detection("coco", make_coco(tmp_path / "data"), image_size=40)
+    run = make_run(data, head, lr=1000.0, optimizer="sgd", epochs=3)
+    result = fit_run(run, data, tmp_path, Execution(device="cpu", threads=1, workers=0))
+    assert result.metrics["status"] == "failed" and result.metrics["reason"].startswith("diverged: training loss is")
+    assert result.metrics["mask_ap"] is None

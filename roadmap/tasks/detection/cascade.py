@@ -107,7 +107,10 @@ def _best(logits: Tensor) -> Tensor:
 
 
 def _refined(boxes: Tensor, labels: Tensor, proposals: list[Tensor], sizes: Sizes) -> list[Tensor]:
-    """Of ``boxes`` (R, 1 + classes, 4) those of ``labels`` (R,), as the next stage's proposals for each image."""
-    chosen = boxes[torch.arange(len(labels), device=labels.device), labels].detach()
+    """Of ``boxes`` (R, 1 + classes, 4) those of ``labels`` (R,), as the next stage's proposals for each image.
+
+    Where a training diverges, boxes are no numbers, which RoIAlign does not take; its loss says so.
+    """
+    chosen = boxes[torch.arange(len(labels), device=labels.device), labels].detach().nan_to_num()
     parts = chosen.split([len(some) for some in proposals])
     return [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
