@@ -66,7 +66,7 @@ def served(*command, cwd: Path, port: int):
         assert address[1] == f"http://127.0.0.1:{port}/"
         yield address[1]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0 and "Traceback" not in process.stderr.read()
+        assert process.wait(120) == 0 and "Traceback" not in process.stderr.read()
     finally:
         process.kill()
 

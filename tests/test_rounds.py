@@ -64,7 +64,7 @@ class Made:
         score = self.value(task.run.step, task.run.seed)
         start = DAY + timedelta(hours=self.hours * len(self.done))
         self.done.append((task.run.step, task.run.seed))
-        numbers = dict.fromkeys(NUMBERS)
+        numbers = dict.fromkeys(("top1", "top5", "last_top1", *NUMBERS))
         numbers |= {"status": "failed", "reason": "error: a cosmic ray", "retry": True}
         if score is not None:
             numbers |= {

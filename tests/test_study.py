@@ -285,7 +285,7 @@ def test_every_setting_is_an_option_with_help():
 
 
 def test_help_shows_the_options_that_matter_and_where_the_others_are():
-    common = "from upto only design steps data data-dir image-size recipe seeds epochs device out store".split()
+    common = "from upto only design steps task data data-dir image-size recipe seeds epochs device out store".split()
     for name, own in (("run", {"resume", "dry-run"}), ("plan", {"again", "json"})):
         lines = command(name, "--help").out.partition("\nNetworks:\n")[2].splitlines()
         options = [line.split()[0].removeprefix("--") for line in lines if re.match("  --", line)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ SPEEDS = {
     help="Measure the latency of a study's networks, and keep it there for its tables and figures.",
 )
 @PLUGIN_OPTION
-@measuring_options
+@partial(measuring_options, least=1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def bench(

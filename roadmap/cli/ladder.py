@@ -47,12 +47,12 @@ def ladder_options(command: Any) -> Any:
     return with_ladder
 
 
-def measuring_options(command: Any) -> Any:
-    """Options for how speed is measured, which the command receives by these names."""
+def measuring_options(command: Any, least: int = 2) -> Any:
+    """Options for how speed is measured, which the command receives by these names, of at least this many images."""
 
     @functools.wraps(command)
     def measuring(batch_size: int, seconds: float, **options: Any) -> None:
-        check_int("batch size", batch_size, 1, 100_000)
+        check_int("batch size", batch_size, least, 100_000)
         check_number("seconds", seconds, 0.01, 3600)
         command(batch_size=batch_size, seconds=seconds, **options)
 

@@ -4,9 +4,12 @@ folders, named by synset or, in ImageNet-V2, by the number of the class."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from roadmap.data.known import Source
-from roadmap.data.listings import Listing
+
+if TYPE_CHECKING:
+    from roadmap.data.listings import Listing
 
 #: What the folder within the published archive is called.
 ARCHIVES = {
