@@ -162,6 +162,13 @@ def test_what_carries_over_to_other_tasks(tmp_path):
     assert "alike in semantic segmentation (τ +1.00)" in first.compare(others[0]).headline
 
 
+def test_studies_of_one_name_are_told_apart(tmp_path):
+    folders = [keep(tmp_path / place / "mine", of_steps(ladder("resnet50").names)) for place in "xyz"]
+    first, *others = map(load_study, folders)
+    headline = first.compare(*others).headline
+    assert "x/mine" in headline and "y/mine (τ +1.00)" in headline and "z/mine (τ +1.00)" in headline
+
+
 def keep_again(folder, name):
     return Path(shutil.copytree(folder, folder.with_name(name)))
 

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 
 import roadmap
 from roadmap import RoadmapError
-from roadmap.network.description import read_description
+from roadmap.exporting.graph import save_graph
+from roadmap.network.description import Description, read_description
 from roadmap.network.weights import save_weights
 
 CLASSES = ("cat", "dog", "eel")
@@ -185,6 +186,7 @@ def test_torch_loads_what_is_recorded(tmp_path, monkeypatch):
         ("export --to onnx", "name its run"),
         ("export {file} --to onnx --all-columns", "--all-columns is for a table"),
         ("export {file} --to torch-export --image-size 3", "reduced to nothing"),
+        ("export {file} --to torch-export --image-size 0", "image size is 0"),
         ("export {file} --to torch-export --out {here}/no/where.pt2", "cannot be written"),
         ("export --to csv --image-size 32", "--image-size is for a network"),
         ("export {here}/none", "none"),
@@ -196,6 +198,28 @@ def test_what_cannot_be_exported(words, sentence, tmp_path):
     shown = call(*(word.format(file=path, here=tmp_path) for word in words.split()))
     assert shown.code == 2 and sentence in shown.err and shown.err.count("\n") == 1, shown.err
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_study_is_quoted_of_its_own_runs_alone(study, tmp_path):
+    _, path = weights(tmp_path, "gelu", {})
+    shown = call("export-weights", path, tmp_path / "out", "--study", study / "study")
+    assert shown.code == 2 and "so that its findings say nothing of it" in shown.err
+    assert call("export-weights", path, tmp_path / "out").code == 0
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "How it was trained is not known" in card and "## Training" not in card
+
+
+def test_what_torch_cannot_record_is_said_in_a_sentence(tmp_path, monkeypatch):
+    class Branching(torch.nn.Module):
+        def forward(self, x):
+            return x if float(x.mean()) > 0.1 else -x
+
+    network, _ = weights(tmp_path, "gelu", {})
+    network.head.fc = torch.nn.Sequential(network.head.fc, Branching())
+    network.description = Description(network.design, image_size=32)
+    with pytest.raises(RoadmapError, match="torch cannot record this network for torch-export: [^\n]+$"):
+        save_graph(network, "torch-export", tmp_path / "network.pt2", 32)
+    assert not (tmp_path / "network.pt2").exists()
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):

@@ -18,7 +18,9 @@ from roadmap.cost.measuring import latencies
 from roadmap.network.building import build_network
 from roadmap.results.latency import TABLE
 
-TABLE_OF = "step,latency,latency_p95,latency_error,calls,batch_size,image_size,device_name,threads,torch,measured"
+TABLE_OF = (
+    "step,signature,latency,latency_p95,latency_error,calls,batch_size,image_size,device_name,threads,torch,measured"
+)
 
 
 @pytest.fixture
@@ -30,7 +32,12 @@ def study(tmp_path_factory, tmp_path):
 
 def keep(folder, latency, error=0.1):
     """A table of latencies in a study's folder, as the program writes it."""
-    rows = [f"{step},{ms},{ms + 1},{error},9,1,32,cpu,1,2.14,2026-01-01T00:00:00+00:00" for step, ms in latency.items()]
+    runs = roadmap.load_study(folder).runs
+    names = dict(zip(runs["step"], runs["signature"], strict=True))
+    rows = [
+        f"{step},{names[step]},{ms},{ms + 1},{error},9,1,32,some machine,1,2.14,2026-01-01T00:00:00+00:00"
+        for step, ms in latency.items()
+    ]
     (folder / TABLE).write_text("\n".join([TABLE_OF, *rows, ""]))
 
 
@@ -68,7 +75,12 @@ def test_a_study_knows_of_its_latency(study):
     same = loaded.effects[loaded.effects["against"].eq(second)]
     assert same["latency"].eq(0).all() and same["points_per_ms"].isna().all(), "nothing is divided by noise"
     pd.testing.assert_frame_equal(loaded.effects[plain.effects.columns], plain.effects)
-    assert "points/ms" in call("effects", study).out
+    shown = call("effects", study).out
+    assert "points/ms" in shown and "ms: some machine, 1 thread, one image of 32 px." in shown
+    # of other runs by now, as after another width in the same folder
+    (study / TABLE).write_text((study / TABLE).read_text().replace(loaded.runs["signature"].iloc[-1], "0" * 16))
+    last = loaded.runs["step"].iloc[-1]
+    assert roadmap.load_study(study).costs.set_index("step")["latency"].isna()[last]
 
 
 def test_the_figure_says_what_is_best_within_a_budget(study):
@@ -79,7 +91,8 @@ def test_the_figure_says_what_is_best_within_a_budget(study):
     best = means.drop(slow).idxmax()
     drawn = loaded.pareto("latency", budget=20.0)
     assert drawn.headline.startswith("Median latency (ms) at most 20: ") and f"{means[best]:.1f} %" in drawn.headline
-    assert "no network" in loaded.pareto("latency", budget=1.0).headline
+    assert "no network" in loaded.pareto("latency", budget=1.0).headline and "some machine, 1 thread" in drawn.caption
+    assert loaded.pareto("latency_p95").headline
     shown = call("plot", study, "--figure", "pareto", "--x", "latency", "--budget", "20ms", "--out", study / "drawn")
     assert shown.code == 0 and "at most 20: " in (study / "drawn" / "pareto.md").read_text()
 
@@ -99,6 +112,9 @@ def test_what_cannot_be(study, tmp_path):
         (("plot", study, "--figure", "pareto", "--x", "latency"), "roadmap bench --study measures it"),
         (("plot", study, "--figure", "pareto", "--budget", "20ms"), "--budget is '20ms', but must be a number"),
         (("plot", study, "--budget", "20ms"), "--budget is for --figure pareto"),
+        (("plot", study, "--figure", "pareto", "--budget", "1e999"), "budget"),
+        (("plot", study, "--figure", "pareto", "--budget", ""), "--budget is ''"),
+        (("plot", study, "--figure", "pareto", "--x", "device_name"), "unknown cost 'device_name'"),
         (("bench", "--study", study), "add --inference"),
         (("bench", "--study", study, "--inference", "--upto", "gelu"), "--upto is for a ladder"),
         (("bench", "--study", tmp_path / "none", "--inference"), "none"),

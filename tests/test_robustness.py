@@ -21,6 +21,7 @@ from roadmap.data.corrupted import KINDS, STRENGTHS, corrupted
 from roadmap.data.sources import open_data
 from roadmap.network.weights import save_weights
 from roadmap.results.robustness import TABLE, with_metric
+from roadmap.running.testing import imagenet_synsets
 
 imagecorruptions = pytest.importorskip("imagecorruptions")
 SYNSETS = ("n01440764", "n01443537", "n01484850", "n01491361")
@@ -219,9 +220,61 @@ def test_images_of_other_classes_are_left_out_and_counted(weights, tmp_path):
     assert result.images == 10 and any("5 images of classes" in remark for remark in result.remarks)
 
 
+def test_numbers_are_imagenets_classes_whatever_the_network_knows(weights, tmp_path):
+    _, path = weights
+    folder = pictures(tmp_path, ("1", "3", "7"))
+    result = roadmap.evaluate(path, data="imagenet-v2", data_dir=folder, image_size=64)
+    assert result.class_names == (SYNSETS[1], SYNSETS[3]) and result.images == 10
+    assert any("5 images of classes" in remark for remark in result.remarks)
+    network = randomize(roadmap.build("gelu", blocks=(1, 1, 1, 1), widths=(8, 16, 16, 16))).float()
+    torch.save(network.state_dict(), tmp_path / "plain.pth")  # as a published file: a thousand outputs without names
+    size = {"step": "gelu", "width": 8, "depth": 0.1}
+    with pytest.raises(RoadmapError):  # of another size
+        roadmap.evaluate(tmp_path / "plain.pth", data="imagenet-v2", data_dir=folder, image_size=64, **size)
+    assert imagenet_synsets()[:4] == SYNSETS
+
+
+def test_a_damaged_table_is_replaced_and_one_that_cannot_be_is_said_first(study):
+    (study / TABLE).write_text("colour\nred\n")
+    words = "--on corrupted --kinds fog --strengths 1 --images 3 --workers 0".split()
+    assert call("effects", study, "--metric", "mce").code == 2
+    assert call("eval", study, *words).code == 0 and len(pd.read_csv(study / TABLE)) == 6
+    (study / TABLE).unlink()
+    (study / TABLE).mkdir()
+    shown = call("eval", study, *words)
+    assert shown.code == 2 and "tests.csv cannot be written: it is a folder" in shown.err
+
+
+def test_tests_of_runs_that_are_no_longer_the_studys_do_not_count(study):
+    words = "--on corrupted --kinds fog --strengths 1 --workers 0".split()
+    assert call("eval", study, *words).code == 0
+    before = with_metric(roadmap.load_study(study), "mce").found.runs["score"].tolist()
+    table = pd.read_csv(study / TABLE)
+    stale = table.head(1).assign(signature="0" * 16, step="large_kernel", seed=9, score=0.0)
+    pd.concat([table, stale]).to_csv(study / TABLE, index=False)
+    assert with_metric(roadmap.load_study(study), "mce").found.runs["score"].tolist() == before
+    first = table["step"].eq("large_kernel")
+    table[~first].to_csv(study / TABLE, index=False)
+    with pytest.raises(RoadmapError, match="no run of large_kernel was tested"):
+        with_metric(roadmap.load_study(study), "mce")
+
+
+def test_a_file_that_does_not_name_its_network_is_tested_on_corrupted_images(study, tmp_path):
+    loaded = roadmap.load_study(study)
+    torch.save(loaded.network("gelu").state_dict(), tmp_path / "plain.pth")
+    data = ("--data", "folder", "--data-dir", study.parent / "images", "--step", "gelu", "--width", 4)
+    size = ("--depth", loaded.runs["depth"].iloc[0], "--stem-stride", 2)
+    words = "--on corrupted --kinds fog --strengths 1 --workers 0".split()
+    shown = call("eval", tmp_path / "plain.pth", *words, *data, *size)
+    assert shown.code == 0 and "mean" in shown.out, shown.err
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        ("plot {study} --metric top5 --figure pareto", "pareto is of the study's own score"),
+        ("eval {study} --on corrupted --store {study}", "leave out --store"),
+        ("eval {study} --on corrupted --data cifar10", "leave out --data, or --on"),
         ("eval {run} --on corrupted --kinds mist", "kind of corruption"),
         ("eval {run} --on corrupted --strengths 6", "strength"),
         ("eval {run} --on corrupted --strengths two", "--strengths is 'two'"),

@@ -100,10 +100,11 @@ def eval_command(
         "images": images,
     }
     if Path(run_or_path).is_dir():
-        _eval_study(Path(run_or_path), on, chosen, table, as_json, options)
+        _eval_study(Path(run_or_path), on, chosen, table, as_json, options | {"stem_stride": stem_stride})
         return
     if on is not None:
-        _eval_corrupted(run_or_path, chosen, table, as_json, options)
+        stride = {"stem_stride": int(stem_stride) if stem_stride else None}
+        _eval_corrupted(run_or_path, chosen, table, as_json, options | stride)
         return
     if table is not None and not table.parent.is_dir():
         raise RoadmapError(f"{table} cannot be written: there is no folder {table.parent}")
@@ -128,6 +129,8 @@ def eval_command(
 
 #: What a test on corrupted images, or of a whole study, can be told; the rest is as in each network's training.
 TESTED = ("data", "data_dir", "batch_size", "device", "threads", "workers")
+#: What names the network of a file.
+NAMING = ("step", "regime", "width", "depth", "stem_stride")
 
 
 def _how(options: dict[str, Any], table: Path | None) -> dict[str, Any]:
@@ -151,7 +154,8 @@ def _eval_corrupted(
     run: str, chosen: dict[str, Any], table: Path | None, as_json: bool, options: dict[str, Any]
 ) -> None:
     """Test one network on corrupted images, and print its score by kind and strength."""
-    how = _how(options, table)
+    how = _how({name: value for name, value in options.items() if name not in NAMING}, table)
+    scale = {name: options[name] for name in NAMING[1:] if options[name] is not None}
     with phase("reading the weights"):
         from roadmap.data.corrupted import FAMILIES, KINDS, STRENGTHS
         from roadmap.network.layers import load_plugins
@@ -159,7 +163,7 @@ def _eval_corrupted(
         from roadmap.running.trained import find_trained
 
         load_plugins(options["plugin"])
-        trained = find_trained(run, options["store"], None, {})
+        trained = find_trained(run, options["store"], options["step"], scale)
     kinds, strengths = chosen["kinds"] or KINDS, chosen["strengths"] or STRENGTHS
     with phase("testing on corrupted images"):
         found = evaluate_corrupted([trained], kinds, strengths, chosen["images"], **how)
@@ -193,6 +197,8 @@ def _eval_study(
 ) -> None:
     """Test every run of a study, and keep the scores as metrics of it."""
     how = _how(options, table)
+    if options["store"]:
+        raise RoadmapError("a study's folder says where its runs are: leave out --store")
     if on is None and not options["data"]:
         raise RoadmapError("a study's runs were tested on their own images: say --on corrupted, or --data another set")
     with phase("reading the study"):

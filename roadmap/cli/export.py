@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, check_int
 from roadmap.cli.entries import open_store, open_study
 from roadmap.cli.group import cli
 from roadmap.cli.study import PLUGIN_OPTION, STORE_OPTION
@@ -36,7 +36,7 @@ GRAPHS = {"onnx": ".onnx", "torch-export": ".pt2"}
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="File to write [default: print the table; STEP-RUN.onnx or .pt2].",
+    help="File to write [default: print the table; RUN.onnx or RUN.pt2].",
 )
 @click.option("--all-columns", is_flag=True, help="Write every column in md and latex, too.")
 @click.option("--image-size", type=int, metavar="N", help="Side of a network's images in pixels [default: as trained].")
@@ -85,7 +85,8 @@ def _export_network(
         from roadmap.running.trained import load
 
         network: Any = load(run, store, plugin)
-    size = image_size or network.description.image_size or 224
+    own = network.description.image_size or 224
+    size = own if image_size is None else check_int("image size", image_size, 1, 4096)
     network.description.design.feature_sizes(size)
     path = out or Path(f"{Path(run).stem}{GRAPHS[kind]}")
     with phase("recording the network and comparing it"):

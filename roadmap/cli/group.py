@@ -132,4 +132,8 @@ def print_effects(study: Any) -> None:
     rows = readable(study.effects).to_dict("records")
     print_table([{str(name): value for name, value in row.items()} for row in rows])
     click.echo(interval_text(study.effects, study.matters, study.rule))
+    if (latency := getattr(study, "latency", None)) is not None:
+        from roadmap.results.latency import measured_on
+
+        click.echo(f"ms: {measured_on(latency)}.")
     click.echo(" ".join(answer(study)))

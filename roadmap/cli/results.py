@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from roadmap.checks import RoadmapError
+from roadmap.checks import RoadmapError, check_number
 from roadmap.cli.group import cli, print_effects, with_rows
 from roadmap.cli.study import with_questions
 from roadmap.formatting import listed
@@ -140,6 +140,8 @@ def plot(
         check_no_table(study, settings)
         if wrong := [option for option, given in of_studies if given]:
             raise RoadmapError(f"--{wrong[0]} is for the study's own score: leave out --metric, or it")
+        if name and not figures()[name].foreign:
+            raise RoadmapError(f"{name} is of the study's own score: leave out --metric")
         with phase("drawing the figures"):
             paths = measured_by(load_study(study), metric).save(_folder(out or study), [name] if name else (), **look)
     else:
@@ -151,13 +153,14 @@ def plot(
         drawn = name or loaded.figures[0]
         if paper and (other or drawn != "trajectory"):
             raise RoadmapError("--paper is for the trajectory of a ladder: leave it out")
-        if wrong := [option for option, given in (("x", cost), ("budget", budget)) if given and drawn != "pareto"]:
+        of_pareto = (("x", cost), ("budget", budget))
+        if drawn != "pareto" and (wrong := [option for option, given in of_pareto if given is not None]):
             raise RoadmapError(f"--{wrong[0]} is for --figure pareto: add that, or leave out --{wrong[0]}")
         folder = _folder(out or study)
         with phase("drawing the figures"):
             if name or other or look != {"width": "page", "caption": None}:
                 more: dict[str, Any] = {"against": cost} if cost else {}
-                more |= {"budget": parse_budget(budget, cost or "gmacs")} if budget else {}
+                more |= {"budget": parse_budget(budget, cost or "gmacs")} if budget is not None else {}
                 paths = save_drawn(loaded, drawn, other, folder, paper, **more, **look)
             else:
                 paths = save_results(loaded, folder, paper=paper)
@@ -189,7 +192,7 @@ def parse_budget(text: str, cost: str) -> float:
         raise RoadmapError(
             f"--budget is {text!r}, but must be a number with or without a unit; units of {cost}: {known}"
         )
-    return float(found[1]) * units[found[2]]
+    return check_number("budget", float(found[1]) * units[found[2]], 0.0)
 
 
 def _folder(path: Path) -> Path:

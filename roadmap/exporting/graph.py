@@ -18,6 +18,7 @@ from torch import Tensor
 from roadmap.checks import RoadmapError, cause, check_choice
 from roadmap.files import whole_file
 from roadmap.imports import is_installed
+from roadmap.markup import printable
 
 #: What a recorded network's outputs may differ by, relative to the largest: its kernels sum in another order.
 TOLERANCE = 1e-3
@@ -57,11 +58,22 @@ def save_graph(network: Any, kind: str, path: str | os.PathLike, image_size: int
     path = Path(path)
     try:
         with whole_file(path) as temporary, _quiet():
-            record(network, _images(network, 2, image_size), temporary)
+            try:
+                record(network, _images(network, 2, image_size), temporary)
+            except (OSError, MemoryError):
+                raise
+            except Exception as error:  # torch has a dozen kinds for what it cannot record
+                raise RoadmapError(f"torch cannot record this network for {kind}: {_first_line(error)}") from error
             difference = _difference(network, run(temporary), image_size)
     except OSError as error:
         raise RoadmapError(f"{path} cannot be written: {cause(error)}") from None
     return Graph(path, difference)
+
+
+def _first_line(error: Exception) -> str:
+    """The beginning of an error of torch, whose texts go on for pages."""
+    text = str(error).strip() or type(error).__name__
+    return printable(text.splitlines()[0][:200])
 
 
 def _images(network: Any, count: int, size: int) -> Tensor:

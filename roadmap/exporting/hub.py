@@ -74,8 +74,10 @@ def save_for_timm(
     """Write a trained network into a new folder: config.json, model.safetensors, and a model card as README.md.
 
     ``run_or_path`` as for `roadmap.load`; ``study`` is a study that the run is part of, whose findings go on the card.
-    What is written is compared with the network first. Raises `RoadmapError` where the folder is there already.
+    What is written is opened by timm and compared with the network before the folder gets its name. Raises
+    `RoadmapError` where the folder is there already, and where the study has not this run.
     """
+    import timm
     from timm.models import save_for_hf
 
     target = Path(folder)
@@ -85,13 +87,16 @@ def save_for_timm(
     check_default(trained.task, "export-weights", trained.name)
     network = network_of(trained).eval()
     theirs, architecture, arguments = counterpart(network, trained.labels["regime"], trained.labels["step"])
-    difference = _difference(network, theirs, trained.description.image_size or 224)
     record = None if trained.identity is None else store_at(store).record(trained.name)
+    if study is not None and trained.name not in set(study.runs["signature"]):
+        raise RoadmapError(f"{study.path} has no run {trained.name}, so that its findings say nothing of it")
     card = _card(trained, architecture, None if record is None else row_of(record), study)
     unfinished = aside(target)
     try:
         # timm writes into a folder that is there; weights as safetensors alone
         save_for_hf(theirs, str(unfinished), _config(trained), arguments, safe_serialization=True)
+        opened = timm.create_model(f"local-dir:{unfinished}", pretrained=True).eval()
+        difference = _difference(network, opened, trained.description.image_size or 224)
         (unfinished / "README.md").write_text(card, encoding="utf-8")
         unfinished.rename(target)
     except OSError as error:
@@ -135,10 +140,8 @@ def _card(trained: TrainedWeights, architecture: str, row: Mapping[str, Any] | N
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
     return environment.from_string(files(__package__).joinpath("card.md").read_text(encoding="utf-8")).render(
-        title=f"{step} on {data}",
-        what=f"The network `{step}` of the road from ResNet to ConvNeXt, trained from "
-        f"{'scratch' if row is None or not row['initial'] else 'trained weights'} on {data} with roadmap, which "
-        "measures what each design choice on that road is worth.",
+        title=step if row is None else f"{step} on {data}",
+        what=_what(step, on_ladder(design), row),
         data=data,
         top1=None if row is None else row["top1"],
         architecture=architecture,
@@ -147,6 +150,16 @@ def _card(trained: TrainedWeights, architecture: str, row: Mapping[str, Any] | N
         findings=[] if study is None else measured(findings_of_step(study, step, trained.labels["regime"])),
         facts=facts,
     )
+
+
+def _what(step: str, is_rung: bool, row: Mapping[str, Any] | None) -> str:
+    """Which network this is, and what is known of its training."""
+    network = f"The network `{step}` of the road from ResNet to ConvNeXt" if is_rung else f"timm's `{step}`"
+    if row is None:
+        return f"{network}. How it was trained is not known: it is from a weights file."
+    begun = "trained weights" if row["initial"] else "scratch"
+    how = f"trained from {begun} on {row['data']} with roadmap"
+    return f"{network}, {how}, which measures what each design choice is worth."
 
 
 def _cell(value: Any) -> str:

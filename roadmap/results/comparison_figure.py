@@ -97,13 +97,13 @@ def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
     for study in studies:
         ranked = [one.row["effect"] for one in ranked_effects(study.question, study.measured)]
         names = in_both_orders(names, ranked) if names else ranked
-    agreements: dict[str, Agreement] = {}
+    agreements: list[tuple[str, Agreement]] = []
     for head, table in zip(heads[1:], tables[1:], strict=True):
         shared = [name for name in tables[0] if name in table]
         if len(shared) < 2:
             raise RoadmapError(f"{heads[0]} and {head} share {len(shared)} effects, but ranks take at least two")
         values = ([one[name].row["estimate"] for name in shared] for one in (tables[0], table))
-        agreements[head] = rank_agreement(*values)
+        agreements.append((head, rank_agreement(*values)))
     look_of = Look(**look)
     wide = 0.72 / len(studies) * look_of.size.across
     panels = [
@@ -121,7 +121,7 @@ def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
         [
             f"{first.worded(first.question.meaning)}, in each study's own score (percentage points).",
             f"Kendall's tau of the effects with those of {heads[0]}: "
-            f"{listed([f'{head} {agreement}' for head, agreement in agreements.items()])}.",
+            f"{listed([f'{head} {agreement}' for head, agreement in agreements])}.",
             *verdicts_across(tables),
             how_decided(pd.DataFrame([one.row for table in tables for one in table.values()]), matters, Figures.unit),
         ]
@@ -133,10 +133,10 @@ def carry_over(studies: Sequence[Tasked], **look: Any) -> Drawn:
     return draw_forest(rows, panels, [], look_of, title, caption, matters, form)
 
 
-def _in_words(agreements: Mapping[str, Agreement]) -> str:
+def _in_words(agreements: Sequence[tuple[str, Agreement]]) -> str:
     """Which rankings agree with the first, which are its reverse, and which are open."""
     groups: dict[str, list[str]] = {"alike": [], "in reverse": [], "open": []}
-    for head, agreement in agreements.items():
+    for head, agreement in agreements:
         low, high = (agreement.tau if math.isnan(end) else end for end in (agreement.low, agreement.high))
         verdict = "alike" if low > 0 else "in reverse" if high < 0 else "open"
         groups[verdict].append(f"{head} (τ {signed(agreement.tau)})")
@@ -155,7 +155,12 @@ class Tasked(Finished, Protocol):
 def _told_apart(studies: Sequence[Tasked]) -> list[str]:
     """What the studies are called: their tasks, where these tell them apart, else their folders."""
     tasks = [study.task.title for study in studies]
-    return tasks if len({*tasks}) == len(tasks) else [study.path.resolve().name for study in studies]
+    if len({*tasks}) == len(tasks):
+        return tasks
+    parts = [study.path.resolve().parts for study in studies]
+    names = [["/".join(part[-length:]) for part in parts] for length in range(1, max(map(len, parts)) + 1)]
+    numbered = [f"{name} ({place + 1})" for place, name in enumerate(names[-1])]
+    return next((those for those in names if len({*those}) == len(those)), numbered)
 
 
 def verdicts_across(tables: Sequence[Mapping[str, Measured]]) -> list[str]:

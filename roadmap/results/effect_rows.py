@@ -12,6 +12,16 @@ from roadmap.questions.question import Question
 from roadmap.results.effects import Measured
 from roadmap.results.sentences import effect_label
 
+#: Columns of the costs that accuracy can be drawn against: the label of the axis, and whether less is better.
+COSTS = {
+    "gmacs": ("GMACs per image", True),
+    "params": ("parameters", True),
+    "activations": ("activations per image", True),
+    "images_per_second": ("images per second in training", False),
+    "latency": ("median latency (ms)", True),
+    "latency_p95": ("95th percentile of latency (ms)", True),
+}
+
 
 def ranked_effects(question: type[Question], measured: Sequence[Measured]) -> list[Measured]:
     """The effects in the order of their rows in a figure: the largest gain first, or as the question lists them."""

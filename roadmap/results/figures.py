@@ -21,6 +21,7 @@ from roadmap.plotting.trajectory import draw_trajectory, trajectory_panel
 from roadmap.questions.question import Question
 from roadmap.results.drawings import figures
 from roadmap.results.effect_rows import (
+    COSTS,
     alias_of,
     aliased_label,
     effect_interval,
@@ -30,18 +31,10 @@ from roadmap.results.effect_rows import (
     weight_of,
 )
 from roadmap.results.effects import Measured, TrainedNetwork
+from roadmap.results.latency import measured_on
 from roadmap.results.printing import paper_table
 from roadmap.results.sentences import headline, how_decided, lost_text
 from roadmap.results.sequential import Rule
-
-#: Columns of the costs that accuracy can be drawn against: the label of the axis, and whether less is better.
-COSTS = {
-    "gmacs": ("GMACs per image", True),
-    "params": ("parameters", True),
-    "activations": ("activations per image", True),
-    "images_per_second": ("images per second in training", False),
-    "latency": ("median latency (ms)", True),
-}
 
 
 class Figures:
@@ -350,7 +343,9 @@ class Figures:
         other beats in both are joined and named. ``budget``, in the column's unit, is what a network may cost at most
         (of a speed: at least): a line, and the headline says which network is best within it. Raises `RoadmapError`
         where that cost is not known of any."""
-        table = getattr(self, "costs", pd.DataFrame(columns=["step"]))
+        table, latency = getattr(self, "costs", pd.DataFrame(columns=["step"])), getattr(self, "latency", None)
+        measured = [] if latency is None else [f"Latency: {measured_on(latency)}."]
+        table = table.drop(columns=["adopted", "reference", "device_name"], errors="ignore")
         check_known("cost", [against], [name for name in (COSTS | dict.fromkeys(table)) if name != "step"])
         costs = dict(zip(table["step"], table[against].astype(float), strict=True))
         known = [one for one in self.networks if math.isfinite(one.sample.mean) and math.isfinite(costs[one.cell.name])]
@@ -381,6 +376,7 @@ class Figures:
             [
                 f"The line joins the networks that no other beats in {self.score} and cost by their means; those "
                 "within noise of one another cannot be told apart. Vertical lines: 95 % interval of each mean.",
+                *(measured if against.startswith("latency") else []),
                 *lost_text((one.cell.name, one.sample.failed, one.missing) for one in self.networks),
                 *self.about,
             ]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from roadmap.checks import RoadmapError
 from roadmap.files import write_text
+from roadmap.formatting import plural
 from roadmap.results.schema import STEP, TIME, Column, Schema, read_as_text, typed
 from roadmap.tasks import check_default
 from roadmap.tasks.task import Task
@@ -24,6 +25,7 @@ TABLE = "latency.csv"
 #: A row a network that `roadmap bench` measured: the columns of latency.csv.
 LATENCIES: Schema = {
     "step": STEP,
+    "signature": Column("text", "one of its runs: where the study has others by now, the row counts no more"),
     "latency": Column("float64", "median time that a batch takes to pass through the network in evaluation", "ms"),
     "latency_p95": Column("float64", "the time that 95 % of the batches take at most", "ms"),
     "latency_error": Column("float64", "standard error of the median, from its turns", "ms"),
@@ -93,9 +95,11 @@ def measure_latency(
         "torch": version("torch"),
         "measured": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    signatures = dict(zip(study.runs["step"], study.runs["signature"], strict=True))
     rows = [
         {
             "step": name,
+            "signature": signatures[name],
             "latency": one.median,
             "latency_p95": one.percentile_95,
             "latency_error": one.std_error,
@@ -109,16 +113,18 @@ def measure_latency(
     return table
 
 
-def read_latency(folder: Path) -> pd.DataFrame | None:
-    """The table of latencies of a study's folder, None where nothing was measured. Raises `RoadmapError` where it is
-    damaged."""
+def read_latency(folder: Path, runs: pd.DataFrame) -> pd.DataFrame | None:
+    """The table of latencies of a study's folder, of the networks of its ``runs``; None where none was measured. Raises
+    `RoadmapError` where it is damaged."""
     path = folder / TABLE
     if not path.is_file():
         return None
     try:
-        return typed(read_as_text(path, LATENCIES, "latencies"), LATENCIES)
+        table = typed(read_as_text(path, LATENCIES, "latencies"), LATENCIES)
     except RoadmapError as error:
         raise RoadmapError(f"{path} is damaged: {error}; roadmap bench --study {folder} measures it anew") from None
+    known = table[table["signature"].isin(runs["signature"])]
+    return known if len(known) else None
 
 
 def with_latency(effects: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
@@ -139,6 +145,6 @@ def with_latency(effects: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 def measured_on(table: pd.DataFrame) -> str:
     """Where and how latencies were measured, in a few words."""
     row = table.iloc[0]
-    threads = "" if pd.isna(row["threads"]) else f", {row['threads']} thread" + "s" * (row["threads"] != 1)
+    threads = "" if pd.isna(row["threads"]) else f", {plural(int(row['threads']), 'thread')}"
     images = "one image" if row["batch_size"] == 1 else f"batches of {row['batch_size']} images"
     return f"{row['device_name']}{threads}, {images} of {row['image_size']} px"

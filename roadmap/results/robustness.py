@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,10 @@ def run_tests(
 
     if study.store is None:
         raise RoadmapError(f"the store with the weights of {study.path} is not there: only its tables were kept")
+    if on and data:
+        raise RoadmapError("a study's own test images are corrupted: leave out --data, or --on")
     load_plugins(plugin)
+    before = _read_before(study.path)
     done = study.runs[study.runs["status"] == "done"].drop_duplicates("signature").to_dict("records")
     store, name = study.store.folder, on or str(data)
     rows = []
@@ -85,10 +88,21 @@ def run_tests(
             score = result.metrics[study.task.metric.key]
             rows.append(_row(run, name, None, None, result.images, result.image_size, score))
     table = typed(pd.DataFrame(rows, columns=list(TESTS)), TESTS)
-    before = read_tests(study.path)
     kept = table if before is None else pd.concat([before[before["test"] != name], table], ignore_index=True)
     write_text(study.path / TABLE, kept.to_csv(index=False, lineterminator="\n"))
     return table
+
+
+def _read_before(folder: Path) -> pd.DataFrame | None:
+    """The table that is to be replaced; a damaged one is none. Raises `RoadmapError` where none can be written, before
+    anything is tested."""
+    path = folder / TABLE
+    if path.is_dir() or not os.access(folder, os.W_OK):
+        raise RoadmapError(f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'permission denied'}")
+    try:
+        return read_tests(folder)
+    except RoadmapError:
+        return None
 
 
 def _row(
@@ -137,11 +151,13 @@ def with_metric(study: Study, metric: str) -> ForeignStudy:
     else:
         tests = read_tests(study.path)
         assert tests is not None
+        tests = tests[tests["signature"].isin(study.runs["signature"])]
         start = str(study.steps["step"].iloc[0])
+        of_start = study.runs[(study.runs["step"] == start) & (study.runs["status"] == "done")]["signature"]
         short = study.task.metric.short
         if metric == MCE:
             label = f"mean corruption error (%, {start}: 100)"
-            values = _mean_corruption_errors(tests[tests["test"] == CORRUPTED], start)
+            values = _mean_corruption_errors(tests[tests["test"] == CORRUPTED], start, {*of_start})
         else:
             label = f"{short} on corrupted images (%)" if metric == CORRUPTED else f"{short} on {metric} (%)"
             values = tests[tests["test"] == metric].groupby("signature")["score"].mean().to_dict()
@@ -158,14 +174,16 @@ def with_metric(study: Study, metric: str) -> ForeignStudy:
     )
 
 
-def _mean_corruption_errors(tests: pd.DataFrame, start: str) -> dict[str, float]:
-    """Signature -> mean corruption error in per cent."""
-    errors = tests.assign(error=100 - tests["score"]).groupby(["signature", "step", "kind"])["error"].sum()
-    of_start = errors.xs(start, level="step").groupby("kind").mean()
+def _mean_corruption_errors(tests: pd.DataFrame, start: str, runs: Collection[str]) -> dict[str, float]:
+    """Signature -> mean corruption error in per cent; ``runs``: signatures of the network ``start``."""
+    errors = tests.assign(error=100 - tests["score"]).groupby(["signature", "kind"])["error"].sum()
+    of_start = errors[errors.index.get_level_values("signature").isin([*runs])].groupby("kind").mean()
+    if of_start.empty:
+        raise RoadmapError(f"no run of {start} was tested on corrupted images, so that nothing is relative to it")
     if (of_start == 0).any():
         raise RoadmapError(f"{start} makes no error on {of_start.idxmin()}, so that nothing is relative to it")
     found: dict[str, float] = {}
     for signature, own in errors.groupby("signature"):
-        ratios = own.droplevel(["signature", "step"]) / of_start
+        ratios = own.droplevel("signature") / of_start
         found[str(signature)] = math.nan if ratios.isna().any() else 100 * float(ratios.mean())
     return found

@@ -173,7 +173,7 @@ class Study(TestedImages, Figures):
     @cached_property
     def latency(self) -> pd.DataFrame | None:
         """What `roadmap bench --study` measured: `roadmap.results.latency.LATENCIES`; None where it did not."""
-        return read_latency(self.path)
+        return read_latency(self.path, self.runs)
 
     @cached_property
     def effects(self) -> pd.DataFrame:

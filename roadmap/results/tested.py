@@ -62,7 +62,7 @@ class TestedImages:
         Raises `RoadmapError` where there is none such, and where the store that has its weights is not there.
         """
         done = self.runs[self.runs["status"] == "done"]
-        check_known("network", [step], list(done["step"]))
+        check_known("network", [step], list(dict.fromkeys(done["step"])))
         found = {run["seed"]: run["signature"] for run in done[done["step"] == step].to_dict("records")}
         chosen = next(iter(found)) if seed is None else seed
         if chosen not in found:

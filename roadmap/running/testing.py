@@ -187,15 +187,24 @@ class SomeOutputs(nn.Module):
         return logits
 
 
+def imagenet_synsets() -> tuple[str, ...]:
+    """The names of ImageNet's 1,000 classes in their order, such as ``n01440764``, from timm."""
+    from timm.data import ImageNetInfo
+
+    return tuple(ImageNetInfo("imagenet-1k").label_names())
+
+
 def _some_classes(data: ImageData, trained: TrainedWeights) -> tuple[ImageData, Sequence[int]]:
     """The images of a test set whose classes the network knows, and which of its outputs these are. Class names that
-    are numbers count its classes. Images of other classes are left out, and counted in the notes."""
-    names = trained.description.class_names
+    are numbers count ImageNet's 1,000; a network of as many that has no names is of these. Images of other classes are
+    left out, and counted in the notes."""
+    synsets = imagenet_synsets()
+    names = trained.description.class_names or (synsets if trained.description.design.num_classes == 1000 else None)
     if names is None:
         raise RoadmapError(f"{trained.name} does not say which classes it tells apart, so {data.name} cannot test it")
+    told = [synsets[int(name)] if name.isdecimal() and int(name) < 1000 else name for name in data.class_names]
     places = {name: place for place, name in enumerate(names)}
-    numbered = {*data.class_names} <= {*map(str, range(len(names)))} and not {*data.class_names} <= places.keys()
-    found = [int(name) if numbered else places.get(name) for name in data.class_names]
+    found = [places.get(name) for name in told]
     outputs = sorted(place for place in found if place is not None)
     if len(outputs) < 2:
         raise RoadmapError(
