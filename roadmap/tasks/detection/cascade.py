@@ -111,6 +111,8 @@ def _refined(boxes: Tensor, labels: Tensor, proposals: list[Tensor], sizes: Size
 
     Where a training diverges, boxes are no numbers, which RoIAlign does not take; its loss says so.
     """
+    if not len(labels):  # no proposal in the whole batch
+        return proposals
     chosen = boxes[torch.arange(len(labels), device=labels.device), labels].detach().nan_to_num()
     parts = chosen.split([len(some) for some in proposals])
     return [clip_boxes_to_image(part, size) for part, size in zip(parts, sizes, strict=True)]
