@@ -140,7 +140,7 @@ class Batcher:
         return np.concatenate([np.array_split(batch, self.ranks)[self.rank] for batch in batches])
 
     def test_size(self, size: int | None = None) -> int:
-        """Images of a test batch: ``size``, or as many as suit the recipe, where there are so many."""
+        """Images of a test batch: ``size``, or as many as suit the recipe, if there are that many."""
         return min(size or max(self.recipe.part_size, TEST_BATCH), len(self.data.test))
 
     def share(self, count: int) -> np.ndarray:

@@ -65,7 +65,7 @@ class SizedBatcher(Batcher):
         return np.arange(len(self.data.test))[self.rank :: self.ranks]
 
     def test_size(self, size: int | None = None) -> int:
-        """Images of a test batch: ``size``, or as many as are likely to fit into memory, where there are so many."""
+        """Images of a test batch: ``size``, or as many as are likely to fit into memory, if there are that many."""
         fitting = max(1, self.test_pixels // self.data.image_size**2)
         return min(size or min(fitting, TEST_IMAGES), len(self.data.test))
 

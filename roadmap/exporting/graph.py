@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from roadmap.checks import RoadmapError, cause, check_choice
+from roadmap.exporting.difference import relative_difference
 from roadmap.files import whole_file
 from roadmap.imports import is_installed
 from roadmap.markup import printable
@@ -88,7 +89,7 @@ def _difference(network: Any, recorded: Callable[[Tensor], Tensor], size: int) -
         images = _images(network, count, size)
         with torch.inference_mode():
             expected = network(images)
-        worst = max(worst, float((recorded(images) - expected).abs().max() / expected.abs().max().clamp(min=1e-30)))
+        worst = max(worst, relative_difference(expected, recorded(images)))
     if not worst <= TOLERANCE:
         raise RoadmapError(f"the recorded network differs by {worst:.2g} of the largest output: nothing was written")
     return worst

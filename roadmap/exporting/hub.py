@@ -18,6 +18,7 @@ from roadmap.data.sources import crop_share_of
 from roadmap.explaining.findings import findings_of_step
 from roadmap.explaining.words import measured
 from roadmap.exporting.counterpart import counterpart
+from roadmap.exporting.difference import relative_difference
 from roadmap.files import aside
 from roadmap.markup import printable
 from roadmap.network.families import on_ladder
@@ -112,8 +113,7 @@ def _difference(network: Any, theirs: torch.nn.Module, size: int) -> float:
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(2, network.design.in_channels, size, size, generator=generator)
     with torch.inference_mode():
-        ours, other = network(images), theirs(images)
-    difference = float((ours - other).abs().max() / ours.abs().max().clamp(min=1e-30))
+        difference = relative_difference(network(images), theirs(images))
     if not difference <= TOLERANCE:
         raise RoadmapError(f"timm's network differs by {difference:.2g} of the largest output: nothing was written")
     return difference

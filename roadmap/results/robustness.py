@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,6 @@ def run_tests(
     kinds: Sequence[str] | None = None,
     strengths: Sequence[int] | None = None,
     images: int | None = None,
-    progress: Callable[[str], Any] = lambda _: None,
     plugin: Sequence[str | os.PathLike[str]] = (),
     **how: Any,
 ) -> pd.DataFrame:
@@ -75,15 +74,12 @@ def run_tests(
     rows = []
     if on == CORRUPTED:
         trained = [find_trained(run["signature"], store, None, {}) for run in done]
-        found = evaluate_corrupted(
-            trained, kinds or KINDS, strengths or STRENGTHS, images, data, progress=progress, **how
-        )
+        found = evaluate_corrupted(trained, kinds or KINDS, strengths or STRENGTHS, images, data, **how)
         for run in done:
             for (kind, strength), score in found.scores[run["signature"]].items():
                 rows.append(_row(run, name, kind, strength, found.images, found.image_size, score))
     else:
         for run in done:
-            progress(f"testing {run['step']} seed {run['seed']} on {name}")
             result = evaluate(run["signature"], data, store=store, **how)
             score = result.metrics[study.task.metric.key]
             rows.append(_row(run, name, None, None, result.images, result.image_size, score))

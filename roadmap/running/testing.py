@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +104,11 @@ def evaluate_corrupted(
     device: str | None = None,
     threads: int | None = None,
     workers: int | None = None,
-    progress: Callable[[str], Any] = lambda _: None,
 ) -> CorruptedTest:
     """Test networks on their own test images, or others, corrupted by `KINDS` at `STRENGTHS`
     (`roadmap.data.corrupted`). All see the same corrupted images, each made once.
 
-    ``most``: images that are taken, spread evenly over the test images (None: all). ``progress`` hears of each kind.
+    ``most``: images that are taken, spread evenly over the test images (None: all).
     Raises `RoadmapError` where the networks were trained on different data, and as `evaluate`.
     """
     for kind in kinds:
@@ -133,7 +132,6 @@ def evaluate_corrupted(
     scores: dict[str, dict[tuple[str, int], float]] = {name: {} for name in networks}
     for kind in kinds:
         for strength in strengths:
-            progress(f"testing on {kind.replace('_', ' ')} at strength {strength}")
             tested = corrupted(images, kind, strength)
             found = evaluate_networks(
                 networks, tested, batch_size, execution, first.precision, first.task, first.part_size

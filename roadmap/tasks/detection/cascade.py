@@ -109,7 +109,7 @@ def _best(logits: Tensor) -> Tensor:
 def _refined(boxes: Tensor, labels: Tensor, proposals: list[Tensor], sizes: Sizes) -> list[Tensor]:
     """Of ``boxes`` (R, 1 + classes, 4) those of ``labels`` (R,), as the next stage's proposals for each image.
 
-    Where a training diverges, boxes are no numbers, which RoIAlign does not take; its loss says so.
+    Where a training diverges, boxes are not numbers, which RoIAlign refuses; its loss says so.
     """
     if not len(labels):  # no proposal in the whole batch
         return proposals
